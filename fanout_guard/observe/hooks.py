@@ -1,0 +1,182 @@
+"""What the guard tells those that watch it, and why none of them can stop a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from inspect import isawaitable
+from typing import Any, Protocol, TypeAlias
+
+from fanout_guard.core.model import Decision
+from fanout_guard.observe.sampling import Sampler
+from fanout_guard.observe.text import where
+
+logger = logging.getLogger("fanout_guard")
+
+OnDecision: TypeAlias = Callable[[Decision], object]
+"""A user's ``on_decision=``: sync or async, called once per decision; what it returns is ignored."""
+
+
+class Observer(Protocol):
+    """Something that watches the guard. Its methods run on the request path: cheap, and never blocking.
+
+    Inherit from it and override what is of interest; the rest does nothing, and is not even called.
+    """
+
+    def decided(self, decision: Decision, seconds: float) -> None:
+        """One circulation was decided on, in ``seconds``."""
+
+    def unreadable(self, kind: str) -> None:
+        """One request was refused before a decision; ``kind`` is one of ``UNREADABLE``."""
+
+    def refunded(self, entries: int) -> None:
+        """Entries of an admitted circulation were taken back."""
+
+    def leases_expired(self, count: int) -> None:
+        """Leases ended because nobody returned them."""
+
+    def inflight(self, delta: int) -> None:
+        """The entries in flight in this process changed by ``delta``."""
+
+    def outage(self, active: bool, reason: str) -> None:
+        """An outage began, or ended; told at the edges only. ``reason`` is one of ``REASONS``."""
+
+    def counter_error(self, reason: str) -> None:
+        """The counters failed to answer one call; ``reason`` is one of ``REASONS``."""
+
+    def close(self) -> None:
+        """The guard is being closed: write what is held back."""
+
+
+UNREADABLE = (
+    "unreadable-circulation",
+    "tenant-unidentified",
+    "tenant-unknown",
+    "body-too-large",
+    "unsupported-encoding",
+)
+"""Why a request is refused before a decision: the last part of the problem types, no more."""
+
+REASONS = (
+    "timeout",
+    "connection",
+    "auth",
+    "noperm",
+    "readonly",
+    "loading",
+    "oom",
+    "wrongtype",
+    "busy",
+    "noscript",
+    "cluster",
+    "version",
+    "script",
+    "other",
+)
+"""Why counters failed: few and fixed, since each becomes the value of a label."""
+
+
+class DecisionHook:
+    """A user's ``on_decision=``: awaited if it is async; its errors are logged, never raised."""
+
+    def __init__(self, call: OnDecision) -> None:
+        self._call = call
+        self._failures = _Failures()
+
+    async def __call__(self, decision: Decision) -> None:
+        try:
+            result = self._call(decision)
+            if isawaitable(result):
+                await result
+        except asyncio.CancelledError as error:
+            # Of this request only if this task was cancelled: a hook may also await another one that was.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._failures.log("on_decision", error)
+        except Exception as error:
+            self._failures.log("on_decision", error)
+
+
+class Observers:
+    """Tells every observer, in order; an error of one is logged and stops neither the others nor the request.
+
+    ``hook`` is None where no ``on_decision=`` is given, so that a caller awaits nothing:
+    ``if observers.hook is not None: await observers.hook(decision)``, which is what ``notify`` does.
+    """
+
+    def __init__(self, observers: Iterable[Observer] = (), on_decision: OnDecision | None = None) -> None:
+        watching = tuple(observers)
+        self.hook = None if on_decision is None else DecisionHook(on_decision)
+        self._failures = _Failures()
+        self._decided = _overridden(watching, "decided")
+        self._unreadable = _overridden(watching, "unreadable")
+        self._refunded = _overridden(watching, "refunded")
+        self._leases_expired = _overridden(watching, "leases_expired")
+        self._inflight = _overridden(watching, "inflight")
+        self._outage = _overridden(watching, "outage")
+        self._counter_error = _overridden(watching, "counter_error")
+        self._close = _overridden(watching, "close")
+
+    async def notify(self, decision: Decision) -> None:
+        """Call the user's ``on_decision=``, if there is one."""
+        if self.hook is not None:
+            await self.hook(decision)
+
+    def decided(self, decision: Decision, seconds: float) -> None:
+        """Tell of one decision."""
+        self._tell(self._decided, decision, seconds)
+
+    def unreadable(self, kind: str) -> None:
+        """Tell of one request refused before a decision."""
+        self._tell(self._unreadable, kind)
+
+    def refunded(self, entries: int) -> None:
+        """Tell of entries taken back."""
+        self._tell(self._refunded, entries)
+
+    def leases_expired(self, count: int) -> None:
+        """Tell of leases that nobody returned."""
+        self._tell(self._leases_expired, count)
+
+    def inflight(self, delta: int) -> None:
+        """Tell of entries that went in flight or came back."""
+        self._tell(self._inflight, delta)
+
+    def outage(self, active: bool, reason: str) -> None:
+        """Tell that an outage began or ended."""
+        self._tell(self._outage, active, reason)
+
+    def counter_error(self, reason: str) -> None:
+        """Tell of one failed call to the counters."""
+        self._tell(self._counter_error, reason)
+
+    def close(self) -> None:
+        """Tell that the guard is being closed."""
+        self._tell(self._close)
+
+    def _tell(self, methods: tuple[Callable[..., None], ...], *told: Any) -> None:
+        for method in methods:
+            try:
+                method(*told)
+            except Exception as error:
+                self._failures.log(getattr(method, "__qualname__", "observer"), error)
+
+
+class _Failures:
+    """One line per failing observer and ten seconds: an observer that fails fails on every request."""
+
+    def __init__(self) -> None:
+        self._sampler = Sampler(burst=1, interval=10.0)
+
+    def log(self, name: str, error: BaseException) -> None:
+        if self._sampler.passes(name):
+            # No exc_info: a traceback prints the error's text raw, and a client may have chosen part of it.
+            logger.error("%s failed and was ignored: %s", name, where(error), extra={"observer": name})
+
+
+def _overridden(observers: tuple[Observer, ...], name: str) -> tuple[Callable[..., None], ...]:
+    """Return the bound methods of that name, without those that were left as they are in ``Observer``."""
+    inherited = getattr(Observer, name)
+    return tuple(getattr(one, name) for one in observers if getattr(type(one), name, None) is not inherited)
