@@ -1,0 +1,1 @@
+"""A publishing API that really circulates, and the sites that receive: see ``app`` and ``sites``."""

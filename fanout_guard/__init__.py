@@ -1,0 +1,3 @@
+"""Per-tenant caps on fan-out for ASGI applications."""
+
+__version__ = "0.1.0"

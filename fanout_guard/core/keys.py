@@ -1,0 +1,170 @@
+"""Names and digests: what stands in the counters for a tenant, a document, a site, a charge."""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from sys import byteorder
+from urllib.parse import quote
+
+from fanout_guard.core.model import Lease, SiteKey
+
+FORMAT = 1
+"""Release of the key format: part of every key, so that two formats never read each other's state."""
+
+ID_BYTES = 12
+EVERYBODY = "*"
+"""The tag under which what all tenants share is counted; no tenant's tag can be it."""
+
+_TAG_CHARACTERS = 64
+_CACHED_SITES = 32_768
+_CACHED_CHARACTERS = 256
+_MANTISSA_BITS = 53
+
+
+def new_id() -> bytes:
+    """A fresh decision id: 96 random bits."""
+    return os.urandom(ID_BYTES)
+
+
+class Digests:
+    """Keyed digests, so that a tenant can neither guess nor craft two values that count as one.
+
+    A site's digest is a whole number of 53 bits: exact as a double, which is what Redis computes with.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._secret = blake2b(secret.encode(), digest_size=32).digest()
+        self._sites = _SiteDigests(self._secret)
+
+    def document(self, document: str) -> bytes:
+        """The 12-byte digest of a document id."""
+        return blake2b(document.encode(), digest_size=ID_BYTES, key=self._secret, person=b"document").digest()
+
+    def sites(self, sites: Iterable[SiteKey]) -> bytes:
+        """The distinct sites as ascending little-endian doubles; UnicodeEncodeError for a lone surrogate."""
+        return self._packed(sorted(set(map(self._sites.__getitem__, sites))))
+
+    def counted_sites(self, sites: Sequence[SiteKey]) -> tuple[bytes, list[int]]:
+        """As ``sites``, with the number of entries of each."""
+        counts: dict[float, int] = {}
+        for digest in map(self._sites.__getitem__, sites):
+            counts[digest] = counts.get(digest, 0) + 1
+        ordered = sorted(counts)
+        return self._packed(ordered), [counts[digest] for digest in ordered]
+
+    def idempotency(self, key: str, document: str | None, sites: Sequence[SiteKey]) -> bytes:
+        """The digest of an idempotency key with its circulation, entry by entry."""
+        state = blake2b(digest_size=ID_BYTES, key=self._secret, person=b"idempotency")
+        for part in (key, document or ""):
+            raw = part.encode()
+            state.update(struct.pack("<?Q", document is None, len(raw)) + raw)
+        state.update(self._packed(map(self._sites.__getitem__, sites)))
+        return state.digest()
+
+    @staticmethod
+    def _packed(values: Iterable[float]) -> bytes:
+        packed = array("d", values)
+        if byteorder == "big":
+            packed.byteswap()
+        return packed.tobytes()
+
+
+class _SiteDigests(dict[SiteKey, float]):
+    """The digests of the sites seen last: publishers circulate to the same sites again and again.
+
+    Hashing a site costs ten times a look-up. Forgets everything when full and keeps no long name, so that no client
+    can make it grow.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__()
+        self._secret = secret
+
+    def __missing__(self, site: SiteKey) -> float:
+        text, person = (site, b"site") if isinstance(site, str) else (site.text, b"value")
+        raw = blake2b(text.encode(), digest_size=8, key=self._secret, person=person).digest()
+        digest = float(int.from_bytes(raw, "little") >> (64 - _MANTISSA_BITS))
+        if len(text) <= _CACHED_CHARACTERS:
+            if len(self) >= _CACHED_SITES:
+                self.clear()
+            self[site] = digest
+        return digest
+
+
+class TenantKeys:
+    """The key names of one tenant; all in one hash slot, and no tenant's equal to another's."""
+
+    __slots__ = ("charge", "document", "idempotency", "leases", "rates", "refunded")
+
+    def __init__(self, prefix: str, tag: str) -> None:
+        stem = f"{prefix}:{FORMAT}:{{{tag}}}:".encode()
+        self.rates = stem + b"r"
+        self.leases = stem + b"f"
+        self.charge = stem + b"c:"
+        self.document = stem + b"d:"
+        self.idempotency = stem + b"i:"
+        self.refunded = stem + b"b:"
+
+
+class KeySpace:
+    """Key names by tenant, kept for the tenants seen last."""
+
+    def __init__(self, prefix: str, *, cached: int = 4096) -> None:
+        self.prefix = prefix
+        self.everybody = TenantKeys(prefix, EVERYBODY)
+        self._cached = cached
+        self._tenants: dict[str, TenantKeys] = {}
+
+    def of(self, tenant: str) -> TenantKeys:
+        """The key names of ``tenant``."""
+        keys = self._tenants.get(tenant)
+        if keys is None:
+            if len(self._tenants) >= self._cached:
+                self._tenants.clear()
+            keys = self._tenants[tenant] = TenantKeys(self.prefix, tag(tenant))
+        return keys
+
+
+def tag(tenant: str) -> str:
+    """A tenant's hash tag: readable where that is short, never with a brace, a colon or an asterisk in it."""
+    readable = quote(tenant, safe="")
+    if len(readable) <= _TAG_CHARACTERS:
+        return readable
+    return "#" + blake2b(tenant.encode(), digest_size=18).hexdigest()
+
+
+def encode_id(raw: bytes) -> bytes:
+    """Bytes as they stand in key names."""
+    return urlsafe_b64encode(raw)
+
+
+def format_lease(lease: Lease) -> str:
+    """The public ``lease_id``: opaque to callers, enough for any worker to find the charge."""
+    parts = bytes([lease.local | (bool(lease.document) << 1) | (bool(lease.idempotency) << 2), 0, 0])
+    return urlsafe_b64encode(parts + lease.id + lease.document + lease.idempotency).decode()
+
+
+def parse_lease(lease_id: str) -> Lease | None:
+    """The lease that ``lease_id`` names, or None where it is no lease id."""
+    try:
+        raw = urlsafe_b64decode(lease_id.encode())
+    except (Base64Error, ValueError, AttributeError):
+        return None
+    flags = raw[0] if raw else 8
+    has_document, has_key = bool(flags & 2), bool(flags & 4)
+    if flags > 7 or raw[1:3] != b"\0\0" or len(raw) != 3 + ID_BYTES * (1 + has_document + has_key):
+        return None
+    rest = raw[3:]
+    document = rest[ID_BYTES : 2 * ID_BYTES] if has_document else b""
+    return Lease(
+        id=rest[:ID_BYTES],
+        document=document,
+        idempotency=rest[-ID_BYTES:] if has_key else b"",
+        local=bool(flags & 1),
+    )

@@ -1,0 +1,132 @@
+"""What a configured value may be: one rule for variables, JSON, TOML, the command line and Python.
+
+Text becomes a value in ``read`` (plain ASCII digits, nothing else, are a number); any value, whoever made it, is
+checked in ``check``. Both raise ``ValueError``, whose text (often empty) says more than ``accepts`` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from fanout_guard.core.model import Mode
+from fanout_guard.core.rates import parse_rates
+
+MAX_CAP = 10**9
+MAX_SECONDS = 366 * 86_400
+
+Unlimited: TypeAlias = Literal["unlimited"]
+CapValue: TypeAlias = int | Unlimited
+UNLIMITED: Unlimited = "unlimited"
+
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+_ROOM = " \t\r\n"
+_SHOWN = 80
+
+
+class Spelled(str):
+    """A number of a JSON document as it is spelled there, so that the rule for text applies to it."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value: how text of it is read, what is in range, and how that is told to a person."""
+
+    accepts: str
+    check: Callable[[Any], Any]
+    read: Callable[[str], Any] = lambda text: text.strip(_ROOM)
+    secret: bool = False
+
+    def parse(self, text: str) -> Any:
+        """The checked value that ``text`` spells."""
+        return self.check(self.read(text))
+
+
+def problem(where: str, value: object, kind: Kind, error: ValueError | None = None) -> str:
+    """One line that names the place, the value (unless it is a secret) and what is accepted."""
+    detail = f" ({error})" if error is not None and str(error) else ""
+    return f"{where}: {'***' if kind.secret else shown(value)} is not accepted{detail}; expected {kind.accepts}"
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: quoted if it is text, and never longer than a line."""
+    text = str(value) if isinstance(value, Spelled) else ascii(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def read_whole(text: str) -> int:
+    """Plain ASCII digits as an int; no sign, fraction, exponent, underscore or other alphabet's digits."""
+    text = text.strip(_ROOM)
+    if not _WHOLE.fullmatch(text):
+        raise ValueError
+    return int(text)
+
+
+def read_seconds(text: str) -> int | float:
+    """Plain ASCII digits with an optional fraction."""
+    text = text.strip(_ROOM)
+    if not _SECONDS.fullmatch(text):
+        raise ValueError
+    return float(text) if "." in text else int(text)
+
+
+def _read_cap(text: str) -> CapValue:
+    return UNLIMITED if text.strip(_ROOM) == UNLIMITED else read_whole(text)
+
+
+def _check_cap(value: Any) -> CapValue:
+    return UNLIMITED if value == UNLIMITED else _check_whole(value, 0, MAX_CAP)
+
+
+def _check_whole(value: Any, low: int, high: int) -> int:
+    # bool is an int to Python, but True is no cap of 1.
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError
+    return value
+
+
+def _check_seconds(value: Any, low: float, high: float) -> int | float:
+    # The comparison is false for NaN, too.
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise ValueError
+    return value  # type: ignore[no-any-return]  # its type was compared above
+
+
+def _check_rate(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    parse_rates(value)
+    return value
+
+
+def whole(low: int, high: int) -> Kind:
+    """Whole numbers of a range."""
+    return Kind(f"a whole number from {low} to {high}", lambda v: _check_whole(v, low, high), read_whole)
+
+
+def seconds(low: float, high: float, said: str) -> Kind:
+    """Seconds of a range, a fraction allowed."""
+    return Kind(f"seconds in plain digits, {said}", lambda v: _check_seconds(v, low, high), read_seconds)
+
+
+def choice(*words: str) -> Kind:
+    """One of a few words, spelled exactly."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError
+        return value
+
+    return Kind(" or ".join(repr(word) for word in words), check)
+
+
+CAP = Kind(f"a whole number from 0 to {MAX_CAP} or 'unlimited'", _check_cap, _read_cap)
+WINDOW = seconds(1, MAX_SECONDS, "1 to 366 days")
+TIMEOUT = seconds(0.001, MAX_SECONDS, "0.001 to 366 days")
+RATE = Kind("entries per window such as '6000/minute; 100000/day' (windows of 1 s to 366 days)", _check_rate)
+MODE = Kind("'enforce', 'shadow' or 'off'", Mode)

@@ -1,0 +1,154 @@
+-- Take a batch of charges back, whole or in part, each entry at most once.
+--
+-- KEYS    per request: record, refunded sites, document, rates, leases, idempotency (the last with a name that does
+--         not exist where there is none); the global leases are KEYS[1] where ARGV[2] is 1
+-- ARGV    [1] msgpack: array of requests {id, entries, sites, {count per site}, undo}: entries -1 is the whole charge;
+--             sites as in decide; undo 1 also keeps a decision that has not arrived yet from ever being applied
+--         [2] 1 if KEYS[1] holds the global leases
+-- Output  per request the entries taken back
+
+local GLOBAL = ARGV[2] == '1' and KEYS[1]
+
+local function drop_sites(key, tag, sites)
+  local raw = ask('GET', key)
+  if not raw then return end
+  local gone, parts, from, changed = nil, {}, 1, false
+  while from < #raw do
+    local at, whose, count = struct.unpack('<I6c6I4', raw, from)
+    local theirs = string.sub(raw, from + SECTION, from + SECTION + count * 8 - 1)
+    if whose == tag then
+      changed = true
+      if sites == '' then
+        theirs = ''
+      else
+        if not gone then
+          gone = {}
+          for _, v in ipairs(doubles(sites, 1, #sites / 8, {})) do gone[v] = true end
+        end
+        local rest = {}
+        for _, v in ipairs(doubles(theirs, 1, count, {})) do
+          if not gone[v] then rest[#rest + 1] = v end
+        end
+        theirs = packed(rest)
+      end
+    end
+    if theirs ~= '' then parts[#parts + 1] = section(at, whose, theirs) end
+    from = from + SECTION + count * 8
+  end
+  if not changed then return end
+  if #parts == 0 then
+    redis.call('DEL', key)
+  else
+    redis.call('SET', key, table.concat(parts), 'KEEPTTL')
+  end
+end
+
+-- `charge` is {when, entries, refunded, epoch, …, window, bucket end, …}, the pairs from `first` on.
+local function drop_rates(key, charge, first, entries)
+  if not charge[first] then return end
+  local state = read_rates(key)
+  if state[1] ~= charge[4] then return end -- lost or reset since: these are not our charges
+  local changed = false
+  for i = 2, #state, 2 do
+    for j = first, #charge, 2 do
+      if charge[j] == state[i] then
+        local buckets = state[i + 1]
+        for b = 1, #buckets, 2 do
+          if buckets[b] == charge[j + 1] then
+            buckets[b + 1] = max(buckets[b + 1] - entries, 0)
+            changed = true
+          end
+        end
+      end
+    end
+  end
+  if changed then write_rates(key, state) end
+end
+
+local function lower_lease(key, id, held, entries, whole)
+  local leases, member = read_leases(key), member_of(id, held)
+  local expiry = tonumber(ask('ZSCORE', key, member) or 0)
+  if expiry > now then
+    local rest = whole and 0 or max(held - entries, 0)
+    leases.total = max(leases.total - held + rest, 0)
+    leases.dead[#leases.dead + 1] = member
+    leases.changed = true
+    if rest > 0 then
+      leases.add, leases.last = {expiry, member_of(id, rest)}, expiry
+    end
+  end
+  if leases.changed then write_leases(key, leases) end
+end
+
+-- Of the sites asked for, those not refunded before, and how many entries they are.
+local function first_time(key, r, ttl)
+  local before = {}
+  local raw = ask('GET', key) or ''
+  for _, v in ipairs(doubles(raw, 1, #raw / 8, {})) do before[v] = true end
+  local fresh, entries = {}, 0
+  for i, v in ipairs(doubles(r[3], 1, #r[3] / 8, {})) do
+    if not before[v] then
+      fresh[#fresh + 1] = v
+      entries = entries + (r[4][i] or 1)
+    end
+  end
+  if #fresh > 0 then redis.call('SET', key, raw .. packed(fresh), 'PX', ttl) end
+  return packed(fresh), entries
+end
+
+local function refund(r, record_key, refunded_key, document_key, rates_key, lease_key, shared_key)
+  local raw = ask('GET', record_key)
+  if not raw or raw == 'x' then
+    if r[5] == 1 and not raw then redis.call('SET', record_key, 'x', 'PX', RECORD_MS) end
+    return 0
+  end
+  local whole, record = r[2] < 0, cmsgpack.unpack(raw)
+  if record[6] == false then return 0 end
+  local ttl = max(redis.call('PTTL', record_key), 1)
+  local shared = ask('GET', shared_key)
+  shared = shared and cmsgpack.unpack(shared)
+  local others = shared and shared[1] > 1
+  if not whole and others then return 0 end
+  local sites, entries = '', record[2] - record[3]
+  if not whole then
+    local wanted = r[2]
+    if r[3] ~= '' then sites, wanted = first_time(refunded_key, r, ttl) end
+    entries = min(wanted, entries)
+    if entries <= 0 then return 0 end
+  end
+  local charge, tag, first, back = record, string.sub(r[1], 1, 6), 6, entries
+  if shared and record[2] == 0 and not others then -- the last holder of somebody else's charge
+    charge = {shared[2], shared[3], shared[4], shared[5]}
+    for i = 7, #shared do charge[i - 2] = shared[i] end
+    tag, first, back = shared[6], 5, shared[3] - shared[4]
+  end
+  if others then back = 0 end
+  if record[5] > 0 then
+    for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, r[1], record[5], entries, whole) end
+  end
+  if back > 0 then
+    drop_rates(rates_key, charge, first, back)
+    if whole or sites ~= '' then drop_sites(document_key, tag, sites) end
+  end
+  if shared then
+    if others then
+      shared[1] = shared[1] - 1
+      redis.call('SET', shared_key, cmsgpack.pack(shared), 'KEEPTTL')
+    else
+      redis.call('DEL', shared_key)
+    end
+  end
+  record[3] = record[3] + entries
+  record[5] = whole and 0 or max(record[5] - entries, 0)
+  if whole then record = {record[1], record[2], record[2], record[4], 0, false} end
+  redis.call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
+  return back
+end
+
+local answers, at = {}, GLOBAL and 2 or 1
+for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local ok, answer = pcall(refund, r, unpack(KEYS, at, at + 5))
+  answers[i] = ok and answer or 0
+  at = at + 6
+end
+return answers

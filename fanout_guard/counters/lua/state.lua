@@ -1,0 +1,194 @@
+-- What every script shares: time, and how each kind of state is read and written.
+-- A script is this text followed by one operation. Reads are protected, so that a key of the wrong type fails only
+-- the request that met it; writes come last and only on keys that were read, so that none of them can fail half-way.
+
+if redis.replicate_commands then redis.replicate_commands() end -- before 7.0, writes after TIME need it
+
+local RECORD_MS = 60000       -- how long a decision is remembered, unless its lease lives longer
+local EXPIRE_AT_MOST = 200    -- dead leases cleared by one call: bounded work
+local SECTIONS = 32           -- more than this many sections of a document: those past refund are folded
+local SHARED = '\0\0\0\0\0\0' -- the tag of sites that more than one circulation has counted
+local SECTION = 16            -- bytes of a section's head: when, tag, count
+local floor, min, max = math.floor, math.min, math.max
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + floor(clock[2] / 1000)
+
+-- The value of a protected call, or an error that the caller hands on.
+local function ask(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then error({failed = reply.err}, 0) end
+  return reply
+end
+
+-- The end of the bucket of `width` ms that holds `at`.
+local function bucket_end(at, width)
+  return (floor(at / width) + 1) * width
+end
+
+-- Rates: {epoch, window, {end, entries, end, entries, …}, window, {…}, …}; ends ascend.
+local function read_rates(key)
+  local raw = ask('GET', key)
+  if not raw then
+    return {now * 1000 + tonumber(clock[2]) % 1000}
+  end
+  return cmsgpack.unpack(raw)
+end
+
+-- The live buckets of one window; a new window starts from the longest other one (the configuration changed).
+local function rate_buckets(state, window)
+  local longest, source = 0, nil
+  for i = 2, #state, 2 do
+    if state[i] == window then
+      local live, buckets = {}, state[i + 1]
+      for j = 1, #buckets, 2 do
+        if now < buckets[j] + window then
+          live[#live + 1] = buckets[j]
+          live[#live + 1] = buckets[j + 1]
+        end
+      end
+      state[i + 1] = live
+      return live
+    end
+    if state[i] > longest then longest, source = state[i], state[i + 1] end
+  end
+  local live = {}
+  for j = 1, source and #source or 0, 2 do
+    local ends = min(source[j], now)
+    if now < ends + window then
+      if live[#live - 1] == ends then
+        live[#live] = live[#live] + source[j + 1]
+      else
+        live[#live + 1] = ends
+        live[#live + 1] = source[j + 1]
+      end
+    end
+  end
+  state[#state + 1] = window
+  state[#state + 1] = live
+  return live
+end
+
+-- Returns the end of the bucket that took the entries: the newest, also where the clock went back.
+local function add_to_bucket(buckets, ends, entries)
+  local n = #buckets
+  if n > 0 and buckets[n - 1] >= ends then
+    buckets[n] = buckets[n] + entries
+    return buckets[n - 1]
+  end
+  buckets[n + 1] = ends
+  buckets[n + 2] = entries
+  return ends
+end
+
+local function write_rates(key, state)
+  local last, kept = 0, {state[1]}
+  for i = 2, #state, 2 do
+    local window, buckets = state[i], state[i + 1]
+    local ends = buckets[#buckets - 1]
+    if ends and now < ends + window then
+      kept[#kept + 1] = window
+      kept[#kept + 1] = buckets
+      last = max(last, ends + window)
+    end
+  end
+  if last > now then
+    redis.call('SET', key, cmsgpack.pack(kept), 'PX', last - now)
+  else
+    redis.call('DEL', key)
+  end
+end
+
+-- Documents: sections, each a head {when, tag of who added the sites, count} and the sites, 8 bytes each.
+local FORMATS = {}
+local function doubles(raw, from, count, into)
+  local n = #into
+  local first = from
+  while count > 0 do
+    local step = min(count, 128)
+    local format = FORMATS[step]
+    if not format then
+      format = '<' .. string.rep('d', step)
+      FORMATS[step] = format
+    end
+    local part = {struct.unpack(format, raw, first)}
+    for i = 1, step do into[n + i] = part[i] end
+    n, first, count = n + step, first + step * 8, count - step
+  end
+  return into
+end
+
+local function packed(values)
+  local parts = {}
+  for i = 1, #values, 128 do
+    local step = min(#values - i + 1, 128)
+    local format = FORMATS[step]
+    if not format then
+      format = '<' .. string.rep('d', step)
+      FORMATS[step] = format
+    end
+    parts[#parts + 1] = struct.pack(format, unpack(values, i, i + step - 1))
+  end
+  return table.concat(parts)
+end
+
+local function section(at, tag, sites)
+  return struct.pack('<I6c6I4', at, tag, #sites / 8) .. sites
+end
+
+-- The sections of a document that still count: {at, ends, tag, count, sites}.
+local function read_document(key, window)
+  local raw = ask('GET', key)
+  local found, live = {}, 0
+  if not raw then return found, 0 end
+  local from = 1
+  while from < #raw do
+    local at, tag, count = struct.unpack('<I6c6I4', raw, from)
+    local ends = bucket_end(min(at, now), window / 2)
+    if now < ends + window then
+      local sites = string.sub(raw, from + SECTION, from + SECTION + count * 8 - 1)
+      found[#found + 1] = {at = at, ends = ends, tag = tag, count = count, sites = sites}
+      live = live + count
+    end
+    from = from + SECTION + count * 8
+  end
+  return found, live
+end
+
+local function write_document(key, sections, window)
+  local parts, last = {}, 0
+  for _, s in ipairs(sections) do
+    parts[#parts + 1] = section(s.at, s.tag, s.sites)
+    last = max(last, s.ends + window)
+  end
+  if last > now then
+    redis.call('SET', key, table.concat(parts), 'PX', last - now)
+  else
+    redis.call('DEL', key)
+  end
+end
+
+-- Leases: one sorted set; a member is 'entries:id' with its expiry as score; '=' keeps minus the total, so that
+-- the set and its total live and die together.
+local function read_leases(key)
+  local dead = ask('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', 0, EXPIRE_AT_MOST)
+  local total = -(tonumber(ask('ZSCORE', key, '=') or 0))
+  for _, member in ipairs(dead) do total = total - tonumber(string.match(member, '^%d+')) end
+  return {total = max(total, 0), dead = dead, changed = #dead > 0, add = {}, last = 0}
+end
+
+local function write_leases(key, leases)
+  if #leases.dead > 0 then redis.call('ZREM', key, unpack(leases.dead)) end
+  if leases.total == 0 and #leases.add == 0 then
+    redis.call('DEL', key)
+    return
+  end
+  redis.call('ZADD', key, -leases.total, '=', unpack(leases.add))
+  if redis.call('PTTL', key) < leases.last - now + 1000 then
+    redis.call('PEXPIRE', key, leases.last - now + 1000)
+  end
+end
+
+local function member_of(id, entries)
+  return string.format('%d:', entries) .. id
+end

@@ -1,0 +1,41 @@
+"""Every error that fanout_guard raises, in one small tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fanout_guard.core.model import Decision
+
+
+class FanoutGuardError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigurationError(FanoutGuardError, ValueError):
+    """Raised when settings or caps are wrong; carries every problem, one line each, never a secret."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CirculationError(FanoutGuardError, ValueError):
+    """Raised when a caller or a hook gives what is no circulation (sites no list, a refused entry, no document)."""
+
+
+class FanoutRejected(FanoutGuardError):
+    """Raised when ``FanoutGuard.circulation`` is refused; ``decision`` says by which cap and what would fit."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        super().__init__(f"circulation rejected by the {decision.policy} cap")
+
+
+class CountersUnavailable(FanoutGuardError):
+    """Raised when the shared counters cannot be reached in time; ``reason`` is a short fixed word."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"counters unavailable: {reason}")
