@@ -20,7 +20,7 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
 
     Raises ValueError where the notation or a number is wrong, or one window is named twice.
     """
-    if text.strip(" ") in ("", "unlimited"):
+    if text in ("", "unlimited"):
         return ()
     rates = tuple(sorted((_rate(*item) for item in _items(text)), key=lambda rate: rate.window_ms))
     windows = [rate.window_ms for rate in rates]
@@ -32,7 +32,7 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
 def _items(text: str) -> list[tuple[int, int]]:
     if not text.isascii() or len(text) > _MAX_TEXT or _MISREAD.search(text):
         raise ValueError
-    # Imported on use: the library brings all its storages along, 70 ms that an application without rates saves.
+    # Imported on use: the library brings all its storages along (70 ms), and most applications have no rates.
     from limits import parse_many
 
     try:

@@ -1,7 +1,7 @@
 """What a configured value may be: one rule for variables, JSON, TOML, the command line and Python.
 
-Text becomes a value in ``read`` (plain ASCII digits, nothing else, are a number); any value, whoever made it, is
-checked in ``check``. Both raise ``ValueError``, whose text (often empty) says more than ``accepts`` does.
+Text becomes a value in ``read`` (plain ASCII digits, nothing else, are a number); any value, whoever made it,
+is checked in ``check``. Both raise ``ValueError``, whose text (often empty) says more than ``accepts`` does.
 """
 
 from __future__ import annotations
@@ -44,13 +44,17 @@ class Kind:
 
     def parse(self, text: str) -> Any:
         """The checked value that ``text`` spells."""
+        if not text.strip():
+            raise ValueError("only spaces")
         return self.check(self.read(text))
 
 
 def problem(where: str, value: object, kind: Kind, error: ValueError | None = None) -> str:
     """One line that names the place, the value (unless it is a secret) and what is accepted."""
     detail = f" ({error})" if error is not None and str(error) else ""
-    return f"{where}: {'***' if kind.secret else shown(value)} is not accepted{detail}; expected {kind.accepts}"
+    return (
+        f"{where}: {'***' if kind.secret else shown(value)} is not accepted{detail}; expected {kind.accepts}"
+    )
 
 
 def shown(value: object) -> str:
@@ -97,6 +101,12 @@ def _check_seconds(value: Any, low: float, high: float) -> int | float:
     return value  # type: ignore[no-any-return]  # its type was compared above
 
 
+def _check_mode(value: Any) -> Mode:
+    if not isinstance(value, str) or value not in Mode.__members__.values():
+        raise ValueError
+    return Mode(value)
+
+
 def _check_rate(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
@@ -129,4 +139,4 @@ CAP = Kind(f"a whole number from 0 to {MAX_CAP} or 'unlimited'", _check_cap, _re
 WINDOW = seconds(1, MAX_SECONDS, "1 to 366 days")
 TIMEOUT = seconds(0.001, MAX_SECONDS, "0.001 to 366 days")
 RATE = Kind("entries per window such as '6000/minute; 100000/day' (windows of 1 s to 366 days)", _check_rate)
-MODE = Kind("'enforce', 'shadow' or 'off'", Mode)
+MODE = Kind("'enforce', 'shadow' or 'off'", _check_mode)

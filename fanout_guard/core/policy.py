@@ -1,0 +1,224 @@
+"""Tenant → policy: partial caps as people give them, and the layers that resolve them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from fanout_guard.core.model import Mode, Policy, Rate
+from fanout_guard.core.rates import parse_rates
+from fanout_guard.core.values import CAP, MODE, RATE, UNLIMITED, WINDOW, CapValue, Kind, Spelled, problem
+from fanout_guard.errors import ConfigurationError
+
+T = TypeVar("T")
+
+CAP_FIELDS: Mapping[str, Kind] = {
+    "max_sites": CAP,
+    "document_max_sites": CAP,
+    "document_window": WINDOW,
+    "rate": RATE,
+    "max_inflight": CAP,
+    "mode": MODE,
+}
+
+_MAX_RESOLVED = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """Caps of one tenant as a user gives them; a field left None is the deployment's default.
+
+    ``document_window`` is in seconds; ``rate`` is in the notation of the ``limits`` library, ``""`` is no rate.
+    Raises ConfigurationError, with every problem, where a value is out of its range.
+    """
+
+    max_sites: CapValue | None = None
+    document_max_sites: CapValue | None = None
+    document_window: float | None = None
+    rate: str | None = None
+    max_inflight: CapValue | None = None
+    mode: Mode | Literal["enforce", "shadow", "off"] | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, value in self.given().items():
+            kind = CAP_FIELDS[name]
+            try:
+                object.__setattr__(self, name, kind.check(value))
+            except ValueError as error:
+                problems.append(problem(name, value, kind, error))
+        if problems:
+            raise ConfigurationError(problems)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, by name."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if value is not None}
+
+    def over(self, farther: Caps) -> Caps:
+        """These caps, with what they leave open taken from ``farther``."""
+        return Caps(**{**farther.given(), **self.given()})
+
+    @classmethod
+    def read(cls, values: Mapping[str, object]) -> Caps:
+        """Caps from a document (JSON, TOML): numbers by their spelling, unknown fields refused."""
+        checked: dict[str, Any] = {}
+        problems = []
+        for name, value in values.items():
+            kind = CAP_FIELDS.get(name)
+            if kind is None:
+                problems.append(f"{name!a} is no field; expected {', '.join(CAP_FIELDS)}")
+                continue
+            try:
+                checked[name] = kind.parse(value) if isinstance(value, Spelled) else kind.check(value)
+            except ValueError as error:
+                problems.append(problem(name, value, kind, error))
+        if problems:
+            raise ConfigurationError(problems)
+        return cls(**checked)
+
+
+NO_CAPS = Caps()
+DEFAULT_CAPS = Caps(max_sites=300, document_window=3600, rate="", max_inflight=UNLIMITED, mode=Mode.ENFORCE)
+
+Layer: TypeAlias = Mapping[str, Caps]
+"""The caps of the tenants that one place of the configuration names."""
+
+
+class Policies:
+    """Every tenant's policy, compiled once from the configuration.
+
+    ``defaults`` are the deployment's caps; ``layers`` name tenants, the nearest first. ``MODE=off`` among the
+    defaults beats every other mode. Without ``documents`` there is no document cap.
+    """
+
+    def __init__(
+        self,
+        defaults: Caps = NO_CAPS,
+        layers: Sequence[Layer] = (),
+        *,
+        inflight_global: int | None = None,
+        documents: bool = True,
+        known: Iterable[str] = (),
+    ) -> None:
+        self._defaults = defaults.over(DEFAULT_CAPS)
+        self._inflight_global = inflight_global
+        self._documents = documents
+        self._own = {tenant: _nearest(tenant, layers) for layer in layers for tenant in layer}
+        self._known = frozenset(known).union(self._own)
+        self._default = self._resolve(NO_CAPS, self._defaults)
+        self._static = {tenant: self._resolve(own, self._defaults) for tenant, own in self._own.items()}
+        self._layered: dict[tuple[str | None, Caps | None, Caps | None, Caps | None], Policy] = {}
+
+    def known(self, tenant: str) -> bool:
+        """Whether the configuration names the tenant."""
+        return tenant in self._known
+
+    def configured(self) -> tuple[str, ...]:
+        """The tenants that have caps of their own, sorted."""
+        return tuple(sorted(self._own))
+
+    def static(self, tenant: str) -> Policy:
+        """The tenant's policy by the configuration alone."""
+        return self._static.get(tenant, self._default)
+
+    def with_layers(
+        self,
+        tenant: str,
+        hook: Caps | None = None,
+        override: Caps | None = None,
+        default_override: Caps | None = None,
+    ) -> Policy:
+        """The tenant's policy with what is known only at run time.
+
+        ``override`` is the tenant's own, ``default_override`` that of the deployment's defaults (tenant ``*``).
+        """
+        if hook is None and override is None and default_override is None:
+            return self._static.get(tenant, self._default)
+        own = self._own.get(tenant)
+        # Tenants without caps of their own share entries, so that made-up names fill no memory.
+        key = (tenant if own is not None else None, hook, override, default_override)
+        policy = self._layered.get(key)
+        if policy is None:
+            policy = self._layer(own, hook, override, default_override)
+            if len(self._layered) >= _MAX_RESOLVED:
+                self._layered.clear()
+            self._layered[key] = policy
+        return policy
+
+    def _layer(
+        self, own: Caps | None, hook: Caps | None, override: Caps | None, default_override: Caps | None
+    ) -> Policy:
+        nearest_first = [caps for caps in (override, hook, own) if caps is not None]
+        defaults = self._defaults if default_override is None else default_override.over(self._defaults)
+        return self._resolve(_flatten(nearest_first), defaults)
+
+    def _resolve(self, own: Caps, defaults: Caps) -> Policy:
+        caps = own.over(defaults)
+        off = Mode.OFF in (self._defaults.mode, defaults.mode)
+        return Policy(
+            mode=Mode.OFF if off else Mode(caps.mode or Mode.ENFORCE),
+            circulation=_number(caps.max_sites),
+            document=_number(_document_cap(own, defaults)) if self._documents else None,
+            document_window_ms=math.ceil(round((caps.document_window or 0) * 1000, 3)),
+            rates=parse_rates(caps.rate or ""),
+            inflight=_number(caps.max_inflight),
+            inflight_global=self._inflight_global,
+        )
+
+
+def merge(layers: Sequence[Caps | None], defaults: Caps = NO_CAPS) -> Policy:
+    """The policy that caps give, the nearest layer first, over a deployment's ``defaults``."""
+    given = [caps for caps in layers if caps is not None]
+    return Policies(defaults).with_layers("", _flatten(given) if given else None)
+
+
+def _document_cap(own: Caps, defaults: Caps) -> CapValue | None:
+    # A tenant's document cap follows its own max_sites, even past a DOCUMENT_MAX_SITES of the deployment: a
+    # plan of 500 sites would else be refused at 301 by a cap that nobody set for that tenant.
+    for value in (own.document_max_sites, own.max_sites, defaults.document_max_sites):
+        if value is not None:
+            return value
+    return defaults.max_sites
+
+
+def _nearest(tenant: str, layers: Sequence[Layer]) -> Caps:
+    return _flatten([layer[tenant] for layer in layers if tenant in layer])
+
+
+def _flatten(nearest_first: Sequence[Caps]) -> Caps:
+    flat = NO_CAPS
+    for caps in nearest_first:
+        flat = flat.over(caps)
+    return flat
+
+
+def _number(cap: CapValue | None) -> int | None:
+    return None if cap == UNLIMITED else cap
+
+
+@lru_cache(maxsize=_MAX_RESOLVED)
+def share(policy: Policy, workers: int) -> Policy:
+    """One process's part of the caps that ``workers`` processes have together.
+
+    A share of a rate or in-flight cap is never below one circulation at the tenant's cap, nor above the cap
+    itself; the document cap is not divided, since a document's circulations may all reach one process.
+    """
+    if workers == 1:
+        return policy
+
+    def part(cap: int) -> int:
+        return min(cap, max(cap // workers, cap if policy.circulation is None else policy.circulation))
+
+    return Policy(
+        mode=policy.mode,
+        circulation=policy.circulation,
+        document=policy.document,
+        document_window_ms=policy.document_window_ms,
+        rates=tuple(Rate(part(rate.limit), rate.window_ms) for rate in policy.rates),
+        inflight=None if policy.inflight is None else part(policy.inflight),
+        inflight_global=None if policy.inflight_global is None else part(policy.inflight_global),
+    )
