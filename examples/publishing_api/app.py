@@ -1,6 +1,7 @@
 """The publishing API of the story: ``POST /circulate-document`` delivers one document to every target site.
 
-Run it with ``uvicorn examples.publishing_api.app:app --workers 2`` beside ``python -m examples.publishing_api.sites``.
+Run it with ``uvicorn examples.publishing_api.app:app --workers 2``, and the sites with
+``python -m examples.publishing_api.sites``.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ async def health(request: Request) -> JSONResponse:
 
 
 async def metrics(_: Request) -> Response:
-    """The guard's metrics (``FANOUT_GUARD_METRICS=prometheus``), of all workers where they share a directory."""
+    """The guard's metrics (``FANOUT_GUARD_METRICS=prometheus``), of all workers that share a directory."""
     from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 

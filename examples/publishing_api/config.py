@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The example API's settings; ``slots`` is deliveries at a time per process."""
 
@@ -19,7 +19,7 @@ class Config:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
-        """Read ``PUBLISHING_SLOTS``, ``…_SITES_URL``, ``…_DATABASE``, ``…_GUARD`` (on or off) and ``…_NONCE``."""
+        """Read ``PUBLISHING_SLOTS``, ``…_SITES_URL``, ``…_DATABASE``, ``…_GUARD`` (on, off), ``…_NONCE``."""
         env = os.environ if environ is None else environ
         return cls(
             slots=int(env.get("PUBLISHING_SLOTS", cls.slots)),

@@ -22,8 +22,8 @@ HEADERS = {"content-type": "application/json"}
 class Courier:
     """Delivers with at most ``slots`` requests at a time, first come, first served.
 
-    The pool is what bends: a circulation of up to ``slots`` sites takes as long as its slowest site, a larger one
-    waits for slots to come free.
+    The pool is what bends: a circulation of up to ``slots`` sites takes as long as its slowest site; a larger
+    one waits for slots to come free.
     """
 
     def __init__(self, sites_url: str, *, slots: int) -> None:
@@ -46,7 +46,7 @@ class Courier:
         await self._session.close()
 
     async def deliver(self, document: Document, sites: list[str]) -> int:
-        """Deliver to every entry of ``sites``, repeated ones too, and return how many deliveries succeeded."""
+        """Deliver to every entry of ``sites``, repeated ones too, and return how many succeeded."""
         body = json.dumps(
             {"document_id": document.id, "document_headline": document.headline, "tenant": document.tenant}
         ).encode()

@@ -59,7 +59,7 @@ class Servers:
                 raise ServerFailed(f"{url} is answered by another server than the one started here")
 
     def received(self, *documents: str) -> dict[str, int]:
-        """What the sites got of some documents (or of all): ``deliveries``, ``sites``, ``documents``, ``peak``."""
+        """What the sites got of some documents, or of all: deliveries, (distinct) sites, documents, peak."""
         query = "&".join(f"document={name}" for name in documents)
         return dict(get_json(f"{self.sites_url}/received?{query}"))
 

@@ -1,7 +1,7 @@
 """Many virtual sites in one process: ``python -m examples.publishing_api.sites --port 8100``.
 
-Each delivery takes between 0 and ``--service-seconds``, spread evenly, and is counted, so that delivered = asked
-can be checked with ``GET /received?document=…``.
+Each delivery takes between 0 and ``--service-seconds``, spread evenly, and is counted, so that
+delivered = asked can be checked with ``GET /received?document=…``.
 """
 
 from __future__ import annotations
