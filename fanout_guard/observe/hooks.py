@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from fanout_guard.core.model import Decision
 from fanout_guard.observe.sampling import Sampler
@@ -18,7 +18,7 @@ OnDecision: TypeAlias = Callable[[Decision], object]
 """A user's ``on_decision=``: sync or async, called once per decision; what it returns is ignored."""
 
 
-class Observer(Protocol):
+class Observer:
     """Something that watches the guard. Its methods run on the request path: cheap, and never blocking.
 
     Inherit from it and override what is of interest; the rest does nothing, and is not even called.

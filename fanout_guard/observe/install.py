@@ -1,0 +1,41 @@
+"""Puts together the observers that a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from fanout_guard.errors import ConfigurationError
+from fanout_guard.observe.hooks import Observer, Observers, OnDecision
+from fanout_guard.observe.logging import LogObserver
+from fanout_guard.observe.opentelemetry import span_observer
+
+
+def observers(
+    *,
+    on_outage: str = "",
+    prometheus: bool = False,
+    policies: Iterable[str] = (),
+    tenants: Collection[str] | None = None,
+    on_decision: OnDecision | None = None,
+) -> Observers:
+    """Return the log, the span where OpenTelemetry is installed, metrics if asked for, and the user's hook.
+
+    ``policies`` are those that configuration names, ``tenants`` values of the tenant label (None: no label).
+    Raises ``ConfigurationError`` where metrics are asked for and cannot be recorded.
+    """
+    found: list[Observer] = [LogObserver(on_outage=on_outage)]
+    if (spans := span_observer()) is not None:
+        found.append(spans)
+    if prometheus:
+        found.append(_prometheus(policies, tenants))
+    return Observers(found, on_decision)
+
+
+def _prometheus(policies: Iterable[str], tenants: Collection[str] | None) -> Observer:
+    try:
+        from fanout_guard.observe.prometheus import PrometheusObserver
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            ["FANOUT_GUARD_METRICS: 'prometheus' is not installed: pip install 'fanout-guard[prometheus]'"]
+        ) from error
+    return PrometheusObserver(policies=policies, tenants=tenants)

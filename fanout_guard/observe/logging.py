@@ -1,0 +1,103 @@
+"""What the guard writes to the logger ``fanout_guard``: rejections, sampled, and both ends of an outage."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fanout_guard.core.model import Decision, Outcome
+from fanout_guard.observe.hooks import REASONS, Observer
+from fanout_guard.observe.sampling import Sampler
+from fanout_guard.observe.text import printable, quoted
+
+logger = logging.getLogger("fanout_guard")
+
+_CONSEQUENCES = {
+    "local": "this process decides by its own counters",
+    "open": "circulations are admitted without counting",
+    "closed": "circulations are refused with 503",
+}
+
+
+class LogObserver(Observer):
+    """One structured record per rejection (the first few per second and policy); a line per end of an outage.
+
+    A record carries its numbers as attributes too (``record.policy``, ``record.limit``, …), for JSON.
+    Text that a client chose is escaped in both, so that no formatter writes it as a second line.
+    """
+
+    def __init__(
+        self, *, on_outage: str = "", burst: int = 10, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._consequence = _CONSEQUENCES.get(on_outage, "")
+        self._sampler = Sampler(burst=burst, clock=clock)
+        self._clock = clock
+        self._outage: tuple[float, str] | None = None
+
+    def decided(self, decision: Decision, seconds: float) -> None:
+        self._summarise()
+        if decision.outcome is Outcome.ADMITTED:
+            return
+        fields = _fields(decision)
+        if self._sampler.passes(str(fields["policy"])):
+            _write(f"circulation {decision.outcome}", f"circulation-{decision.outcome}", fields)
+
+    def unreadable(self, kind: str) -> None:
+        self._summarise()
+        if self._sampler.passes(kind):
+            _write(
+                "request refused", "request-unreadable", {"outcome": str(Outcome.UNREADABLE), "policy": kind}
+            )
+
+    def outage(self, active: bool, reason: str) -> None:
+        if active and self._outage is None:
+            self._outage_begins(reason if reason in REASONS else "other")
+        elif not active and self._outage is not None:
+            self._outage_ends(*self._outage)
+
+    def close(self) -> None:
+        self._summarise(at_once=True)
+
+    def _outage_begins(self, reason: str) -> None:
+        self._outage = (self._clock(), reason)
+        consequence = f"; until it ends, {self._consequence}" if self._consequence else ""
+        extra = {"event": "outage-began", "reason": reason}
+        logger.error("outage began: counters out of reach (%s)%s", reason, consequence, extra=extra)
+
+    def _outage_ends(self, began: float, reason: str) -> None:
+        self._outage = None
+        seconds = round(self._clock() - began, 3)
+        extra = {"event": "outage-ended", "reason": reason, "seconds": seconds}
+        logger.warning("outage ended after %s s (%s)", seconds, reason, extra=extra)
+
+    def _summarise(self, *, at_once: bool = False) -> None:
+        for policy, count in self._sampler.missed(at_once=at_once).items():
+            extra = {"event": "rejections-not-logged", "policy": policy, "count": count}
+            logger.warning("%d more refused by %s, not logged one by one", count, policy, extra=extra)
+
+
+def _fields(decision: Decision) -> dict[str, object]:
+    refused_by = decision.violated or decision.shadowed
+    return {
+        "outcome": str(decision.outcome),
+        "tenant": printable(decision.tenant),
+        "document": None if decision.document is None else printable(decision.document),
+        "policy": printable(decision.policy or next(iter(refused_by), "")),
+        "violated_policies": [printable(policy) for policy in refused_by],
+        "limit": decision.limit,
+        "used": decision.used,
+        "requested_sites": decision.requested,
+        "fits_now": decision.fits_now,
+        "retry_after": decision.retry_after,
+        "degraded": decision.degraded,
+    }
+
+
+def _write(what: str, event: str, fields: dict[str, object]) -> None:
+    said = " ".join(f"{name}={quoted(value)}" for name, value in fields.items() if _worth_saying(name, value))
+    logger.warning("%s: %s", what, said, extra={"event": event, **fields})
+
+
+def _worth_saying(name: str, value: object) -> bool:
+    return value is not None and value is not False and name not in ("outcome", "violated_policies")
