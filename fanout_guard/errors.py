@@ -34,8 +34,12 @@ class FanoutRejected(FanoutGuardError):
 
 
 class CountersUnavailable(FanoutGuardError):
-    """Raised when the shared counters cannot be reached in time; ``reason`` is a short fixed word."""
+    """Raised when the shared counters cannot be reached in time; ``reason`` is a short fixed word.
 
-    def __init__(self, reason: str) -> None:
+    ``sent`` is False where the request cannot have reached them.
+    """
+
+    def __init__(self, reason: str, *, sent: bool = True) -> None:
         self.reason = reason
+        self.sent = sent
         super().__init__(f"counters unavailable: {reason}")

@@ -18,8 +18,10 @@ FORMAT = 1
 """Release of the key format: part of every key, so that two formats never read each other's state."""
 
 ID_BYTES = 12
-EVERYBODY = "*"
-"""The tag under which what all tenants share is counted; no tenant's tag can be it."""
+EVERYBODY = ""
+"""Stands for all tenants together; no tenant has an empty id."""
+
+_EVERYBODY_TAG = "*"
 
 _TAG_CHARACTERS = 64
 _CACHED_SITES = 32_768
@@ -117,7 +119,7 @@ class KeySpace:
 
     def __init__(self, prefix: str, *, cached: int = 4096) -> None:
         self.prefix = prefix
-        self.everybody = TenantKeys(prefix, EVERYBODY)
+        self.everybody = TenantKeys(prefix, _EVERYBODY_TAG)
         self._cached = cached
         self._tenants: dict[str, TenantKeys] = {}
 
@@ -127,7 +129,8 @@ class KeySpace:
         if keys is None:
             if len(self._tenants) >= self._cached:
                 self._tenants.clear()
-            keys = self._tenants[tenant] = TenantKeys(self.prefix, tag(tenant))
+            keys = TenantKeys(self.prefix, tag(tenant)) if tenant else self.everybody
+            self._tenants[tenant] = keys
         return keys
 
 
@@ -142,6 +145,11 @@ def tag(tenant: str) -> str:
 def encode_id(raw: bytes) -> bytes:
     """Bytes as they stand in key names."""
     return urlsafe_b64encode(raw)
+
+
+def decode_id(text: bytes) -> bytes:
+    """The bytes behind ``encode_id``."""
+    return urlsafe_b64decode(text)
 
 
 def format_lease(lease: Lease) -> str:

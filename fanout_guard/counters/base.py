@@ -26,7 +26,10 @@ class Counters(Protocol):
     """
 
     async def decide(self, charge: Charge) -> Tally:
-        """Charge everything or nothing; apply one ``charge.lease.id`` once, however often it is sent."""
+        """Charge everything or nothing; apply one ``charge.lease.id`` once, however often it is sent.
+
+        ``charge.look`` gives the same answer and charges nothing; with a cost of 0 it is the tenant's usage.
+        """
 
     async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         """Let a live lease end ``lease_ms`` from now (``exact``) or no sooner than that; False if it is gone."""
@@ -35,15 +38,20 @@ class Counters(Protocol):
         """End a lease and give its units back; False if there was none."""
 
     async def refund(
-        self, tenant: str, lease: Lease, *, entries: int | None = None, sites: bytes = b""
+        self,
+        tenant: str,
+        lease: Lease,
+        *,
+        entries: int | None = None,
+        sites: bytes = b"",
+        counts: Sequence[int] = (),
     ) -> int:
-        """Take a charge back: all of it (``entries`` None), or some entries, with the sites given as in ``Charge``.
+        """Take a charge back: all of it (``entries`` None), some entries, or some sites.
 
-        Returns the entries taken back. A whole refund also ends the lease.
+        ``sites`` are given as in ``Charge``, with ``counts`` the entries of each (empty: one each); ``entries`` is
+        then ignored, and a site that was refunded before counts nothing. Returns the entries taken back. A whole
+        refund also ends the lease.
         """
-
-    async def usage(self, tenant: str, policy: Policy) -> tuple[Reading, ...]:
-        """How the tenant stands in ``rate-*``, ``inflight`` and ``inflight-global``; charges nothing."""
 
     async def reset(self, tenant: str, document: bytes | None = None) -> None:
         """Forget what the tenant (or one of its documents) has used."""

@@ -3,10 +3,11 @@
 -- KEYS    per request, in this order, those that its flags name:
 --         record, document, rates, leases, idempotency; the global leases are KEYS[1] where ARGV[2] is 1
 -- ARGV    [1] msgpack: array of requests
---             {flags, id, entries, sites, document cap, window ms, {limit, window ms, …}, inflight cap,
+--             {flags, id, entries, has sites, document cap, window ms, {limit, window ms, …}, inflight cap,
 --              global cap, lease ms}
 --             flags: 1 record (without it: look only) | 2 document | 4 rates | 8 leases | 16 idempotency | 32 global
 --         [2] 1 if KEYS[1] holds the global leases
+--         [3…] the sites of each request that has some
 -- Output  per request {status, expired leases, used, needed, wait ms, reset ms, …four per policy}
 --         status: 0 refused, 1 charged (or would be), 2 charged before by this id, 3 undone before it came,
 --                 4 repeats a counted idempotency key; {-1, error} where only this request failed
@@ -153,7 +154,7 @@ local function charge_document(key, sections, r, known, values, seen)
     kept[#kept + 1] = {at = now, ends = ends, tag = SHARED, count = #again / 8, sites = again}
   end
   if fresh ~= '' then
-    kept[#kept + 1] = {at = now, ends = ends, tag = string.sub(r[2], 1, 6), count = #fresh / 8, sites = fresh}
+    kept[#kept + 1] = {at = now, ends = ends, tag = tag_of(r[2]), count = #fresh / 8, sites = fresh}
   end
   local before = #kept > SECTIONS and now - max(RECORD_MS, r[10]) or 0
   if #kept > 1 then kept = fold(kept, before) end
@@ -242,7 +243,7 @@ local function decide(r, keys)
       shared[1] = shared[1] + 1
       redis.call('SET', keys.idempotency, cmsgpack.pack(shared), 'PX', max(redis.call('PTTL', keys.idempotency), 1))
     elseif lasts > 0 then
-      noted[5] = string.sub(id, 1, 6)
+      noted[5] = tag_of(id)
       table.insert(noted, 1, 1)
       redis.call('SET', keys.idempotency, cmsgpack.pack(noted), 'PX', min(lasts, 86400000))
     end
@@ -258,7 +259,7 @@ local function take(flags, bit)
 end
 
 local answers = {}
-for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
+for i, r in ipairs(requests(4)) do
   local flags = r[1]
   local keys = {
     record = take(flags, 1),

@@ -2,9 +2,10 @@
 --
 -- KEYS    per request: record, refunded sites, document, rates, leases, idempotency (the last with a name that does
 --         not exist where there is none); the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: array of requests {id, entries, sites, {count per site}, undo}: entries -1 is the whole charge;
---             sites as in decide; undo 1 also keeps a decision that has not arrived yet from ever being applied
+-- ARGV    [1] msgpack: array of requests {id, entries, has sites, {count per site}, undo}: entries -1 is the whole
+--             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
+--         [3…] the sites of each request that has some
 -- Output  per request the entries taken back
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
@@ -14,7 +15,7 @@ local function drop_sites(key, tag, sites)
   if not raw then return end
   local gone, parts, from, changed = nil, {}, 1, false
   while from < #raw do
-    local at, whose, count = struct.unpack('<I6c6I4', raw, from)
+    local at, whose, count = struct.unpack('<I6c8I4', raw, from)
     local theirs = string.sub(raw, from + SECTION, from + SECTION + count * 8 - 1)
     if whose == tag then
       changed = true
@@ -116,7 +117,7 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
     entries = min(wanted, entries)
     if entries <= 0 then return 0 end
   end
-  local charge, tag, first, back = record, string.sub(r[1], 1, 6), 6, entries
+  local charge, tag, first, back = record, tag_of(r[1]), 6, entries
   if shared and record[2] == 0 and not others then -- the last holder of somebody else's charge
     charge = {shared[2], shared[3], shared[4], shared[5]}
     for i = 7, #shared do charge[i - 2] = shared[i] end
@@ -146,7 +147,7 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
 end
 
 local answers, at = {}, GLOBAL and 2 or 1
-for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
+for i, r in ipairs(requests(3)) do
   local ok, answer = pcall(refund, r, unpack(KEYS, at, at + 5))
   answers[i] = ok and answer or 0
   at = at + 6

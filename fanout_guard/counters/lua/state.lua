@@ -7,12 +7,26 @@ if redis.replicate_commands then redis.replicate_commands() end -- before 7.0, w
 local RECORD_MS = 60000       -- how long a decision is remembered, unless its lease lives longer
 local EXPIRE_AT_MOST = 200    -- dead leases cleared by one call: bounded work
 local SECTIONS = 32           -- more than this many sections of a document: those past refund are folded
-local SHARED = '\0\0\0\0\0\0' -- the tag of sites that more than one circulation has counted
-local SECTION = 16            -- bytes of a section's head: when, tag, count
+local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
+local SECTION = 18            -- bytes of a section's head: when, tag, count
 local floor, min, max = math.floor, math.min, math.max
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + floor(clock[2] / 1000)
+
+-- The requests of this call; a request's sites are an argument of their own, since cmsgpack reads no binary.
+local function requests(sites_field)
+  local found, next_sites = cmsgpack.unpack(ARGV[1]), 3
+  for _, r in ipairs(found) do
+    if r[sites_field] == 1 then
+      r[sites_field] = ARGV[next_sites]
+      next_sites = next_sites + 1
+    elseif r[sites_field] == 0 then
+      r[sites_field] = ''
+    end
+  end
+  return found
+end
 
 -- The value of a protected call, or an error that the caller hands on.
 local function ask(...)
@@ -132,8 +146,12 @@ local function packed(values)
   return table.concat(parts)
 end
 
+local function tag_of(id)
+  return string.sub(id, 1, 8)
+end
+
 local function section(at, tag, sites)
-  return struct.pack('<I6c6I4', at, tag, #sites / 8) .. sites
+  return struct.pack('<I6c8I4', at, tag, #sites / 8) .. sites
 end
 
 -- The sections of a document that still count: {at, ends, tag, count, sites}.
@@ -143,7 +161,7 @@ local function read_document(key, window)
   if not raw then return found, 0 end
   local from = 1
   while from < #raw do
-    local at, tag, count = struct.unpack('<I6c6I4', raw, from)
+    local at, tag, count = struct.unpack('<I6c8I4', raw, from)
     local ends = bucket_end(min(at, now), window / 2)
     if now < ends + window then
       local sites = string.sub(raw, from + SECTION, from + SECTION + count * 8 - 1)

@@ -1,0 +1,186 @@
+"""The scripts, their arguments and their answers; no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple, TypeAlias
+
+from msgspec import msgpack
+
+from fanout_guard.core.keys import KeySpace, encode_id
+from fanout_guard.core.model import Charge, Lease, Reading, Tally
+from fanout_guard.errors import CountersUnavailable
+
+_encode = msgpack.Encoder().encode
+
+RECORD, DOCUMENT, RATES, LEASES, IDEMPOTENCY, GLOBAL = 1, 2, 4, 8, 16, 32
+
+REFUSED, CHARGED, CHARGED_BEFORE, UNDONE, REPEATS = 0, 1, 2, 3, 4
+FAILED = -1
+
+Packed: TypeAlias = tuple[list[bytes], tuple[Any, ...], bytes]
+"""One request: its keys, its arguments, and its sites."""
+
+
+class Script(NamedTuple):
+    """A script with the digest by which the server knows it."""
+
+    text: bytes
+    sha: bytes
+
+
+@cache
+def script(name: str) -> Script:
+    """The script ``lua/<name>.lua``, after what all share."""
+    folder = files("fanout_guard.counters") / "lua"
+    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("state", name))
+    return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+class Call(NamedTuple):
+    """One script call, ready for the wire."""
+
+    script: Script
+    keys: list[bytes]
+    arguments: list[bytes]
+
+
+def join(name: str, requests: Sequence[Packed], everybody: bytes | None) -> Call:
+    """The call for a batch of packed requests; ``everybody`` is the global leases' key where it is in this batch."""
+    keys = [everybody] if everybody else []
+    for own, _, _ in requests:
+        keys += own
+    arguments = [_encode([fields for _, fields, _ in requests]), b"1" if everybody else b"0"]
+    arguments += [sites for _, _, sites in requests if sites]
+    return Call(script(name), keys, arguments)
+
+
+def pack_decide(charge: Charge, space: KeySpace) -> Packed:
+    """A charge as ``decide.lua`` reads it."""
+    policy, lease = charge.policy, charge.lease
+    names = space.of(charge.tenant)
+    keys = []
+    flags = 0
+    own = encode_id(lease.id)
+    if not charge.look:
+        flags = RECORD
+        keys.append(names.charge + own)
+    document_cap = -1
+    if policy.document is not None and lease.document:
+        flags |= DOCUMENT
+        document_cap = policy.document
+        keys.append(names.document + encode_id(lease.document))
+    rates: list[int] = []
+    if policy.rates:
+        flags |= RATES
+        keys.append(names.rates)
+        for rate in policy.rates:
+            rates += (rate.limit, rate.window_ms)
+    if policy.inflight is not None or policy.inflight_global is not None:
+        flags |= LEASES
+        keys.append(names.leases)
+    if lease.idempotency and not charge.look:
+        flags |= IDEMPOTENCY
+        keys.append(names.idempotency + encode_id(lease.idempotency))
+    if policy.inflight_global is not None:
+        flags |= GLOBAL
+    fields = (
+        flags,
+        own.decode(),
+        charge.cost,
+        1 if charge.sites else 0,
+        document_cap,
+        policy.document_window_ms,
+        rates,
+        -1 if policy.inflight is None else policy.inflight,
+        -1 if policy.inflight_global is None else policy.inflight_global,
+        charge.lease_ms,
+    )
+    return keys, fields, charge.sites
+
+
+def tally(charge: Charge, answer: Sequence[Any]) -> Tally:
+    """What ``decide.lua`` answered; CountersUnavailable where it could not decide."""
+    status = answer[0]
+    if status in (FAILED, UNDONE):
+        raise CountersUnavailable(reason_of(answer[1]) if status == FAILED else "timeout")
+    policy = charge.policy
+    readings = []
+    at = 2
+    if policy.document is not None and charge.lease.document:
+        readings.append(Reading("document", policy.document, *answer[at : at + 4]))
+        at += 4
+    for rate in policy.rates:
+        readings.append(Reading(rate.policy, rate.limit, *answer[at : at + 4]))
+        at += 4
+    if policy.inflight is not None:
+        readings.append(Reading("inflight", policy.inflight, *answer[at : at + 4]))
+        at += 4
+    if policy.inflight_global is not None:
+        readings.append(Reading("inflight-global", policy.inflight_global, *answer[at : at + 4]))
+    return Tally(status != REFUSED, tuple(readings), status == REPEATS, answer[1])
+
+
+def pack_release(tenant: str, lease: Lease, lease_ms: int, exact: bool, space: KeySpace) -> Packed:
+    """A release (``lease_ms`` -1) or a renewal as ``release.lua`` reads it."""
+    names = space.of(tenant)
+    own = encode_id(lease.id)
+    return [names.charge + own, names.leases], (own.decode(), lease_ms, int(exact)), b""
+
+
+def pack_refund(
+    tenant: str,
+    lease: Lease,
+    space: KeySpace,
+    *,
+    entries: int | None = None,
+    sites: bytes = b"",
+    counts: Sequence[int] = (),
+    undo: bool = False,
+) -> Packed:
+    """A refund as ``refund.lua`` reads it."""
+    names = space.of(tenant)
+    own = encode_id(lease.id)
+    keys = [
+        names.charge + own,
+        names.refunded + own,
+        names.document + encode_id(lease.document),
+        names.rates,
+        names.leases,
+        names.idempotency + encode_id(lease.idempotency),
+    ]
+    partial = 0 if sites else entries
+    fields = (own.decode(), -1 if partial is None else partial, 1 if sites else 0, counts, int(undo))
+    return keys, fields, sites
+
+
+_REASONS = (
+    ("WRONGTYPE", "wrongtype"),
+    ("NOPERM", "noperm"),
+    ("OOM", "oom"),
+    ("READONLY", "readonly"),
+    ("LOADING", "loading"),
+    ("BUSY", "busy"),
+    ("NOSCRIPT", "noscript"),
+    ("NOAUTH", "auth"),
+    ("WRONGPASS", "auth"),
+    ("MASTERDOWN", "readonly"),
+    ("NOREPLICAS", "readonly"),
+    ("CLUSTERDOWN", "cluster"),
+    ("CROSSSLOT", "cluster"),
+    ("TRYAGAIN", "cluster"),
+    ("MOVED", "cluster"),
+    ("ASK", "cluster"),
+)
+
+
+def reason_of(text: str | bytes) -> str:
+    """The fixed word for a server's error text, which itself never leaves this module."""
+    error = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    for mark, reason in _REASONS:
+        if mark in error:
+            return reason
+    return "script"

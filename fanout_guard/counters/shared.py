@@ -1,0 +1,118 @@
+"""Counters that all workers share, on a Redis-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fanout_guard.core.keys import KeySpace, decode_id, encode_id, format_lease
+from fanout_guard.core.model import Charge, Lease, Tally
+from fanout_guard.counters.base import LeaseInfo
+from fanout_guard.counters.redis import open_server
+from fanout_guard.counters.session import Session
+from fanout_guard.errors import CountersUnavailable
+
+
+class RedisCounters:
+    """Counters on one server, a Sentinel-watched master or a cluster, usable from any event loop.
+
+    ``on_outage`` is told the begin and the end of an outage with its reason; ``on_error`` every failed call's reason.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "fanout", timeout_ms: int = 100) -> None:
+        self.space = KeySpace(prefix)
+        self.on_outage: Callable[[bool, str], None] = lambda active, reason: None
+        self.on_error: Callable[[str], None] = lambda reason: None
+        self._url = url
+        self._timeout_s = timeout_ms / 1000
+        self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
+
+    @property
+    def session(self) -> Session:
+        """What belongs to the running event loop."""
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None:
+            for old in [old for old in self._sessions if old.is_closed()]:
+                del self._sessions[old]
+            session = self._sessions[loop] = Session(
+                open_server(self._url, self._timeout_s),
+                self.space,
+                timeout_s=self._timeout_s,
+                on_outage=lambda active, reason: self.on_outage(active, reason),
+                on_error=lambda reason: self.on_error(reason),
+            )
+        return session
+
+    async def decide(self, charge: Charge) -> Tally:
+        return await self.session.decide(charge)
+
+    async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
+        return await self.session.settle(tenant, lease, lease_ms, exact=exact)
+
+    async def release(self, tenant: str, lease: Lease) -> bool:
+        return await self.session.settle(tenant, lease, -1)
+
+    async def refund(
+        self,
+        tenant: str,
+        lease: Lease,
+        *,
+        entries: int | None = None,
+        sites: bytes = b"",
+        counts: Sequence[int] = (),
+    ) -> int:
+        return await self.session.refund(tenant, lease, entries, sites, counts)
+
+    async def reset(self, tenant: str, document: bytes | None = None) -> None:
+        names, command = self.space.of(tenant), self.command
+        if document is not None:
+            await command("UNLINK", names.document + encode_id(document))
+            return
+        await command("UNLINK", names.rates)
+        for key in await self.scan(names.document + b"*"):
+            await command("UNLINK", key)
+
+    async def leases(self, tenant: str) -> Sequence[LeaseInfo]:
+        seconds, micros = await self.command("TIME")
+        now = int(seconds) * 1000 + int(micros) // 1000
+        key = self.space.of(tenant).leases
+        found = await self.command("ZRANGE", key, 0, -1, "WITHSCORES")
+        infos = []
+        for member, score in zip(found[::2], found[1::2], strict=True):
+            expires_ms = int(float(score)) - now
+            if member != b"=" and expires_ms > 0:
+                entries, _, own = member.partition(b":")
+                infos.append(LeaseInfo(format_lease(Lease(decode_id(own))), int(entries), expires_ms))
+        return infos
+
+    async def command(self, *arguments: str | bytes | int) -> Any:
+        """One plain command within the time budget, for what is not a decision."""
+        try:
+            async with asyncio.timeout(max(self._timeout_s, 1.0)):
+                return await self.session.server.command(*arguments)
+        except TimeoutError:
+            raise CountersUnavailable("timeout") from None
+
+    async def scan(self, pattern: bytes) -> list[bytes]:
+        """All keys of a pattern, step by step."""
+        keys: set[bytes] = set()
+        cursor: Any = b"0"
+        while True:
+            cursor, found = await self.command("SCAN", cursor, "MATCH", _escaped(pattern), "COUNT", 1000)
+            keys.update(found)
+            if int(cursor) == 0:
+                return sorted(keys)
+
+    async def aclose(self) -> None:
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
+            await session.aclose()
+
+
+def _escaped(pattern: bytes) -> bytes:
+    stem = pattern.rstrip(b"*")
+    for special in (b"\\", b"[", b"]", b"?", b"*"):
+        stem = stem.replace(special, b"\\" + special)
+    return stem + b"*" * (len(pattern) - len(pattern.rstrip(b"*")))
