@@ -1,0 +1,1 @@
+"""The stress suite: ``python -m benchmarks --help``."""

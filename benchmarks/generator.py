@@ -1,0 +1,97 @@
+"""Runs a plan through Locust in a process of its own, and reads what that writes down while it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import ValidationError
+from msgspec.json import Decoder
+
+from benchmarks.plan import Outcome, PhaseEnd, Plan
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+RECORDS = Decoder(Outcome | PhaseEnd)
+POLL_SECONDS = 0.1
+START_SECONDS = 30.0
+STOP_SECONDS = 5.0
+
+Record = Outcome | PhaseEnd
+
+
+class GeneratorFailed(RuntimeError):
+    """Raised when Locust does not run the plan to its end; the text is its own last line."""
+
+
+def generate(
+    plan: Plan, host: str, folder: Path, *, started: Callable[[int], None], processes: int = 1
+) -> Iterator[Record | None]:
+    """Yield what happens while the plan runs, None when nothing did for a moment; ``started`` gets Locust's pid.
+
+    Closing the iterator early ends Locust.
+    """
+    plan.save(folder / "plan.json")
+    samples, log = folder / "samples.jsonl", folder / "locust.log"
+    samples.write_bytes(b"")
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", host]
+    command += ["--plan", str(folder / "plan.json"), "--samples", str(samples), "--only-summary"]
+    command += ["--stop-timeout", "30"] + (["--processes", str(processes)] if processes > 1 else [])
+    with log.open("wb") as output:
+        # A process group of its own: Ctrl-C is for the command, which ends Locust when it has read what there is.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0, env=os.environ
+        )
+    try:
+        started(process.pid)
+        yield from _follow(process, samples, len(plan.phases))
+    finally:
+        _stop(process)
+    if process.returncode not in (0, -15):
+        raise GeneratorFailed(f"the load generator ended with status {process.returncode}: {_last_line(log)}")
+
+
+def _follow(process: subprocess.Popen[bytes], samples: Path, phases: int) -> Iterator[Record | None]:
+    rest, ended, begin = b"", 0, time.monotonic()
+    with samples.open("rb") as stream:
+        while True:
+            over = process.poll() is not None
+            *lines, rest = (rest + stream.read()).split(b"\n")
+            for line in lines:
+                record = _decode(line)
+                ended += isinstance(record, PhaseEnd)
+                yield record
+            if over or ended == phases:
+                break
+            if stream.tell() == 0 and time.monotonic() - begin > START_SECONDS:
+                raise GeneratorFailed(f"the load generator did nothing for {START_SECONDS:.0f} s")
+            yield None
+            time.sleep(POLL_SECONDS)
+    if ended < phases:
+        process.wait()
+
+
+def _decode(line: bytes) -> Record:
+    try:
+        return RECORDS.decode(line)
+    except ValidationError as error:
+        raise GeneratorFailed(f"the load generator wrote a line that is no record: {error}") from error
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "ERROR" in line or "error" in line]
+    return (errors or lines or ["it said nothing"])[-1]

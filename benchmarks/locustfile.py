@@ -1,0 +1,230 @@
+"""The story's client for Locust: circulations at times fixed beforehand, whatever the target does.
+
+``python -m benchmarks sweep`` runs this file with a plan. On its own it works with Locust's options and web
+UI: ``locust -f benchmarks/locustfile.py --host http://127.0.0.1:8000 --sites 100,200,300``.
+
+One process sequences the phases (the master, or the only one); every process with users sends its part of
+each phase and reports each circulation's end. Latency counts from the *scheduled* time, so a target that
+stalls cannot hide it by delaying the client (coordinated omission).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import gevent
+import locust.stats
+from gevent.queue import Empty, Queue
+from locust import FastHttpUser, LoadTestShape, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.exception import LocustError
+from locust.runners import MasterRunner, WorkerRunner
+from msgspec import Struct
+from msgspec.json import encode
+
+# Locust loads this file by its path, with only its own folder importable.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.answers import classify
+from benchmarks.plan import Outcome, Phase, Plan
+from benchmarks.sequencer import Sequencer
+
+CLOCK = time.time() - time.perf_counter()
+EXAMPLE = "publishing-api-example"
+
+
+def now() -> float:
+    """Seconds since the epoch by a clock that never steps within the run."""
+    return CLOCK + time.perf_counter()
+
+
+# Locust rounds 104.9 ms to 100 and 105.1 to 110 before it takes percentiles; a knee does not survive that.
+locust.stats.bucket_response_time = lambda milliseconds: round(milliseconds, 1)  # type: ignore[assignment,return-value]
+
+
+class Arrival(Struct, frozen=True):
+    """One circulation to send at ``due``."""
+
+    phase: int
+    index: int
+    due: float
+
+
+class Sender:
+    """One process's part: what it has to send, and the plan that says how."""
+
+    def __init__(self) -> None:
+        self.plan = Plan(phases=())
+        self.inbox: Queue[Arrival] = Queue()
+
+    def accept(self, environment: Environment, msg: Any, **_: Any) -> None:
+        """Take this process's share of a phase."""
+        runner: Any = environment.runner
+        share = runner.worker_index % msg.data["processes"] if isinstance(runner, WorkerRunner) else 0
+        for number, (phase, index, due) in enumerate(msg.data["arrivals"]):
+            if number % msg.data["processes"] == share:
+                self.inbox.put(Arrival(phase, index, due))
+
+    def drop(self, **_: Any) -> None:
+        """Forget what has not been sent."""
+        while not self.inbox.empty():
+            self.inbox.get()
+
+
+class Publisher(FastHttpUser):
+    """The client of the story; one user is enough, as it sends each circulation aside when its time comes."""
+
+    host = "http://127.0.0.1:8000"
+    concurrency = 2000  # Locust's 10 would queue the eleventh circulation in flight, unseen
+    network_timeout = 120.0
+    connection_timeout = 10.0
+
+    @task
+    def dispatch(self) -> None:
+        """Send the next circulation when it is due, without waiting for its answer."""
+        try:
+            arrival = sender.inbox.get(timeout=0.5)
+        except Empty:
+            return
+        gevent.sleep(max(arrival.due - now(), 0))
+        gevent.spawn(self.circulate, arrival)
+
+    def circulate(self, arrival: Arrival) -> None:
+        """Send one circulation, and report how it ended."""
+        plan, phase = sender.plan, sender.plan.phases[arrival.phase]
+        headers, body = plan.request(phase, arrival.index)
+        lag_ms = (now() - arrival.due) * 1000
+        name = f"{phase.name} {phase.sites} sites"
+        with self.client.post(
+            plan.path, data=body.decode(), headers=headers, name=name, catch_response=True
+        ) as response:
+            latency_ms = (now() - arrival.due) * 1000
+            lowered = {key.lower(): value for key, value in (response.headers or {}).items()}
+            result, detail = classify(
+                response.status_code, lowered, response.content or b"", asked=phase.sites
+            )
+            if phase.refused and result == "ok":
+                result, detail = "failed", "admitted although over the cap"
+            response.request_meta["response_time"] = latency_ms
+            if result == "failed":
+                response.failure(LocustError(detail))
+            else:
+                response.request_meta["name"] += "" if result == "ok" else " (refused)"
+                response.success()
+        outcome = Outcome(
+            phase=arrival.phase,
+            index=arrival.index,
+            scheduled=arrival.due,
+            result=result,
+            latency_ms=latency_ms,
+            lag_ms=lag_ms,
+            status=response.status_code,
+            detail=detail,
+        )
+        self.environment.runner.send_message("circulation-ended", encode(outcome).decode())
+
+
+class Circulations(LoadTestShape):
+    """One user per process until every phase is over."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """Locust asks once a second; None ends the test."""
+        if sequencers and sequencers[-1].done:
+            return None
+        processes = max(getattr(self.runner, "worker_count", 1), 1)
+        return processes, 100.0
+
+
+sender = Sender()
+sequencers: list[Sequencer] = []
+
+
+def add_options(parser: LocustArgumentParser) -> None:
+    """Options of this file beside Locust's own; they show in the web UI too."""
+    group = parser.add_argument_group("Circulations")
+    group.add_argument("--plan", default="", help="a plan as JSON; stands above the other options here")
+    group.add_argument("--samples", default="", help="file for one JSON line per circulation")
+    group.add_argument("--sites", default="100,200,300,400,500", help="fan-outs to send, in this order")
+    group.add_argument("--documents", type=int, default=7, help="circulations per fan-out")
+    group.add_argument("--rate", type=float, default=1.5, help="circulations a second")
+    group.add_argument("--tenant", default="default", help="tenant to publish as")
+    group.add_argument(
+        "--site-names", default="", help="file of site names; needed unless the host is the example"
+    )
+
+
+def on_init(environment: Environment, **_: Any) -> None:
+    """Connect the processes with each other."""
+    runner = environment.runner
+    if runner is None:
+        return
+    if not isinstance(runner, MasterRunner):
+        runner.register_message("circulations", sender.accept)
+        runner.register_message("drop-circulations", sender.drop)
+    if not isinstance(runner, WorkerRunner):
+        runner.register_message("circulation-ended", lambda **message: sequencers[-1].record(**message))
+
+
+def on_test_start(environment: Environment, **_: Any) -> None:
+    """Read the plan; the process that sequences begins it."""
+    options = environment.parsed_options
+    assert options is not None
+    sender.plan = plan_from(options)
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    host = environment.host or Publisher.host
+    if not options.plan and not sender.plan.site_names and not is_example(host):
+        logging.error(f"{host} is not the example API: name the sites to publish to with --site-names")
+        environment.process_exit_code = 2
+        environment.runner.quit()  # type: ignore[union-attr]
+        return
+    samples = open(options.samples, "wb") if options.samples else None  # noqa: SIM115 - lives as long as the test
+    sequencers.append(Sequencer(environment, sender.plan, samples, now))
+    gevent.spawn(sequencers[-1].run)
+
+
+def on_quitting(environment: Environment, **_: Any) -> None:
+    """A run that delivered nothing is no success; failures are for the judgement, not for Locust."""
+    if isinstance(environment.runner, WorkerRunner) or environment.process_exit_code is not None:
+        return
+    finished = bool(sequencers) and sequencers[-1].done and sequencers[-1].useful()
+    environment.process_exit_code = 0 if finished else 4
+
+
+def plan_from(options: Namespace) -> Plan:
+    """The plan file, or one phase for each of ``--sites``."""
+    if options.plan:
+        return Plan.load(Path(options.plan))
+    names = Path(options.site_names).read_text().split("\n") if options.site_names else []
+    phases = [
+        Phase(sweep=1, sites=int(text), documents=options.documents, rate=options.rate, tenant=options.tenant)
+        for text in options.sites.split(",")
+    ]
+    return Plan(
+        phases=tuple(phases),
+        run=f"locust-{int(now())}",
+        site_names=tuple(name for name in names if name),
+    )
+
+
+def is_example(host: str) -> bool:
+    """Invented names go to the example only: nothing is ever published to sites that may be real."""
+    import requests
+
+    try:
+        return bool(requests.get(f"{host}/health", timeout=5).json().get("service") == EXAMPLE)
+    except (requests.RequestException, ValueError, AttributeError):
+        return False
+
+
+hooks: Any = events  # Locust's hooks are not typed
+hooks.init_command_line_parser.add_listener(add_options)
+hooks.init.add_listener(on_init)
+hooks.test_start.add_listener(on_test_start)
+hooks.quitting.add_listener(on_quitting)

@@ -1,0 +1,145 @@
+"""What one run of the load generator sends: phases of circulations, and the requests themselves.
+
+Shared by the locustfile and the commands that start it, so it imports neither Locust nor the analysis.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from msgspec import Struct, field
+from msgspec.json import decode, encode
+
+TEMPLATE = {
+    "document_id": "{document_id}",
+    "document_headline": "{headline}",
+    "target_sites": "{sites}",
+}
+
+
+class Phase(Struct, frozen=True, kw_only=True):
+    """``documents`` circulations to ``sites`` sites each, ``rate`` a second, after ``discarded`` ones.
+
+    A phase ``beside`` another starts together with the one before it instead of after it. ``poisson`` is the
+    seed of random gaps; None spaces evenly. ``refused`` says that the target's cap has to refuse every one.
+    """
+
+    sweep: int
+    sites: int
+    documents: int
+    rate: float
+    tenant: str = "default"
+    name: str = "level"
+    discarded: int = 1
+    beside: bool = False
+    poisson: int | None = None
+    refused: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """From the first scheduled circulation to the end of the last one's slot."""
+        return self.documents / self.rate
+
+    def schedule(self, begin: float) -> list[float]:
+        """When each is to be sent: fixed before the first, so that a slow target changes nothing."""
+        if self.poisson is None:
+            return [begin + index / self.rate for index in range(self.documents)]
+        random = Random(self.poisson)
+        gaps = [random.expovariate(self.rate) for _ in range(self.documents)]
+        return [begin + due for due in accumulate(gaps)]
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """Everything the generator needs; ``site_names`` empty means the invented names of the example."""
+
+    phases: tuple[Phase, ...]
+    run: str = "run"
+    path: str = "/circulate-document"
+    headers: dict[str, str] = field(default_factory=lambda: {"X-Tenant-ID": "{tenant}"})
+    body: Any = field(default_factory=lambda: dict(TEMPLATE))
+    site_names: tuple[str, ...] = ()
+    drain_seconds: float = 20.0
+
+    def save(self, path: Path) -> None:
+        """Write the plan for the generator."""
+        path.write_bytes(encode(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan; raises msgspec.ValidationError or OSError."""
+        return decode(path.read_bytes(), type=cls)
+
+    def sites(self, count: int) -> list[str]:
+        """The first ``count`` names to publish to."""
+        if not self.site_names:
+            return [f"Site{number}" for number in range(1, count + 1)]
+        if count > len(self.site_names):
+            raise ValueError(f"{count} sites are asked for, {len(self.site_names)} names are known")
+        return list(self.site_names[:count])
+
+    def request(self, phase: Phase, index: int) -> tuple[dict[str, str], bytes]:
+        """Headers and body of one circulation; every circulation is a document of its own."""
+        values = {
+            "document_id": f"{self.run}-{phase.name}-{phase.sweep}-{phase.sites}-{index}",
+            "headline": f"Stress test, {phase.sites} sites",
+            "tenant": phase.tenant,
+        }
+        headers = {name: _fill_text(text, values) for name, text in self.headers.items()}
+        body = _fill(self.body, values, self.sites(phase.sites))
+        return {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
+
+
+class Outcome(Struct, frozen=True, kw_only=True, tag="document"):
+    """How one circulation ended; times are seconds since the epoch, latency counts from ``scheduled``.
+
+    ``result`` is ``ok`` (every site has it), ``refused`` (by the target's cap), ``failed`` or ``unfinished``.
+    A negative ``index`` is a discarded one.
+    """
+
+    phase: int
+    index: int
+    scheduled: float
+    result: str
+    latency_ms: float = 0.0
+    lag_ms: float = 0.0
+    status: int = 0
+    detail: str = ""
+
+
+class PhaseEnd(Struct, frozen=True, kw_only=True, tag="phase"):
+    """A phase is over: everything it sent has ended or was given up after the drain."""
+
+    phase: int
+    begin: float
+    end: float
+    drain_seconds: float
+
+
+def check_template(template: Any) -> None:
+    """Raise ValueError unless a body template carries the sites and the document's id."""
+    text = json.dumps(template)
+    missing = [name for name in ("{sites}", "{document_id}") if name not in text]
+    if missing:
+        raise ValueError(f"the body template lacks {' and '.join(missing)}")
+
+
+def _fill(template: Any, values: dict[str, str], sites: list[str]) -> Any:
+    if template == "{sites}":
+        return sites
+    if isinstance(template, str):
+        return _fill_text(template, values)
+    if isinstance(template, list):
+        return [_fill(item, values, sites) for item in template]
+    if isinstance(template, dict):
+        return {name: _fill(item, values, sites) for name, item in template.items()}
+    return template
+
+
+def _fill_text(text: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text

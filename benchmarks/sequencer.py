@@ -1,0 +1,109 @@
+"""Runs the phases of a plan one after the other on Locust's runner, each from empty to drained.
+
+Loaded by the locustfile only: it needs gevent, which Locust puts under the whole process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import IO, Any
+
+import gevent
+from locust.env import Environment
+from msgspec.json import Decoder, encode
+
+from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
+
+LEAD_SECONDS = 0.2  # between telling the processes of a phase and its first circulation
+GIVE_UP_AFTER = 10  # circulations, if over half of them failed
+
+
+class Sequencer:
+    """Runs the phases one after the other, each from empty to drained, and writes down what came of them."""
+
+    def __init__(
+        self, environment: Environment, plan: Plan, samples: IO[bytes] | None, now: Callable[[], float]
+    ) -> None:
+        self.plan = plan
+        self.done = False
+        self._environment = environment
+        self._samples = samples
+        self._now = now
+        self._ended: dict[tuple[int, int], Outcome] = {}
+
+    def record(self, msg: Any, **_: Any) -> None:
+        """A circulation has ended, here or in a worker."""
+        outcome = Decoder(Outcome).decode(msg.data)
+        self._ended[outcome.phase, outcome.index] = outcome
+        self._write(outcome)
+
+    def run(self) -> None:
+        """Run all phases, then let the test stop."""
+        try:
+            self._wait_for_users()
+            phases = list(enumerate(self.plan.phases))
+            while phases:
+                group = [phases.pop(0)]
+                while phases and phases[0][1].beside:
+                    group.append(phases.pop(0))
+                self._run_together(group)
+        finally:
+            self.done = True
+
+    def useful(self) -> bool:
+        """Whether anything was delivered, or refused as it had to be."""
+        return any(outcome.result in ("ok", "refused") for outcome in self._ended.values())
+
+    def _run_together(self, group: list[tuple[int, Phase]]) -> None:
+        for number, phase in group:
+            for index in range(-phase.discarded, 0):
+                self._send([(number, index, self._now() + LEAD_SECONDS)], limit=self.plan.drain_seconds)
+        begin = self._now() + LEAD_SECONDS
+        arrivals = [
+            (number, index, due) for number, phase in group for index, due in enumerate(phase.schedule(begin))
+        ]
+        arrivals.sort(key=lambda arrival: arrival[2])
+        last = arrivals[-1][2] if arrivals else begin
+        self._send(arrivals, limit=last - self._now() + self.plan.drain_seconds)
+        end = max([begin, *(self._end_of(number, index) for number, index, _ in arrivals)])
+        slot = max(begin + phase.seconds for _, phase in group)
+        for number, _ in group:
+            self._write(PhaseEnd(phase=number, begin=begin, end=end, drain_seconds=max(end - slot, 0.0)))
+
+    def _end_of(self, number: int, index: int) -> float:
+        outcome = self._ended[number, index]
+        return outcome.scheduled + outcome.latency_ms / 1000
+
+    def _send(self, arrivals: list[tuple[int, int, float]], *, limit: float) -> None:
+        runner: Any = self._environment.runner
+        processes = max(runner.worker_count, 1)
+        runner.send_message("circulations", {"arrivals": arrivals, "processes": processes})
+        waiting = {(number, index) for number, index, _ in arrivals}
+        deadline = self._now() + limit
+        while waiting - self._ended.keys() and self._now() < deadline and not self._hopeless(waiting):
+            gevent.sleep(0.02)
+        if waiting - self._ended.keys():
+            runner.send_message("drop-circulations", {})
+        for number, index, due in arrivals:
+            if (number, index) not in self._ended:
+                latency_ms = max(self._now() - due, 0) * 1000
+                lost = Outcome(
+                    phase=number, index=index, scheduled=due, result="unfinished", latency_ms=latency_ms
+                )
+                self._ended[number, index] = lost
+                self._write(lost)
+
+    def _hopeless(self, waiting: set[tuple[int, int]]) -> bool:
+        results = [self._ended[key].result for key in waiting & self._ended.keys()]
+        return len(results) >= GIVE_UP_AFTER and results.count("failed") * 2 > len(results)
+
+    def _wait_for_users(self, seconds: float = 30.0) -> None:
+        deadline = self._now() + seconds
+        runner: Any = self._environment.runner
+        while runner.user_count < max(runner.worker_count, 1) and self._now() < deadline:
+            gevent.sleep(0.05)
+
+    def _write(self, record: Outcome | PhaseEnd) -> None:
+        if self._samples:
+            self._samples.write(encode(record) + b"\n")
+            self._samples.flush()
