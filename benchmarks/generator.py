@@ -30,7 +30,7 @@ class GeneratorFailed(RuntimeError):
 def generate(
     plan: Plan, host: str, folder: Path, *, started: Callable[[int], None], processes: int = 1
 ) -> Iterator[Record | None]:
-    """Yield what happens while the plan runs, None when nothing did for a moment; ``started`` gets Locust's pid.
+    """Yield what happens while the plan runs, None when nothing did for a moment; ``started`` gets the pid.
 
     Closing the iterator early ends Locust.
     """
@@ -41,7 +41,7 @@ def generate(
     command += ["--plan", str(folder / "plan.json"), "--samples", str(samples), "--only-summary"]
     command += ["--stop-timeout", "30"] + (["--processes", str(processes)] if processes > 1 else [])
     with log.open("wb") as output:
-        # A process group of its own: Ctrl-C is for the command, which ends Locust when it has read what there is.
+        # A process group of its own: Ctrl-C is for the command, which ends Locust itself.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0, env=os.environ
         )
@@ -76,9 +76,10 @@ def _follow(process: subprocess.Popen[bytes], samples: Path, phases: int) -> Ite
 
 def _decode(line: bytes) -> Record:
     try:
-        return RECORDS.decode(line)
+        record: Record = RECORDS.decode(line)
     except ValidationError as error:
         raise GeneratorFailed(f"the load generator wrote a line that is no record: {error}") from error
+    return record
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -19,14 +19,13 @@ from typing import Any
 
 import gevent
 import locust.stats
+import msgspec
 from gevent.queue import Empty, Queue
 from locust import FastHttpUser, LoadTestShape, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import LocustError
 from locust.runners import MasterRunner, WorkerRunner
-from msgspec import Struct
-from msgspec.json import encode
 
 # Locust loads this file by its path, with only its own folder importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,7 +47,7 @@ def now() -> float:
 locust.stats.bucket_response_time = lambda milliseconds: round(milliseconds, 1)  # type: ignore[assignment,return-value]
 
 
-class Arrival(Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True):
     """One circulation to send at ``due``."""
 
     phase: int
@@ -62,6 +61,10 @@ class Sender:
     def __init__(self) -> None:
         self.plan = Plan(phases=())
         self.inbox: Queue[Arrival] = Queue()
+
+    def learn(self, msg: Any, **_: Any) -> None:
+        """Take the plan; it comes from the sequencing process, so a remote worker needs no file."""
+        self.plan = msgspec.json.decode(msg.data, type=Plan)
 
     def accept(self, environment: Environment, msg: Any, **_: Any) -> None:
         """Take this process's share of a phase."""
@@ -127,7 +130,7 @@ class Publisher(FastHttpUser):
             status=response.status_code,
             detail=detail,
         )
-        self.environment.runner.send_message("circulation-ended", encode(outcome).decode())
+        self.environment.runner.send_message("circulation-ended", msgspec.json.encode(outcome).decode())
 
 
 class Circulations(LoadTestShape):
@@ -165,6 +168,7 @@ def on_init(environment: Environment, **_: Any) -> None:
     if runner is None:
         return
     if not isinstance(runner, MasterRunner):
+        runner.register_message("plan", sender.learn)
         runner.register_message("circulations", sender.accept)
         runner.register_message("drop-circulations", sender.drop)
     if not isinstance(runner, WorkerRunner):
@@ -175,17 +179,17 @@ def on_test_start(environment: Environment, **_: Any) -> None:
     """Read the plan; the process that sequences begins it."""
     options = environment.parsed_options
     assert options is not None
-    sender.plan = plan_from(options)
     if isinstance(environment.runner, WorkerRunner):
         return
+    plan = plan_from(options)
     host = environment.host or Publisher.host
-    if not options.plan and not sender.plan.site_names and not is_example(host):
+    if not options.plan and not plan.site_names and not is_example(host):
         logging.error(f"{host} is not the example API: name the sites to publish to with --site-names")
         environment.process_exit_code = 2
         environment.runner.quit()  # type: ignore[union-attr]
         return
     samples = open(options.samples, "wb") if options.samples else None  # noqa: SIM115 - lives as long as the test
-    sequencers.append(Sequencer(environment, sender.plan, samples, now))
+    sequencers.append(Sequencer(environment, plan, samples, now))
     gevent.spawn(sequencers[-1].run)
 
 

@@ -41,6 +41,7 @@ class Sequencer:
         """Run all phases, then let the test stop."""
         try:
             self._wait_for_users()
+            self._environment.runner.send_message("plan", encode(self.plan).decode())
             phases = list(enumerate(self.plan.phases))
             while phases:
                 group = [phases.pop(0)]
