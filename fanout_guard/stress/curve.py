@@ -1,0 +1,108 @@
+"""Latency against fan-out, with its uncertainty: level medians, and thousands of resampled ones.
+
+The bootstrap draws documents with replacement within each sweep of each level, so that an order or a disturbance
+of one sweep stays in its stratum. The seed is fixed: the same samples always get the same judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+CONFIDENCE = 95.0
+SEED = 20_240_300
+_CHUNK = 2_000_000  # drawn values held in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 95 % confidence bounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Medians by fan-out: ``sites`` and ``medians`` of L levels, ``replicates`` of R resamples by L levels."""
+
+    sites: Floats
+    medians: Floats
+    replicates: Floats
+
+    @property
+    def base(self) -> float:
+        """The latency that a rise is measured from: the mean of the medians of the two lowest levels."""
+        return float(self.medians[:2].mean())
+
+    @property
+    def bases(self) -> Floats:
+        """The base of every resample."""
+        means: Floats = self.replicates[:, :2].mean(axis=1)
+        return means
+
+    def covers(self, sites: float) -> bool:
+        """Whether a fan-out lies within the tested range; outside it nothing is judged."""
+        return bool(self.sites[0] <= sites <= self.sites[-1])
+
+    def rise_at(self, sites: float) -> Interval:
+        """The rise over the base in percent at a fan-out within the range; between levels it is interpolated."""
+        value = np.interp(sites, self.sites, self.medians) / self.base
+        resampled = self._at(sites) / self.bases
+        return _percent(float(value), resampled)
+
+    def _at(self, sites: float) -> Floats:
+        right = int(np.clip(np.searchsorted(self.sites, sites), 1, len(self.sites) - 1))
+        left = right - 1
+        weight = (sites - self.sites[left]) / (self.sites[right] - self.sites[left])
+        latency: Floats = self.replicates[:, left] * (1 - weight) + self.replicates[:, right] * weight
+        return latency
+
+    def growth(self, left: int, right: int) -> Interval:
+        """The rise in percent from one level to another, both by index."""
+        value = self.medians[right] / self.medians[left]
+        return _percent(float(value), self.replicates[:, right] / self.replicates[:, left])
+
+
+def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]], seed: int = SEED) -> Curve:
+    """The curve of levels given as fan-out and latencies per sweep, by ascending fan-out, two levels at least."""
+    most = max(sum(len(sweep) for sweep in sweeps) for _, sweeps in levels)
+    resamples = int(np.clip(4 * _CHUNK // most, RESAMPLES // 10, RESAMPLES))
+    random = np.random.default_rng(seed)
+    strata = [[np.asarray(sweep, dtype=np.float64) for sweep in sweeps if len(sweep)] for _, sweeps in levels]
+    return Curve(
+        sites=np.array([sites for sites, _ in levels], dtype=np.float64),
+        medians=np.array([np.median(np.concatenate(sweeps)) for sweeps in strata]),
+        replicates=np.stack([_resampled(sweeps, resamples, random) for sweeps in strata], axis=1),
+    )
+
+
+def _resampled(sweeps: Sequence[Floats], resamples: int, random: np.random.Generator) -> Floats:
+    rows = max(_CHUNK // sum(len(sweep) for sweep in sweeps), 1)
+    medians = []
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        draws = [sweep[random.integers(len(sweep), size=(count, len(sweep)))] for sweep in sweeps]
+        medians.append(np.median(np.concatenate(draws, axis=1), axis=1))
+    joined: Floats = np.concatenate(medians)
+    return joined
+
+
+def bounds(resampled: Floats) -> tuple[float, float]:
+    """The 95 % bounds of resampled values."""
+    tail = (100 - CONFIDENCE) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _percent(ratio: float, resampled: Floats) -> Interval:
+    low, high = bounds(resampled)
+    return Interval(value=100 * (ratio - 1), low=100 * (low - 1), high=100 * (high - 1))

@@ -1,0 +1,146 @@
+"""Where latency starts to rise: a hinge fitted to the level medians by grid search, or no knee at all.
+
+A hinge always fits better than a line, even to noise; so a knee is only believed behind gates (total rise, change
+of slope, gain over a line), and only where nearly all resamples pass them too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from fanout_guard.stress.curve import Curve, Floats, bounds
+
+MINIMUM_LEVELS = 5
+"""Fewer levels cannot tell a hinge from a line: a free hinge has four parameters."""
+
+MINIMUM_RISE = 0.10
+STEEPER = 2.0
+GAIN = 0.5
+AGREEMENT = 0.90
+MATERIAL_SLOPE = 0.02
+_GRID = 1001
+
+
+class Shape(StrEnum):
+    """What is left of the knee: no slope, or a slope of its own."""
+
+    FLAT = "flat"
+    FREE = "free"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knee:
+    """The fan-out from which latency rises steadily, with its 95 % bounds; slopes in ms per site."""
+
+    sites: float
+    low: float
+    high: float
+    left_slope: float
+    right_slope: float
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """What both hinges found behind the gates, and which to use: free where the left slope is significant."""
+
+    knee: Knee | None = None
+    flat: Knee | None = None
+    free: Knee | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """One hinge per row: knots, slopes and squared errors."""
+
+    knots: Floats
+    left: Floats
+    right: Floats
+    errors: Floats
+
+
+def find_knee(curve: Curve) -> Detection:
+    """The knee of a curve, or why there is none within the tested range."""
+    if len(curve.sites) < MINIMUM_LEVELS:
+        return Detection(reason=f"a knee takes {MINIMUM_LEVELS} levels, there are {len(curve.sites)}")
+    rows = np.vstack([curve.medians, curve.replicates])  # the first row is the measurement, the rest resamples
+    flat, free = _fit(curve.sites, rows, Shape.FLAT), _fit(curve.sites, rows, Shape.FREE)
+    risen = _total_rise(rows) >= MINIMUM_RISE
+    if not _agreed(risen):
+        return Detection(reason="latency does not rise by 10 % within the tested range")
+    bent = (free.right >= STEEPER * np.maximum(free.left, 0)) & (free.right > 0)
+    bent &= free.errors <= GAIN * _line_errors(curve.sites, rows)
+    if not _agreed(risen & bent):
+        return Detection(reason="latency rises without a bend that stands out of the noise")
+    knees = _knee(flat, Shape.FLAT), _knee(free, Shape.FREE)
+    return Detection(knee=knees[_sloped(curve, free)], flat=knees[0], free=knees[1])
+
+
+def _agreed(passed: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> bool:
+    return bool(passed[0]) and float(passed[1:].mean()) >= AGREEMENT
+
+
+def _total_rise(rows: Floats) -> Floats:
+    base = rows[:, :2].mean(axis=1)
+    rise: Floats = rows[:, -1] / base - 1
+    return rise
+
+
+def _sloped(curve: Curve, free: _Fit) -> bool:
+    """Whether the slope before the knee is real and matters; a real one of 0.5 % only blurs the knee."""
+    low, _ = bounds(free.left[1:])
+    climb = free.left[0] * (free.knots[0] - curve.sites[0])
+    return low > 0 and bool(climb >= MATERIAL_SLOPE * curve.base)
+
+
+def _knee(fit: _Fit, shape: Shape) -> Knee:
+    low, high = bounds(fit.knots[1:])
+    sites = float(fit.knots[0])
+    return Knee(
+        sites=sites,
+        low=min(low, sites),
+        high=max(high, sites),
+        left_slope=float(fit.left[0]),
+        right_slope=float(fit.right[0]),
+        shape=shape,
+    )
+
+
+def _fit(sites: Floats, rows: Floats, shape: Shape) -> _Fit:
+    """Least squares for every knot of a grid and every row at once, by projection on each knot's design."""
+    first = 0 if shape is Shape.FLAT else 1  # a free left slope takes two levels left of the knot
+    knots = _grid(sites[first], sites[-2])
+    designs = np.stack([_design(sites, knot, shape) for knot in knots])
+    bases, triangles = np.linalg.qr(designs)
+    centred = rows - rows.mean(axis=1, keepdims=True)  # the intercept absorbs it; the sums of squares stay exact
+    projected = np.tensordot(bases, centred, axes=(1, 1))  # knots × parameters × rows
+    explained = np.square(projected).sum(axis=1)
+    best = explained.argmax(axis=0)
+    each = np.arange(len(rows))
+    coefficients = np.linalg.solve(triangles[best], projected[best, :, each][:, :, None])[:, :, 0]
+    errors = np.square(centred).sum(axis=1) - explained[best, each]
+    left = np.zeros(len(rows)) if shape is Shape.FLAT else coefficients[:, 1]
+    return _Fit(knots=knots[best], left=left, right=left + coefficients[:, -1], errors=np.maximum(errors, 0.0))
+
+
+def _grid(low: float, high: float) -> Floats:
+    whole = int(high - low) + 1
+    return np.linspace(low, high, min(whole, _GRID))
+
+
+def _design(sites: Floats, knot: float, shape: Shape) -> Floats:
+    beyond = np.maximum(sites - knot, 0.0)
+    columns = [np.ones_like(sites), beyond]
+    if shape is Shape.FREE:
+        columns.insert(1, sites - sites[0])
+    return np.stack(columns, axis=1)
+
+
+def _line_errors(sites: Floats, rows: Floats) -> Floats:
+    basis, _ = np.linalg.qr(np.stack([np.ones_like(sites), sites], axis=1))
+    errors: Floats = np.square(rows - rows @ basis @ basis.T).sum(axis=1)
+    return errors

@@ -1,0 +1,102 @@
+"""The table of any load tool: CSV with the columns ``sites`` and ``p95_ms``, and more where it has them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+
+from fanout_guard.stress.model import LARGEST, ResultsError, Row
+
+_REQUIRED = ("sites", "p95_ms")
+_OPTIONAL = ("p50_ms", "error_rate", "cpu_percent", "memory_mb")
+_NUMBER = re.compile(r"[0-9]{1,30}(?:\.[0-9]{0,30})?(?:e[+-]?[0-9]{1,2})?", re.ASCII | re.IGNORECASE)
+_ABOVE_ZERO = {"p95_ms", "p50_ms"}
+
+
+def parse_table(content: bytes) -> tuple[Row, ...]:
+    """The rows of a CSV; several of one fan-out are its sweeps. Raises ResultsError naming line and column."""
+    lines = _lines(_text(content))
+    header = [name.strip().casefold() for name in next(lines, (0, []))[1]]
+    _check_header(header)
+    rows = tuple(_row(number, header, cells) for number, cells in lines)
+    if not rows:
+        raise ResultsError("the table has a header and no rows")
+    return rows
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"the table is not UTF-8 text (byte {error.start})") from None
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise ResultsError(f"line {reader.line_num}: {error}") from None
+
+
+def _check_header(header: list[str]) -> None:
+    if not header:
+        raise ResultsError("the table is empty")
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise ResultsError(f"line 1: no column {' and no column '.join(missing)}; the first line names the columns")
+    known = [name for name in header if name in _REQUIRED + _OPTIONAL]
+    doubled = sorted({name for name in known if known.count(name) > 1})
+    if doubled:
+        raise ResultsError(f"line 1: column {doubled[0]} is there twice")
+
+
+def _row(line: int, header: list[str], cells: list[str]) -> Row:
+    if len(cells) != len(header):
+        raise ResultsError(f"line {line}: {len(cells)} cells, the header has {len(header)}")
+    named = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    row = Row(
+        sites=_sites(line, named),
+        p95_ms=_required(line, "p95_ms", named),
+        p50_ms=_optional(line, "p50_ms", named),
+        error_rate=_optional(line, "error_rate", named),
+        cpu_percent=_optional(line, "cpu_percent", named),
+        memory_mb=_optional(line, "memory_mb", named),
+    )
+    if row.p50_ms is not None and row.p50_ms > row.p95_ms:
+        raise _problem(line, "p50_ms", named["p50_ms"], f"at most p95_ms ({named['p95_ms']})")
+    if row.error_rate is not None and row.error_rate > 1:
+        raise _problem(line, "error_rate", named["error_rate"], "a fraction from 0 to 1")
+    return row
+
+
+def _sites(line: int, named: Mapping[str, str]) -> int:
+    sites = _required(line, "sites", named)
+    if sites < 1 or sites != int(sites):
+        raise _problem(line, "sites", named["sites"], "a whole number of at least 1")
+    return int(sites)
+
+
+def _optional(line: int, column: str, named: Mapping[str, str]) -> float | None:
+    return _required(line, column, named) if named.get(column) else None
+
+
+def _required(line: int, column: str, named: Mapping[str, str]) -> float:
+    text = named[column]
+    least = "above 0" if column in _ABOVE_ZERO else "of at least 0"
+    expected = f"a number {least} and at most {LARGEST}"
+    if not _NUMBER.fullmatch(text):
+        raise _problem(line, column, text, expected)
+    value = float(text)
+    if value > LARGEST or (column in _ABOVE_ZERO and value == 0):
+        raise _problem(line, column, text, expected)
+    return value
+
+
+def _problem(line: int, column: str, text: str, expected: str) -> ResultsError:
+    shown = repr(text[:40]) if text else "nothing"
+    return ResultsError(f"line {line}, column {column}: {shown} is not {expected}")
