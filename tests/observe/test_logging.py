@@ -1,0 +1,223 @@
+"""The log: one record per rejection, sampled in a flood, and one line at each end of an outage."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from fanout_guard.core.model import Outcome
+from fanout_guard.observe.logging import LogObserver
+from tests.observe.conftest import Decide, HandClock
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    return vars(record)
+
+
+def test_a_rejection_is_one_record_with_its_numbers(reject: Decide, log: pytest.LogCaptureFixture) -> None:
+    """On call, the line must answer who was refused, by what, and how far over it was."""
+    LogObserver().decided(reject("document", used=250, fits_now=50, retry_after=60), 0.001)
+    (record,) = log.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "circulation rejected: tenant=acme document=d-1 policy=document limit=300 used=250 "
+        "requested_sites=400 fits_now=50 retry_after=60"
+    )
+    expected = {
+        "event": "circulation-rejected",
+        "outcome": "rejected",
+        "tenant": "acme",
+        "document": "d-1",
+        "policy": "document",
+        "violated_policies": ["document"],
+        "limit": 300,
+        "used": 250,
+        "requested_sites": 400,
+        "fits_now": 50,
+        "retry_after": 60,
+        "degraded": False,
+    }
+    assert {name: fields(record)[name] for name in expected} == expected
+
+
+def test_a_shadowed_circulation_names_the_policy_that_would_have_refused(
+    decide: Decide, log: pytest.LogCaptureFixture
+) -> None:
+    """Shadow mode is there to find out who would be over, so it must say as much as a refusal does."""
+    decision = decide(Outcome.SHADOWED, shadowed=("circulation", "rate-60"), limit=300, requested=400)
+    LogObserver().decided(decision, 0.001)
+    (record,) = log.records
+    assert record.getMessage().startswith(
+        "circulation shadowed: tenant=acme document=d-1 policy=circulation "
+    )
+    assert fields(record)["violated_policies"] == ["circulation", "rate-60"]
+
+
+def test_a_rejection_in_an_outage_says_that_it_is_degraded(
+    reject: Decide, log: pytest.LogCaptureFixture
+) -> None:
+    """A refusal by one process's share of a cap would else look like a wrong cap."""
+    LogObserver().decided(reject("rate-60", degraded=True), 0.001)
+    assert log.records[0].getMessage().endswith(" degraded=True")
+
+
+def test_an_admitted_circulation_is_not_logged(decide: Decide, log: pytest.LogCaptureFixture) -> None:
+    """A line per normal request is what access logs are for."""
+    LogObserver().decided(decide(), 0.001)
+    assert not log.records
+
+
+def test_an_unreadable_request_is_logged_by_its_kind(log: pytest.LogCaptureFixture) -> None:
+    """A client that has begun to send another body shape is seen here first."""
+    LogObserver().unreadable("tenant-unidentified")
+    (record,) = log.records
+    assert record.getMessage() == "request refused: policy=tenant-unidentified"
+    assert fields(record)["event"] == "request-unreadable"
+
+
+def test_a_flood_is_sampled_and_counted(
+    reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
+) -> None:
+    """A client in a retry loop must fill neither the disk nor the on-call person's screen."""
+    observer = LogObserver(burst=3, clock=clock)
+    for _ in range(100):
+        observer.decided(reject(), 0.001)
+    assert len(log.records) == 3
+    clock.seconds += 1
+    observer.decided(reject(), 0.001)
+    summary, next_one = log.records[3:]
+    assert summary.getMessage() == "97 more refused by circulation, not logged one by one"
+    assert (fields(summary)["policy"], fields(summary)["count"]) == ("circulation", 97)
+    assert next_one.getMessage().startswith("circulation rejected")
+
+
+def test_the_count_of_a_flood_is_written_by_the_next_admitted_circulation(
+    decide: Decide, reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
+) -> None:
+    """When the flood is over nobody is rejected any more, and its count must not wait for the next flood."""
+    observer = LogObserver(burst=1, clock=clock)
+    for _ in range(5):
+        observer.decided(reject(), 0.001)
+    clock.seconds += 1
+    observer.decided(decide(), 0.001)
+    observer.decided(decide(), 0.001)
+    assert [record.getMessage() for record in log.records[1:]] == [
+        "4 more refused by circulation, not logged one by one"
+    ]
+
+
+def test_closing_writes_the_count_of_a_flood(
+    reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
+) -> None:
+    """A worker that is replaced in the middle of a flood takes the count with it otherwise."""
+    observer = LogObserver(burst=1, clock=clock)
+    for _ in range(5):
+        observer.decided(reject(), 0.001)
+    observer.close()
+    observer.close()
+    assert [record.getMessage() for record in log.records[1:]] == [
+        "4 more refused by circulation, not logged one by one"
+    ]
+
+
+def test_a_flood_by_one_policy_hides_no_other(
+    reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
+) -> None:
+    """The one rejection by another policy is the one that is looked for."""
+    observer = LogObserver(burst=2, clock=clock)
+    for _ in range(50):
+        observer.decided(reject("rate-60"), 0.001)
+    observer.decided(reject("inflight-global"), 0.001)
+    assert fields(log.records[-1])["policy"] == "inflight-global"
+
+
+def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(
+    log: pytest.LogCaptureFixture, clock: HandClock
+) -> None:
+    """A fail-open that is silent is found by the customers, and one that logs each request by the disk."""
+    observer = LogObserver(on_outage="open", clock=clock)
+    observer.outage(True, "connection")
+    observer.outage(True, "timeout")
+    clock.seconds += 12.5
+    observer.outage(False, "connection")
+    observer.outage(False, "connection")
+    began, ended = log.records
+    assert began.levelno == logging.ERROR
+    assert began.getMessage() == (
+        "outage began: counters out of reach (connection); "
+        "until it ends, circulations are admitted without counting"
+    )
+    assert ended.getMessage() == "outage ended after 12.5 s (connection)"
+    assert (fields(ended)["event"], fields(ended)["seconds"]) == ("outage-ended", 12.5)
+
+
+@pytest.mark.parametrize(
+    ("on_outage", "said"), [("local", "own counters"), ("open", "admitted"), ("closed", "503"), ("", "")]
+)
+def test_the_line_of_an_outage_says_what_it_means_for_requests(
+    on_outage: str, said: str, log: pytest.LogCaptureFixture
+) -> None:
+    """Whether anything is still capped is the first question of the person who is woken up."""
+    LogObserver(on_outage=on_outage).outage(True, "timeout")
+    assert said in log.text
+
+
+def test_the_reason_of_an_outage_is_one_of_the_fixed_words(log: pytest.LogCaptureFixture) -> None:
+    """The server's own text may quote a password, so nothing but the known words is written."""
+    LogObserver().outage(True, "AUTH failed for redis://:hunter2@redis")
+    assert "hunter2" not in log.text
+    assert fields(log.records[0])["reason"] == "other"
+
+
+@pytest.mark.parametrize(
+    "tenant",
+    [
+        "a\nb",
+        "a\r\nb",
+        "a\x1b[2Jb",
+        "a\x00b",
+        "a\x85b",
+        "a\u2028b",
+        "a\u2029b",
+        "a\u202eb",
+        "a\ud800b",
+        "a\\nb",
+    ],
+)
+def test_a_tenant_cannot_forge_a_line(tenant: str, reject: Decide, log: pytest.LogCaptureFixture) -> None:
+    """The tenant id is a header: with a line break in it a client would write log lines of its own."""
+    LogObserver().decided(reject(tenant=tenant, document=tenant), 0.001)
+    (record,) = log.records
+    assert record.getMessage().isprintable()
+    for name in ("tenant", "document"):
+        assert fields(record)[name].isprintable()
+        assert fields(record)[name] != tenant
+
+
+def test_names_in_any_script_stay_readable(reject: Decide, log: pytest.LogCaptureFixture) -> None:
+    """Escaping all but ASCII would keep most of the world from finding its tenant in the log."""
+    LogObserver().decided(reject(tenant="société-日本"), 0.001)
+    assert "tenant=société-日本 " in log.text
+
+
+def test_a_value_with_spaces_or_quotes_cannot_pass_for_another_field(
+    reject: Decide, log: pytest.LogCaptureFixture
+) -> None:
+    """A tenant named ``x policy=none`` must not be read as a policy by the tool that splits the line."""
+    LogObserver().decided(reject(tenant='x policy=none "'), 0.001)
+    assert 'tenant="x policy=none \\"" document=' in log.text
+
+
+def test_a_document_id_as_long_as_a_body_is_cut(reject: Decide, log: pytest.LogCaptureFixture) -> None:
+    """Ten thousand rejections of a megabyte each are a full disk."""
+    LogObserver().decided(reject(document="d" * 1_000_000), 0.001)
+    assert len(log.records[0].getMessage()) < 1000
+
+
+def test_a_logger_that_is_switched_off_gets_nothing(reject: Decide, log: pytest.LogCaptureFixture) -> None:
+    """The way to silence the guard is the way to silence any logger."""
+    log.set_level(logging.CRITICAL, logger="fanout_guard")
+    LogObserver().decided(reject(), 0.001)
+    assert not log.records
