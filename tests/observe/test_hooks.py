@@ -76,9 +76,7 @@ def test_every_event_reaches_every_observer_in_order(decide: Decide) -> None:
     ]
 
 
-def test_an_observer_that_fails_hides_nothing_from_the_others(
-    decide: Decide, log: pytest.LogCaptureFixture
-) -> None:
+def test_an_observer_that_fails_hides_nothing_from_the_others(decide: Decide, log: pytest.LogCaptureFixture) -> None:
     """A broken exporter must not blind the log, let alone refuse a circulation."""
     recorder = Recorder()
     Observers([Broken(), recorder]).decided(decide(), 0.001)
@@ -86,9 +84,7 @@ def test_an_observer_that_fails_hides_nothing_from_the_others(
     assert "Broken.decided failed and was ignored: ValueError: no such tenant: acme" in log.text
 
 
-def test_an_observer_that_fails_each_time_is_logged_once(
-    decide: Decide, log: pytest.LogCaptureFixture
-) -> None:
+def test_an_observer_that_fails_each_time_is_logged_once(decide: Decide, log: pytest.LogCaptureFixture) -> None:
     """It fails on every request, and a line for each would bury the rest of the log."""
     observers = Observers([Broken()])
     for _ in range(100):
@@ -102,9 +98,7 @@ def test_the_text_of_an_error_cannot_forge_a_line(decide: Decide, log: pytest.Lo
     assert "\n" not in log.records[0].getMessage()
 
 
-def test_the_text_of_an_error_shows_no_credentials_of_a_url(
-    decide: Decide, log: pytest.LogCaptureFixture
-) -> None:
+def test_the_text_of_an_error_shows_no_credentials_of_a_url(decide: Decide, log: pytest.LogCaptureFixture) -> None:
     """Drivers quote the URL that they could not reach, password and all."""
 
     class Storing(Observer):
@@ -116,9 +110,7 @@ def test_the_text_of_an_error_shows_no_credentials_of_a_url(
     assert "postgres://***@db/usage" in log.text
 
 
-def test_an_error_whose_text_cannot_be_made_is_logged_too(
-    decide: Decide, log: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_whose_text_cannot_be_made_is_logged_too(decide: Decide, log: pytest.LogCaptureFixture) -> None:
     """The handling of an error is the last place that may raise another."""
 
     class Unspeakable(Exception):
@@ -172,9 +164,7 @@ async def test_an_object_with_an_async_call_is_awaited(decide: Decide) -> None:
     assert len(seen) == 1
 
 
-async def test_the_error_of_a_hook_is_logged_not_raised(
-    decide: Decide, log: pytest.LogCaptureFixture
-) -> None:
+async def test_the_error_of_a_hook_is_logged_not_raised(decide: Decide, log: pytest.LogCaptureFixture) -> None:
     """A user's statistics table that is full must not stop publishing."""
 
     def failing(decision: Decision) -> None:

@@ -6,6 +6,8 @@ import logging
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fanout_guard.core.model import Outcome
 from fanout_guard.observe.logging import LogObserver
@@ -49,15 +51,11 @@ def test_a_shadowed_circulation_names_the_policy_that_would_have_refused(
     decision = decide(Outcome.SHADOWED, shadowed=("circulation", "rate-60"), limit=300, requested=400)
     LogObserver().decided(decision, 0.001)
     (record,) = log.records
-    assert record.getMessage().startswith(
-        "circulation shadowed: tenant=acme document=d-1 policy=circulation "
-    )
+    assert record.getMessage().startswith("circulation shadowed: tenant=acme document=d-1 policy=circulation ")
     assert fields(record)["violated_policies"] == ["circulation", "rate-60"]
 
 
-def test_a_rejection_in_an_outage_says_that_it_is_degraded(
-    reject: Decide, log: pytest.LogCaptureFixture
-) -> None:
+def test_a_rejection_in_an_outage_says_that_it_is_degraded(reject: Decide, log: pytest.LogCaptureFixture) -> None:
     """A refusal by one process's share of a cap would else look like a wrong cap."""
     LogObserver().decided(reject("rate-60", degraded=True), 0.001)
     assert log.records[0].getMessage().endswith(" degraded=True")
@@ -77,9 +75,7 @@ def test_an_unreadable_request_is_logged_by_its_kind(log: pytest.LogCaptureFixtu
     assert fields(record)["event"] == "request-unreadable"
 
 
-def test_a_flood_is_sampled_and_counted(
-    reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
-) -> None:
+def test_a_flood_is_sampled_and_counted(reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock) -> None:
     """A client in a retry loop must fill neither the disk nor the on-call person's screen."""
     observer = LogObserver(burst=3, clock=clock)
     for _ in range(100):
@@ -108,9 +104,7 @@ def test_the_count_of_a_flood_is_written_by_the_next_admitted_circulation(
     ]
 
 
-def test_closing_writes_the_count_of_a_flood(
-    reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
-) -> None:
+def test_closing_writes_the_count_of_a_flood(reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock) -> None:
     """A worker that is replaced in the middle of a flood takes the count with it otherwise."""
     observer = LogObserver(burst=1, clock=clock)
     for _ in range(5):
@@ -122,9 +116,7 @@ def test_closing_writes_the_count_of_a_flood(
     ]
 
 
-def test_a_flood_by_one_policy_hides_no_other(
-    reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
-) -> None:
+def test_a_flood_by_one_policy_hides_no_other(reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock) -> None:
     """The one rejection by another policy is the one that is looked for."""
     observer = LogObserver(burst=2, clock=clock)
     for _ in range(50):
@@ -146,8 +138,7 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(
     began, ended = log.records
     assert began.levelno == logging.ERROR
     assert began.getMessage() == (
-        "outage began: counters out of reach (connection); "
-        "until it ends, circulations are admitted without counting"
+        "outage began: counters out of reach (connection); until it ends, circulations are admitted without counting"
     )
     assert ended.getMessage() == "outage ended after 12.5 s (connection)"
     assert (fields(ended)["event"], fields(ended)["seconds"]) == ("outage-ended", 12.5)
@@ -221,3 +212,18 @@ def test_a_logger_that_is_switched_off_gets_nothing(reject: Decide, log: pytest.
     log.set_level(logging.CRITICAL, logger="fanout_guard")
     LogObserver().decided(reject(), 0.001)
     assert not log.records
+
+
+@given(tenant=st.text(), document=st.text(), policy=st.text())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_text_makes_a_second_line(
+    tenant: str, document: str, policy: str, reject: Decide, log: pytest.LogCaptureFixture
+) -> None:
+    """Line breaks come in more kinds than ``\\n``; a reader may take any of them for the next record."""
+    log.clear()
+    LogObserver().decided(reject(policy, tenant=tenant, document=document), 0.001)
+    (record,) = log.records
+    assert record.getMessage().isprintable()
+    assert len(record.getMessage().splitlines()) == 1
+    for name in ("tenant", "document", "policy"):
+        assert str(fields(record)[name]).isprintable()

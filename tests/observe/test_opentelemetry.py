@@ -47,9 +47,7 @@ def observer() -> SpanObserver:
     return found
 
 
-def test_a_rejection_is_on_the_span_of_its_request(
-    tracing: Tracing, observer: SpanObserver, reject: Decide
-) -> None:
+def test_a_rejection_is_on_the_span_of_its_request(tracing: Tracing, observer: SpanObserver, reject: Decide) -> None:
     """A slow or failed trace must show by itself that it was the guard that answered, and why."""
     with tracing.tracer.start_as_current_span("POST /circulate-document"):
         observer.decided(reject("document", used=250, retry_after=60), 0.0015)

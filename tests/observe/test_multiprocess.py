@@ -1,0 +1,122 @@
+"""Several uvicorn workers, one page of metrics; the workers are real and one of them is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Workers:
+    """Two uvicorn workers that share a directory of metrics."""
+
+    def __init__(self, directory: Path) -> None:
+        self._url = f"http://127.0.0.1:{(port := free_port())}"
+        command = [sys.executable, "-m", "uvicorn", "tests.observe.metered_app:app", "--workers", "2"]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(port), "--log-level", "error"],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory)},
+        )
+
+    def post(self, path: str) -> int:
+        """Return the process id of the worker that answered."""
+        request = urllib.request.Request(f"{self._url}{path}", method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.read())
+
+    def metrics(self) -> dict[str, float]:
+        """Return the values of all samples by name and labels, as a scrape sees them."""
+        with urllib.request.urlopen(f"{self._url}/metrics/", timeout=10) as answer:
+            text = answer.read().decode()
+        return {
+            sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def await_metric(self, name: str, value: float) -> None:
+        until(lambda: self.metrics().get(name) == value)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that a server out there will meet; a refused connection is not yet."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except (OSError, urllib.error.URLError):
+            pass
+        time.sleep(0.05)
+    raise AssertionError("the condition was not met within 30 s")
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(tmp_path)
+    try:
+        until(lambda: bool(workers.metrics()))
+        yield workers
+    finally:
+        workers.process.terminate()
+        workers.process.wait(20)
+
+
+def test_workers_add_up_and_a_killed_one_gives_back_what_it_had_in_flight(workers: Workers) -> None:
+    """A scrape reaches one worker and must show all; a crash must leave neither entries nor an outage for ever."""
+    published = Counter[int]()
+
+    def both_answered() -> bool:
+        published[workers.post("/publish")] += 1
+        return len(published) == 2
+
+    until(both_answered)
+    total = published.total()
+    metrics = workers.metrics()
+    assert metrics["fanout_guard_decisions_total[admitted][]"] == total
+    assert metrics["fanout_guard_decision_seconds_count"] == total
+    assert metrics["fanout_guard_inflight_sites"] == 10 * total
+    assert metrics["fanout_guard_outage"] == 0
+
+    failed = workers.post("/fail")
+    assert workers.metrics()["fanout_guard_outage"] == 1
+
+    os.kill(failed, signal.SIGKILL)
+    workers.await_metric("fanout_guard_inflight_sites", 10 * (total - published[failed]))
+    workers.await_metric("fanout_guard_outage", 0)
+    assert workers.metrics()["fanout_guard_decisions_total[admitted][]"] == total
+
+
+def test_a_directory_that_is_missing_is_a_configuration_error(tmp_path: Path) -> None:
+    """It is the operator's to create, and a traceback of another library does not say so."""
+    code = (
+        "from fanout_guard.errors import ConfigurationError\n"
+        "from fanout_guard.observe.install import observers\n"
+        "try:\n"
+        "    observers(prometheus=True)\n"
+        "except ConfigurationError as error:\n"
+        "    assert 'PROMETHEUS_MULTIPROC_DIR' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError"
+    )
+    env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "missing")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
