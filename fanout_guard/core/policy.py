@@ -31,7 +31,7 @@ _MAX_RESOLVED = 4096
 class Caps:
     """Caps of one tenant as a user gives them; a field left None is the deployment's default.
 
-    ``document_window`` is in seconds; ``rate`` is in the notation of the ``limits`` library, ``""`` is no rate.
+    ``document_window`` is in seconds; ``rate`` in the notation of the ``limits`` library, ``""`` is no rate.
     Raises ConfigurationError, with every problem, where a value is out of its range.
     """
 
@@ -134,7 +134,7 @@ class Policies:
     ) -> Policy:
         """The tenant's policy with what is known only at run time.
 
-        ``override`` is the tenant's own, ``default_override`` that of the deployment's defaults (tenant ``*``).
+        ``override`` is the tenant's own, ``default_override`` that of the deployment (tenant ``*``).
         """
         if hook is None and override is None and default_override is None:
             return self._static.get(tenant, self._default)

@@ -40,7 +40,11 @@ class Kind:
     accepts: str
     check: Callable[[Any], Any]
     read: Callable[[str], Any] = lambda text: text.strip(_ROOM)
-    secret: bool = False
+    mask: Callable[[Any], str] | None = None
+
+    def shown(self, value: object) -> str:
+        """The value as it may be printed."""
+        return shown(value) if self.mask is None else self.mask(value)
 
     def parse(self, text: str) -> Any:
         """The checked value that ``text`` spells."""
@@ -52,9 +56,7 @@ class Kind:
 def problem(where: str, value: object, kind: Kind, error: ValueError | None = None) -> str:
     """One line that names the place, the value (unless it is a secret) and what is accepted."""
     detail = f" ({error})" if error is not None and str(error) else ""
-    return (
-        f"{where}: {'***' if kind.secret else shown(value)} is not accepted{detail}; expected {kind.accepts}"
-    )
+    return f"{where}: {kind.shown(value)} is not accepted{detail}; expected {kind.accepts}"
 
 
 def shown(value: object) -> str:

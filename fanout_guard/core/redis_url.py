@@ -1,0 +1,97 @@
+"""Addresses of Redis-compatible servers: what is accepted, and how one is shown without its secrets."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+
+_TLS = (
+    "ssl",
+    *(f"ssl_{name}" for name in ("ca_certs", "ca_path", "certfile", "keyfile", "cert_reqs", "check_hostname")),
+)
+PARAMETERS = frozenset(("db", "username", "password", "client_name", *_TLS))
+"""Query parameters; how long to wait, retry or keep alive is the guard's own business."""
+
+MASK = "***"
+
+_PARTS = re.compile(
+    r"(?P<scheme>[a-z+]+)://(?:(?P<user>.*)@)?(?P<place>[^/?#@]*)(?P<path>/[^?#@]*)?(?:\?(?P<query>[^#@]*))?",
+    re.S,
+)
+_CREDENTIALS = re.compile(r"[^/?#\[\]\s]*")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_DATABASE = re.compile(r"(/[0-9]{0,6})?")
+_SERVICE = re.compile(r"/[^/\s]+(/[0-9]{0,6})?")
+_PARAMETER = re.compile(r"([a-z_]+)=([^&]+)")
+
+
+def check_redis_url(url: str) -> str:
+    """``url`` itself, if it is an accepted address; ValueError, without any part of it, if not."""
+    _understood(url)
+    return url
+
+
+def masked_redis_url(url: object) -> str:
+    """``url`` with its credentials and the values of its query hidden; all of it where it is not understood."""
+    text = url if isinstance(url, str) else ""
+    try:
+        parts = _understood(text)
+    except ValueError:
+        scheme, separator, _ = text.partition("://")
+        return f"{scheme}://{MASK}" if separator and scheme in SCHEMES else MASK
+    user = f"{MASK}@" if parts["user"] else ""
+    query = "?" + re.sub(r"=[^&]*", f"={MASK}", parts["query"]) if parts["query"] else ""
+    return f"{parts['scheme']}://{user}{parts['place']}{parts['path'] or ''}{query}"
+
+
+def _understood(url: str) -> re.Match[str]:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        raise ValueError("another scheme")
+    parts = _PARTS.fullmatch(url)
+    if parts is None or not _CREDENTIALS.fullmatch(parts["user"] or "") or not _splits(url):
+        raise ValueError("a character of the credentials or the query must be percent-encoded")
+    _check_place(scheme, parts["place"], parts["path"] or "")
+    _check_query(parts["query"])
+    return parts
+
+
+def _splits(url: str) -> bool:
+    # The driver reads addresses with urlsplit, which refuses characters that normalize to a delimiter.
+    try:
+        return urlsplit(url).scheme != "" and url.isprintable()
+    except ValueError:
+        return False
+
+
+def _check_place(scheme: str, place: str, path: str) -> None:
+    if scheme == "unix":
+        if place or len(path) < 2:
+            raise ValueError("the socket's path must be absolute")
+        return
+    hosts = place.split(",")
+    if not all(_is_host(host) for host in hosts):
+        raise ValueError("a host is missing or wrong, or its port is not from 1 to 65535")
+    if len(hosts) > 1 and scheme in ("redis", "rediss"):
+        raise ValueError("several hosts need redis+sentinel or redis+cluster")
+    if scheme == "redis+sentinel":
+        if not _SERVICE.fullmatch(path):
+            raise ValueError("after the hosts comes /service or /service/db")
+    elif not _DATABASE.fullmatch(path):
+        raise ValueError("after the host comes a database number or nothing")
+    elif scheme == "redis+cluster" and path.strip("/0"):
+        raise ValueError("a cluster has database 0 only")
+
+
+def _is_host(text: str) -> bool:
+    match = _HOST.fullmatch(text)
+    return match is not None and (match[2] is None or 1 <= int(match[2][1:]) <= 65535)
+
+
+def _check_query(query: str | None) -> None:
+    for item in query.split("&") if query is not None else ():
+        match = _PARAMETER.fullmatch(item)
+        if match is None or match[1] not in PARAMETERS:
+            raise ValueError(f"a query parameter is none of {', '.join(sorted(PARAMETERS))}")

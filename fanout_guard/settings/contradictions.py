@@ -1,0 +1,103 @@
+"""Settings that are right one by one and wrong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Set
+from itertools import chain
+from typing import Any, TypeAlias, TypeGuard
+
+from fanout_guard.core.policy import Caps
+from fanout_guard.core.values import UNLIMITED
+from fanout_guard.settings.variable import PREFIX
+
+MAX_BODY_BYTES = 1 << 30
+_BYTES_PER_ENTRY = 4
+_RENEWALS = 3
+
+LAYERS = ("tenant_fields", "tenants", "tenants_from_file")
+"""The fields that name tenants' caps, the nearest first."""
+
+Values: TypeAlias = Mapping[str, Any]
+
+
+def contradictions(values: Values, unread: Set[str] = frozenset()) -> list[str]:
+    """Every contradiction among ``values``, except where one of the fields could not be read anyway."""
+    checks = (check(values) for fields, check in _CHECKS if unread.isdisjoint(fields))
+    return list(chain.from_iterable(checks))
+
+
+def _finite_caps(values: Values, field: str) -> Iterator[tuple[str, int]]:
+    """The finite caps of one field, the deployment's and the tenants', with the place that names each."""
+    if _finite(values[field]):
+        yield PREFIX + field.upper(), values[field]
+    layers: list[Mapping[str, Caps]] = [values[layer] for layer in LAYERS]
+    for tenant in sorted(set().union(*layers)):
+        given = (getattr(layer[tenant], field) for layer in layers if tenant in layer)
+        nearest = next((value for value in given if value is not None), None)
+        if _finite(nearest):
+            yield f"{field} of tenant {tenant!a}", nearest
+
+
+def _finite(cap: object) -> TypeGuard[int]:
+    return cap is not None and cap != UNLIMITED
+
+
+def _body_bound(values: Values) -> Iterator[str]:
+    if "json:" not in values["sites"]:
+        return
+    where, largest = max(_finite_caps(values, "max_sites"), key=lambda cap: cap[1], default=("", 0))
+    # A cap that no body bound could carry is held against the greatest that can be set.
+    least = min(_BYTES_PER_ENTRY * largest, MAX_BODY_BYTES)
+    if values["max_body_bytes"] < least:
+        yield (
+            f"{PREFIX}MAX_BODY_BYTES: {values['max_body_bytes']} bytes cannot carry the {largest} entries that"
+            f" {where} allows; expected at least {least}"
+        )
+
+
+def _lease(values: Values) -> Iterator[str]:
+    least = _RENEWALS * values["redis_timeout"]
+    if values["lease_ttl"] < least:
+        yield (
+            f"{PREFIX}LEASE_TTL: {values['lease_ttl']} seconds are too short to be renewed; expected at least"
+            f" {_RENEWALS} times {PREFIX}REDIS_TIMEOUT, which is {values['redis_timeout']}"
+        )
+
+
+def _inflight(values: Values) -> Iterator[str]:
+    whole = values["global_max_inflight"]
+    if not _finite(whole):
+        return
+    for where, cap in _finite_caps(values, "max_inflight"):
+        if cap > whole:
+            yield f"{where}: {cap} can never be reached; expected at most {PREFIX}GLOBAL_MAX_INFLIGHT, {whole}"
+
+
+def _shared(values: Values) -> Iterator[str]:
+    if values["unknown_tenants"] == "shared" and not values["default_tenant"]:
+        yield (
+            f"{PREFIX}UNKNOWN_TENANTS: 'shared' counts unknown tenants as {PREFIX}DEFAULT_TENANT, which is empty;"
+            " expected 'own' or 'reject', or a default tenant"
+        )
+
+
+def _path_sources(values: Values) -> Iterator[str]:
+    for field in ("tenant", "document"):
+        kind, _, name = values[field].partition(":")
+        missing = [route for route in values["routes"].split(", ") if f"/{{{name}}}/" not in f"{route}/"]
+        if kind == "path" and missing:
+            yield (
+                f"{PREFIX}{field.upper()}: '{values[field]}' names no segment of the route {missing[0]!a};"
+                f" expected {{{name}}} in every route"
+            )
+
+
+_TENANTS = ("tenant_fields", "tenants", "tenants_file")
+
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[str]]], ...] = (
+    (("max_body_bytes", "max_sites", "sites", *_TENANTS), _body_bound),
+    (("lease_ttl", "redis_timeout"), _lease),
+    (("global_max_inflight", "max_inflight", *_TENANTS), _inflight),
+    (("unknown_tenants", "default_tenant"), _shared),
+    (("tenant", "document", "routes"), _path_sources),
+)

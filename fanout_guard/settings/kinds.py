@@ -1,0 +1,170 @@
+"""The kinds of values that only settings have: routes, sources, statuses, names, secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from fanout_guard.core.policy import CAP_FIELDS
+from fanout_guard.core.redis_url import SCHEMES, check_redis_url, masked_redis_url
+from fanout_guard.core.values import Kind, read_whole
+from fanout_guard.settings.tenants import check_layer, check_tenant, read_layer, utf8
+
+REJECT_STATUSES = (400, 403, 413, 422, 429)
+SOURCE_KINDS = ("header", "path", "query", "json", "scope")
+SITES_KINDS = ("json", "query", "scope")
+
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+_FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}"
+_NAMES = {
+    "header": re.compile(_FIELD_NAME),
+    "path": re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
+    "query": re.compile(r"[^\s|]+"),
+    "json": re.compile(r"[^\s.|]+(\.[^\s.|]+)*"),
+    "scope": re.compile(r"[^\s.|]+(\.[^\s.|]+)*"),
+}
+_METHOD = re.compile(r"[A-Z]{1,20}")
+_SEGMENT = re.compile(r"[^\s{}?#]*|\{[A-Za-z_][A-Za-z0-9_]*\}")
+_PREFIX = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
+_STATUS = re.compile(r"[2-5](?:xx|[0-9]{2})")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _check_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _read_flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in _TRUE + _FALSE:
+        raise ValueError
+    return word in _TRUE
+
+
+def _check_status(value: Any) -> int:
+    if type(value) is not int or value not in REJECT_STATUSES:
+        raise ValueError
+    return value
+
+
+def _check_routes(value: Any) -> str:
+    routes = [" ".join(route.split()) for route in _text(value).split(",")]
+    shapes = [_check_route(route) for route in routes]
+    if len(set(shapes)) < len(shapes):
+        raise ValueError("the same route twice")
+    return ", ".join(routes)
+
+
+def _check_route(text: str) -> tuple[str, ...]:
+    method, _, path = text.partition(" ")
+    if not _METHOD.fullmatch(method) or not path.startswith("/"):
+        raise ValueError(f"{text!a} is no 'METHOD /path'")
+    if method in ("HEAD", "OPTIONS"):
+        raise ValueError(f"{method} is never guarded")
+    segments = path.split("/")
+    if not all(_SEGMENT.fullmatch(segment) for segment in segments):
+        raise ValueError(f"{path!a} has a segment that is neither plain nor {{name}}")
+    names = [segment for segment in segments if segment.startswith("{")]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path!a} has one name twice")
+    return method, *("{}" if segment.startswith("{") else segment for segment in segments)
+
+
+def _check_source(value: Any) -> str:
+    kind, separator, name = _text(value).partition(":")
+    pattern = _NAMES.get(kind)
+    if not separator or pattern is None or not pattern.fullmatch(name):
+        raise ValueError
+    return str(value)
+
+
+def _check_sites(value: Any) -> str:
+    parts = [part.strip() for part in _text(value).split("|")]
+    if not all(_check_source(part).partition(":")[0] in SITES_KINDS for part in parts):
+        raise ValueError(f"{' and '.join(SITES_KINDS)} sources can give an array")
+    if len(set(parts)) < len(parts):
+        raise ValueError("the same source twice")
+    return "|".join(parts)
+
+
+@lru_cache(maxsize=64)
+def parse_statuses(text: str) -> frozenset[int]:
+    """The statuses that ``3xx,4xx,503`` names."""
+    found: set[int] = set()
+    for word in (word.strip().lower() for word in text.split(",") if text):
+        if not _STATUS.fullmatch(word):
+            raise ValueError(f"{word!a} is no status")
+        found.update(range(int(word[0]) * 100, int(word[0]) * 100 + 100) if "x" in word else [int(word)])
+    return frozenset(found)
+
+
+def _check_statuses(value: Any) -> str:
+    parse_statuses(_text(value))
+    return str(value)
+
+
+def _check_prefix(value: Any) -> str:
+    if not _PREFIX.fullmatch(_text(value)):
+        raise ValueError
+    return str(value)
+
+
+def _check_header(value: Any) -> str:
+    if not re.fullmatch(_FIELD_NAME, _text(value)):
+        raise ValueError
+    return str(value)
+
+
+def _check_metrics(value: Any) -> str:
+    if value != "prometheus":
+        raise ValueError
+    if find_spec("prometheus_client") is None:
+        raise ValueError("prometheus_client is not installed: pip install 'fanout-guard[prometheus]'")
+    return "prometheus"
+
+
+def _check_digest_key(value: Any) -> str:
+    utf8(_text(value))
+    return str(value)
+
+
+def _check_path(value: Any) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else _text(value)
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+FLAG = Kind("true, 1, yes, false, 0 or no", _check_flag, _read_flag)
+REJECT_STATUS = Kind("400, 403, 413, 422 or 429", _check_status, read_whole)
+ROUTES = Kind("comma-separated 'METHOD /path', where {name} is one whole segment", _check_routes)
+SOURCE = Kind("header:NAME, path:NAME, query:NAME, json:a.b or scope:a.b", _check_source)
+SITES = Kind("json:a.b, query:NAME or scope:a.b, or several joined by '|'", _check_sites)
+STATUSES = Kind("comma-separated statuses or classes such as '3xx,4xx,503'", _check_statuses)
+KEY_PREFIX = Kind("1 to 64 of letters, digits and . _ : / @ -", _check_prefix)
+HEADER = Kind("the name of a header, such as 'Idempotency-Key'", _check_header)
+METRICS = Kind("'prometheus'", _check_metrics)
+TENANT = Kind("a tenant id: 1 to 256 bytes of UTF-8, no spaces around it, not '*'", check_tenant, _as_it_is)
+TENANTS = Kind(
+    'a JSON object such as {"acme": {"max_sites": 500}} with any of ' + ", ".join(CAP_FIELDS),
+    check_layer,
+    read_layer,
+)
+FILE = Kind("the path of a JSON or TOML file", _check_path, _as_it_is)
+REDIS_URL = Kind(
+    f"{', '.join(f'{scheme}://' for scheme in SCHEMES)} and an address",
+    lambda value: check_redis_url(_text(value)),
+    mask=masked_redis_url,
+)
+DIGEST_KEY = Kind("a secret text", _check_digest_key, _as_it_is, mask=lambda value: "***" if value else "")

@@ -1,0 +1,212 @@
+"""``Settings``: one field per variable of the environment; this table is where all of them are said."""
+
+# ruff: noqa: RUF009  (``setting`` makes a dataclass field, a new one at each call)
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+from fanout_guard.core.model import Mode
+from fanout_guard.core.policy import Caps, Layer, Policies
+from fanout_guard.core.values import CAP, MODE, RATE, TIMEOUT, UNLIMITED, WINDOW, CapValue, choice, whole
+from fanout_guard.errors import ConfigurationError
+from fanout_guard.settings import kinds
+from fanout_guard.settings.contradictions import LAYERS, MAX_BODY_BYTES, contradictions
+from fanout_guard.settings.environment import read_environment
+from fanout_guard.settings.tenants import read_file
+from fanout_guard.settings.variable import Variable, setting, variable_of
+
+
+class Row(NamedTuple):
+    """One effective setting as it is printed; ``source`` is ``environment``, ``given`` or ``default``."""
+
+    variable: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """What a deployment decided. Structured fields (routes, sources, rates) hold the text that the variable has.
+
+    Raises ConfigurationError with every problem; neither it nor the repr shows a secret.
+    """
+
+    mode: Mode | Literal["enforce", "shadow", "off"] = setting(
+        Mode.ENFORCE, MODE, "Refuse what is over a cap, only record it, or do nothing; `off` beats a tenant's mode."
+    )
+    routes: str = setting(
+        "POST /circulate-document", kinds.ROUTES, "The routes that circulate; `{name}` matches one segment."
+    )
+    tenant: str = setting("header:X-Tenant-ID", kinds.SOURCE, "Where a request names its tenant.")
+    default_tenant: str = setting(
+        "default", kinds.TENANT, "The tenant of a request that names none.", empty="such a request gets 400"
+    )
+    unknown_tenants: str = setting(
+        "own",
+        choice("own", "shared", "reject"),
+        "Tenants that no configuration names: counters each, counted as the default tenant, or refused with 403.",
+    )
+    document: str = setting(
+        "json:document_id", kinds.SOURCE, "Where a request names its document.", empty="no document cap"
+    )
+    sites: str = setting(
+        "json:target_sites", kinds.SITES, "Where a request lists its sites; aliases are joined by `|`."
+    )
+    count: str = setting("entries", choice("entries", "distinct"), "Count every entry of the list, or each site once.")
+    max_sites: CapValue = setting(300, CAP, "Entries in one circulation.")
+    document_max_sites: CapValue | None = setting(
+        None, CAP, "Distinct sites that one document reaches in any window.", unset="= MAX_SITES"
+    )
+    document_window: float = setting(3600, WINDOW, "The window of the document cap, in seconds.")
+    rate: str = setting("", RATE, "Entries that one tenant circulates in any window; several windows allowed.")
+    max_inflight: CapValue | None = setting(None, CAP, "Entries of one tenant in flight.")
+    global_max_inflight: CapValue | None = setting(None, CAP, "Entries of all tenants in flight.")
+    lease_ttl: float = setting(
+        60, TIMEOUT, "Seconds after which a dead worker's entries in flight come back; renewed while a request runs."
+    )
+    tenants: Mapping[str, Caps] = setting({}, kinds.TENANTS, "Caps of tenants, by their ids.")
+    tenants_file: str = setting("", kinds.FILE, "The same as a file; TENANTS wins, field by field.")
+    tenant_fields: Mapping[str, Caps] = setting(
+        {}, kinds.TENANTS, "One field of one tenant, the id exactly as spelled; wins over both."
+    )
+    redis_url: str = setting("", kinds.REDIS_URL, "The shared counters.", unset="counters in this process")
+    redis_timeout: float = setting(
+        0.1, TIMEOUT, "Seconds that a decision may wait for Redis, connecting and retries included."
+    )
+    key_prefix: str = setting("fanout", kinds.KEY_PREFIX, "The first part of every key.")
+    on_outage: str = setting(
+        "local",
+        choice("local", "open", "closed"),
+        "While Redis is out of reach: count in this process, admit, or answer 503.",
+    )
+    workers: int = setting(1, whole(1, 100_000), "Processes that share the caps where each counts for itself.")
+    digest_key: str = setting(
+        "", kinds.DIGEST_KEY, "The secret of the sites' digests, the same on all workers.", unset="from KEY_PREFIX"
+    )
+    refund_on: str = setting(
+        "3xx,4xx", kinds.STATUSES, "Response statuses after which the charge is taken back.", empty="never"
+    )
+    idempotency_header: str = setting(
+        "", kinds.HEADER, "A header whose value makes repeats of one circulation count once."
+    )
+    max_body_bytes: int = setting(1_048_576, whole(1, MAX_BODY_BYTES), "The longest body of a guarded request.")
+    reject_status: int = setting(422, kinds.REJECT_STATUS, "The status of a circulation that can never pass.")
+    headers: bool = setting(True, kinds.FLAG, "RateLimit fields on guarded responses.")
+    metrics: str = setting("", kinds.METRICS, "Record into the default registry of prometheus_client.")
+    metrics_tenants: str = setting(
+        "off", choice("off", "configured"), "The tenant label: none, or the tenants that configuration names."
+    )
+    overrides_ttl: float = setting(
+        2, TIMEOUT, "Seconds until every worker sees a cap changed with `fanout-guard caps`."
+    )
+    tenants_from_file: Mapping[str, Caps] = field(init=False, compare=False, default_factory=dict)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """The settings that ``environ`` (by default the process's) gives, with every problem in one error."""
+        given = read_environment(os.environ if environ is None else environ, variables())
+        if not given.problems:
+            return cls(**given.values)
+        defaults = {variable.field: variable.default for variable in variables()}
+        _, problems = _settle({**defaults, **given.values}, given.unread)
+        raise ConfigurationError([*given.problems, *problems])
+
+    def __post_init__(self) -> None:
+        settled, problems = _settle({each.field: getattr(self, each.field) for each in _VARIABLES})
+        if problems:
+            raise ConfigurationError(problems)
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        shown = (f"{each.field}={each.text(getattr(self, each.field))!r}" for each in variables())
+        return f"Settings({', '.join(shown)})"
+
+    @property
+    def refund_statuses(self) -> frozenset[int]:
+        """The statuses of ``refund_on``."""
+        return kinds.parse_statuses(self.refund_on)
+
+    @property
+    def digest_secret(self) -> str:
+        """What digests are keyed with: ``digest_key``, or ``key_prefix`` where there is none."""
+        return self.digest_key or self.key_prefix
+
+    def defaults(self) -> Caps:
+        """The deployment's own caps."""
+        return Caps(
+            max_sites=self.max_sites,
+            document_max_sites=self.document_max_sites,
+            document_window=self.document_window,
+            rate=self.rate,
+            max_inflight=self.max_inflight,
+            mode=self.mode,
+        )
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The places that name tenants, the nearest first."""
+        return tuple(getattr(self, name) for name in LAYERS)
+
+    def policies(self) -> Policies:
+        """Every tenant's policy by these settings."""
+        whole_cap = self.global_max_inflight
+        return Policies(
+            self.defaults(),
+            self.layers(),
+            inflight_global=None if whole_cap == UNLIMITED else whole_cap,
+            documents=bool(self.document),
+            known=[self.default_tenant] if self.default_tenant else [],
+        )
+
+    def effective(self, environ: Mapping[str, str] | None = None) -> tuple[Row, ...]:
+        """Every setting as text, secrets masked, and whether it stands in ``environ`` or is a default."""
+        return tuple(_row(variable, getattr(self, variable.field), environ) for variable in variables())
+
+
+def variables() -> tuple[Variable, ...]:
+    """Every variable, in the order of the documentation."""
+    return _VARIABLES
+
+
+_VARIABLES = tuple(variable_of(each) for each in fields(Settings) if each.metadata)
+
+
+def _row(variable: Variable, value: Any, environ: Mapping[str, str] | None) -> Row:
+    source = "default" if value == variable.default else "given"
+    if environ is not None and variable.stands_in(environ):
+        source = "environment"
+    return Row(variable.name, variable.text(value), source)
+
+
+def _settle(values: dict[str, Any], unread: Set[str] = frozenset()) -> tuple[dict[str, Any], list[str]]:
+    """The values in their final form, and every problem: of a field, of the file, of fields together."""
+    settled = dict(values)
+    problems: list[str] = []
+    wrong = set(unread)
+    for variable in _VARIABLES:
+        try:
+            settled[variable.field] = variable.check(values[variable.field])
+        except ValueError as error:
+            problems.extend(variable.problems(values[variable.field], error))
+            wrong.add(variable.field)
+    settled["tenants_from_file"] = {}
+    problems.extend(_read_tenants_file(settled, wrong))
+    return settled, [*problems, *contradictions(settled, wrong)]
+
+
+def _read_tenants_file(settled: dict[str, Any], wrong: set[str]) -> Iterator[str]:
+    path = settled["tenants_file"]
+    if "tenants_file" in wrong or not path:
+        return
+    try:
+        settled["tenants_from_file"] = read_file(path)
+    except ValueError as error:
+        wrong.add("tenants_file")
+        yield from _VARIABLES_BY_FIELD["tenants_file"].problems(path, error)
+
+
+_VARIABLES_BY_FIELD = {variable.field: variable for variable in _VARIABLES}
