@@ -1,0 +1,217 @@
+"""What to do next: a pure function of the plan so far, and of each answer. No I/O, no clock.
+
+One circulation at a time. A plan starts with everything in one chunk (or ``Rules.max_sites``); a refusal as too large
+gives the size, a refusal for now gives the wait or a smaller chunk that fits at once, an acceptance gives the pace of
+the next. A site leaves ``todo`` before it is sent and returns only if it was certainly not delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from fanout_guard.client.answer import BODY_TOO_LARGE, Answer, Problem
+from fanout_guard.client.plan import Action, Done, Plan, Send, Wait, next_size, stopped, unknown, withdrawn
+from fanout_guard.client.report import Stop, StopReason
+from fanout_guard.client.rules import Rules
+from fanout_guard.client.sites import digest
+from fanout_guard.client.state import Chunk, State
+
+MAX_BACKOFF_S = 30.0
+# What fits now is sent now if it is at least this part of a chunk: room that comes back in drops is left to gather.
+WORTH_SENDING = 0.25
+CONFLICT = 409  # to a repeated idempotency key: the first request is still being worked on
+IN_FLIGHT = "inflight"
+
+
+def start(sites: Sequence[str], state: State, rules: Rules) -> Plan:
+    """Plan for the sites that the state does not name yet; what an earlier run left without an answer is in doubt."""
+    known = {*state.delivered, *state.in_doubt}
+    todo = tuple(site for site in sites if site not in known)
+    plan = Plan(state=state, todo=todo, most=rules.max_sites, doubtful=state.sending is not None)
+    return plan if rules.idempotency_header is not None else unknown(plan)
+
+
+def without_stale_key(plan: Plan, rules: Rules, *, now: float) -> Plan:
+    """The plan once a circulation in doubt can no longer be repeated safely; ``now`` in seconds since 1970."""
+    sending = plan.state.sending
+    if not plan.doubtful or sending is None or now - sending.sent_at < rules.idempotency_lifetime_s:
+        return plan
+    return unknown(plan)
+
+
+def next_action(plan: Plan, rules: Rules, *, elapsed_s: float) -> Action:
+    """What to do now; ``elapsed_s`` since the start of this run."""
+    if plan.stop is not None:
+        return Done(plan.stop)
+    chunk = plan.state.sending or _next_chunk(plan)
+    if chunk is None:
+        return Done(None)
+    pause_s = 0.0 if plan.pause is None else plan.pause.seconds
+    stop = _out_of_patience(plan, rules, pause_s, elapsed_s)
+    if stop is not None:
+        return Done(stop)
+    return Send(chunk) if plan.pause is None else plan.pause
+
+
+def waited(plan: Plan, seconds: float) -> Plan:
+    """The plan after its pause."""
+    return replace(plan, pause=None, tried_part=False, waited_s=plan.waited_s + seconds)
+
+
+def sending(plan: Plan, chunk: Chunk, *, now: float) -> Plan:
+    """The plan to be saved before the chunk is sent; ``now`` in seconds since 1970."""
+    if plan.doubtful:
+        return plan
+    state = replace(plan.state, sending=replace(chunk, sent_at=now))
+    return replace(plan, state=state, todo=plan.todo[len(chunk.sites) :], next_size=None)
+
+
+def answered(plan: Plan, rules: Rules, answer: Answer) -> Plan:
+    """The plan after an answer to ``state.sending``."""
+    if answer.accepted:
+        return _delivered(plan, answer)
+    if answer.over_a_cap:
+        return _too_large(plan, answer)
+    if answer.try_later:
+        return _refused(plan, rules, answer)
+    if answer.uncertain or (plan.doubtful and answer.status == CONFLICT):
+        return lost(plan, rules, f"the API answered {answer.status}", answer)
+    return stopped(withdrawn(plan), StopReason.REFUSED, "the API refused the request", answer)
+
+
+def lost(plan: Plan, rules: Rules, why: str, answer: Answer | None = None) -> Plan:
+    """The plan after a request of which nobody knows whether it was done."""
+    failures = plan.failures + 1
+    plan = replace(plan, failures=failures, pause=_backoff(failures, why))
+    if rules.idempotency_header is not None:
+        plan = replace(plan, doubtful=True)
+        return _unavailable(plan, why, answer) if failures >= rules.attempts else plan
+    return _given_up(plan, rules.max_unknown, why, answer)
+
+
+def unreached(plan: Plan, rules: Rules, why: str) -> Plan:
+    """The plan after a request that certainly never reached the API."""
+    failures = plan.failures + 1
+    plan = replace(withdrawn(plan), failures=failures, pause=_backoff(failures, why))
+    return _unavailable(plan, why) if failures >= rules.attempts else plan
+
+
+def _next_chunk(plan: Plan) -> Chunk | None:
+    sites = plan.todo[: next_size(plan)]
+    return Chunk(sites, digest(plan.state.run, *sites)) if sites else None
+
+
+def _out_of_patience(plan: Plan, rules: Rules, pause_s: float, elapsed_s: float) -> Stop | None:
+    if rules.deadline_s is not None and elapsed_s + pause_s > rules.deadline_s:
+        return Stop(StopReason.DEADLINE, f"the deadline of {rules.deadline_s:g} s would pass")
+    if plan.pause is not None and plan.waited_s + pause_s > rules.max_wait_s:
+        detail = f"the API asks for {pause_s:g} s more; max_wait_s is {rules.max_wait_s:g}"
+        return Stop(StopReason.MAX_WAIT, f"{detail} ({plan.pause.because})")
+    return None
+
+
+def _delivered(plan: Plan, answer: Answer) -> Plan:
+    assert plan.state.sending is not None  # an answer follows a request
+    delivered = plan.state.delivered + plan.state.sending.sites
+    plan = replace(
+        plan,
+        state=replace(plan.state, delivered=delivered, sending=None),
+        size=answer.largest or plan.size,  # a cap that was raised since is used at once
+        doubtful=False,
+        tried_part=False,
+        refusals=0,
+        failures=0,
+        unknown_in_a_row=0,
+        pause=None,
+    )
+    return _paced(plan, answer) if plan.todo else plan
+
+
+def _paced(plan: Plan, answer: Answer) -> Plan:
+    """Send what there is room for, else wait for the first room to come back."""
+    # What was in flight is back by now, whatever the fields said while it was under way.
+    rooms = [room for room in answer.rooms if not room.policy.startswith(IN_FLIGHT)]
+    if not rooms:
+        wait_s = plan.chunk_wait_s or 0.0
+        return replace(plan, pause=_pause(wait_s, "the time that the API asks for between circulations"))
+    wanted = next_size(plan)
+    tight = [room for room in rooms if room.remaining < wanted]
+    least = min((room.remaining for room in tight), default=wanted)
+    if _worth_sending(least, wanted):
+        return replace(plan, next_size=least)
+    wait_s = max(room.reset_s for room in tight)
+    return replace(plan, pause=_pause(wait_s, "room under " + ", ".join(room.policy for room in tight)))
+
+
+def _too_large(plan: Plan, answer: Answer) -> Plan:
+    assert plan.state.sending is not None
+    sent = len(plan.state.sending.sites)
+    if plan.doubtful:  # a repeat cannot be cut: the first may have been delivered whole
+        return _given_up(plan, 1, "the cap is now below a circulation in doubt", answer)
+    plan, problem = withdrawn(plan), answer.problem or Problem()
+    in_bytes = problem.type == BODY_TOO_LARGE
+    size = sent // 2 if in_bytes else problem.fits_now or problem.limit
+    if not size:
+        return stopped(plan, StopReason.CAP_ALLOWS_NONE, "not even one site is within the cap", answer)
+    if size >= sent:
+        return stopped(plan, StopReason.REFUSED, "refused as too large within the limit it names", answer)
+    if in_bytes:
+        return replace(plan, most=size)
+    return replace(plan, size=size, next_size=None, chunk_wait_s=problem.chunk_wait)
+
+
+def _refused(plan: Plan, rules: Rules, answer: Answer) -> Plan:
+    assert plan.state.sending is not None
+    sent = len(plan.state.sending.sites)
+    plan = withdrawn(replace(plan, refusals=plan.refusals + 1))
+    why = _name(answer.problem) or f"the API answered {answer.status}"
+    if answer.status == 503:
+        plan = replace(plan, failures=plan.failures + 1)
+        if plan.failures >= rules.attempts:
+            return _unavailable(plan, why, answer)
+    fits_now = answer.problem.fits_now if answer.problem is not None else None
+    if fits_now and fits_now < sent and _worth_sending(fits_now, sent) and not (plan.doubtful or plan.tried_part):
+        return replace(plan, next_size=fits_now, tried_part=True, pause=None)
+    return replace(plan, next_size=None, pause=_told(plan.refusals, answer, why))
+
+
+def _told(refusals: int, answer: Answer, why: str) -> Wait:
+    """The wait that was asked for, or longer where asking again after it was refused again."""
+    backoff = _backoff(refusals, why)
+    if answer.retry_after is None:
+        return backoff
+    longer = _backoff(refusals - 1, why).seconds if refusals > 1 else 0.0
+    spread_s = backoff.spread_s if answer.status == 503 else 0.0
+    return Wait(max(answer.retry_after, longer), spread_s, why)
+
+
+def _given_up(plan: Plan, limit: int, why: str, answer: Answer | None) -> Plan:
+    """Record the circulation as unknown, and stop where that happens too often in a row."""
+    in_a_row = plan.unknown_in_a_row + 1
+    plan = replace(unknown(plan), unknown_in_a_row=in_a_row)
+    return stopped(plan, StopReason.OUTCOME_UNKNOWN, why, answer) if in_a_row >= limit else plan
+
+
+def _unavailable(plan: Plan, why: str, answer: Answer | None = None) -> Plan:
+    return stopped(plan, StopReason.UNAVAILABLE, f"{plan.failures} attempts failed; the last: {why}", answer)
+
+
+def _worth_sending(fits: int, wanted: int) -> bool:
+    return fits >= wanted * WORTH_SENDING and fits > 0
+
+
+def _pause(seconds: float, because: str) -> Wait | None:
+    return Wait(seconds, 0.0, because) if seconds > 0 else None
+
+
+def _backoff(failures: int, because: str) -> Wait:
+    seconds = min(2.0 ** (failures - 1), MAX_BACKOFF_S)
+    return Wait(seconds, seconds / 4, because)
+
+
+def _name(problem: Problem | None) -> str:
+    if problem is None:
+        return ""
+    return ", ".join(problem.violated) or problem.title

@@ -1,0 +1,40 @@
+"""How a caller wants a circulation done: the shape of the request, and how patient to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The request's shape and the bounds of patience; raises ValueError for what makes no sense.
+
+    ``max_sites`` is the cap, where it is known; else the first refusal tells it. ``attempts`` is how often in a row
+    a server may fail or be out of reach, ``max_unknown`` how many circulations in a row may end in doubt.
+    ``max_wait_s`` bounds all waiting together, ``deadline_s`` the whole call.
+
+    ``idempotency_header`` is for APIs that themselves deliver a repeated key once: a request whose answer was lost is
+    then sent again with its key, for ``idempotency_lifetime_s``. Without it no such request is ever repeated.
+    """
+
+    method: str = "POST"
+    sites_field: str = "target_sites"
+    max_sites: int | None = None
+    idempotency_header: str | None = None
+    idempotency_lifetime_s: float = DAY_S
+    attempts: int = 8
+    max_unknown: int = 2
+    max_wait_s: float = DAY_S
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_sites", "attempts", "max_unknown"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value!r}, expected at least 1")
+        for name in ("idempotency_lifetime_s", "max_wait_s", "deadline_s"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} is {value!r}, expected seconds, at least 0")
