@@ -44,7 +44,7 @@ def read_environment(environ: Mapping[str, str], variables: Iterable[Variable]) 
 def _read(variable: Variable, text: object, given: Given) -> None:
     try:
         if not isinstance(text, str):
-            raise ValueError("not text")  # noqa: TRY004  (one error type for all that is wrong with a value)
+            raise ValueError("not text")
         given.values[variable.field] = variable.read(text)
     except ValueError as error:
         given.problems.extend(variable.problems(text, error))
@@ -66,7 +66,7 @@ def _read_tenant_fields(texts: Mapping[tuple[str, str], str], given: Given) -> N
     if layer:
         given.values["tenant_fields"] = layer
     for (tenant, field_name), error in wrong:
-        name = f"{TENANT_PREFIX}{tenant}__{field_name.upper()}"
+        name = _line(f"{TENANT_PREFIX}{tenant}__{field_name.upper()}")
         given.problems.append(problem(name, texts[tenant, field_name], CAP_FIELDS[field_name], error))
         given.unread.add("tenant_fields")
 
@@ -75,7 +75,13 @@ def _unknown(name: str, by_name: Mapping[str, Variable]) -> str:
     # Its value is not shown: it may be a secret under a misspelt name.
     kubernetes = "_PORT" in name or name.startswith(f"{PREFIX}SERVICE_")
     hint = " (Kubernetes sets it for a Service of this name, unless enableServiceLinks is false)"
-    return f"{name}: no such variable; the nearest is {_nearest(name, by_name)}{hint if kubernetes else ''}"
+    nearest = _nearest(name, by_name)
+    return f"{_line(name)}: no such variable; the nearest is {_line(nearest)}{hint if kubernetes else ''}"
+
+
+def _line(name: str) -> str:
+    # A name may hold line breaks and bytes that are no text.
+    return name if name.isprintable() else ascii(name)
 
 
 def _nearest(name: str, by_name: Mapping[str, Variable]) -> str:

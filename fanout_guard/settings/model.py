@@ -21,11 +21,16 @@ from fanout_guard.settings.variable import Variable, setting, variable_of
 
 
 class Row(NamedTuple):
-    """One effective setting as it is printed; ``source`` is ``environment``, ``given`` or ``default``."""
+    """One effective setting, a secret masked; ``source`` is ``environment``, ``given`` or ``default``."""
 
-    variable: str
-    value: str
+    variable: Variable
+    value: Any
     source: str
+
+    @property
+    def text(self) -> str:
+        """The value as a table shows it."""
+        return self.variable.text(self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -59,7 +64,7 @@ class Settings:
     count: str = setting("entries", choice("entries", "distinct"), "Count every entry of the list, or each site once.")
     max_sites: CapValue = setting(300, CAP, "Entries in one circulation.")
     document_max_sites: CapValue | None = setting(
-        None, CAP, "Distinct sites that one document reaches in any window.", unset="= MAX_SITES"
+        None, CAP, "Distinct sites that one document reaches in any window.", unset="as MAX_SITES"
     )
     document_window: float = setting(3600, WINDOW, "The window of the document cap, in seconds.")
     rate: str = setting("", RATE, "Entries that one tenant circulates in any window; several windows allowed.")
@@ -123,7 +128,7 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        shown = (f"{each.field}={each.text(getattr(self, each.field))!r}" for each in variables())
+        shown = (f"{each.field}={each.shown(getattr(self, each.field))!r}" for each in variables())
         return f"Settings({', '.join(shown)})"
 
     @property
@@ -163,7 +168,7 @@ class Settings:
         )
 
     def effective(self, environ: Mapping[str, str] | None = None) -> tuple[Row, ...]:
-        """Every setting as text, secrets masked, and whether it stands in ``environ`` or is a default."""
+        """Every setting, secrets masked, and whether it stands in ``environ`` or is a default."""
         return tuple(_row(variable, getattr(self, variable.field), environ) for variable in variables())
 
 
@@ -179,7 +184,7 @@ def _row(variable: Variable, value: Any, environ: Mapping[str, str] | None) -> R
     source = "default" if value == variable.default else "given"
     if environ is not None and variable.stands_in(environ):
         source = "environment"
-    return Row(variable.name, variable.text(value), source)
+    return Row(variable, variable.shown(value), source)
 
 
 def _settle(values: dict[str, Any], unread: Set[str] = frozenset()) -> tuple[dict[str, Any], list[str]]:

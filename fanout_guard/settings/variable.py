@@ -50,17 +50,23 @@ class Variable:
             return ""
         return self.kind.check(value)
 
-    def text(self, value: Any) -> str:
-        """``value`` as the environment would spell it, a secret masked."""
-        if value in (None, ""):
-            return ""
-        if self.kind.mask is not None:
+    def shown(self, value: Any) -> Any:
+        """``value`` as JSON can hold it, a secret masked."""
+        if value and self.kind.mask is not None:
             return self.kind.mask(value)
-        if isinstance(value, bool):
-            return str(value).lower()
         if isinstance(value, Mapping):
-            return json.dumps({tenant: caps.given() for tenant, caps in value.items()}) if value else ""
-        return str(value)
+            return {tenant: caps.given() for tenant, caps in value.items()}
+        return value
+
+    def text(self, value: Any) -> str:
+        """``value`` as the environment would spell it, a secret masked; what it means where that is nothing."""
+        shown = self.shown(value)
+        if shown in (None, "", {}):
+            meaning = self.empty if shown == "" and self.empty else self.unset
+            return f"({meaning})" if meaning else ""
+        if isinstance(shown, bool | dict):
+            return json.dumps(shown)
+        return str(shown)
 
     def stands_in(self, environ: Mapping[str, str]) -> bool:
         """Whether ``environ`` sets this variable; an empty one counts only if it means something."""

@@ -1,0 +1,76 @@
+"""The command line. Each command group is a module with ``register(commands)``; ``main`` runs one and returns."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NoReturn
+
+from fanout_guard import __version__
+from fanout_guard.cli.exit import Exit
+from fanout_guard.cli.output import fail, prepare
+from fanout_guard.errors import ConfigurationError, CountersUnavailable, FanoutGuardError
+
+GROUPS = ("check_config", "doctor", "usage", "simulate", "caps", "leases", "verify")
+"""The modules of this package that register commands, in the order of the help."""
+
+_EPILOG = """\
+settings come from the environment (FANOUT_GUARD_…), as they do in the application
+
+exit status: 0 done, 1 the answer is no, 2 bad usage or configuration, 3 cannot tell
+
+examples:
+  fanout-guard check-config                       what the application would run with
+  FANOUT_GUARD_MAX_SITES=500 fanout-guard check-config --json
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line a problem, instead of argparse's usage and problem."""
+        fail(f"{message} (see {self.prog} --help)")
+        raise SystemExit(Exit.BAD)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status and raises nothing."""
+    prepare()
+    try:
+        arguments = build_parser().parse_args(argv)
+        return int(arguments.run(arguments))
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else Exit.BAD
+    except ConfigurationError as error:
+        fail(*error.problems)
+        return Exit.BAD
+    except CountersUnavailable as error:
+        fail(f"the counters cannot be reached: {error.reason}")
+        return Exit.UNKNOWN
+    except FanoutGuardError as error:
+        fail(str(error))
+        return Exit.BAD
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except Exception as error:
+        # Its text might quote a secret (an address, say), so only its kind is told.
+        fail(f"unexpected {type(error).__name__}; please report it")
+        return Exit.UNKNOWN
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command group that is there."""
+    parser = _Parser(
+        prog="fanout-guard",
+        description="Caps on how many sites a circulation may reach: look, try, change, verify.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fanout-guard {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    for group in GROUPS:
+        if find_spec(f"{__name__}.{group}") is not None:
+            import_module(f"{__name__}.{group}").register(commands)
+    return parser
