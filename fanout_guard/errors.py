@@ -25,6 +25,14 @@ class CirculationError(FanoutGuardError, ValueError):
     """Raised when a caller or a hook gives what is no circulation (sites no list, a refused entry, no document)."""
 
 
+class UnknownTenant(FanoutGuardError, LookupError):
+    """Raised when a tenant that nothing names asks, and ``UNKNOWN_TENANTS`` is ``reject``."""
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+        super().__init__("the tenant is not known here")
+
+
 class FanoutRejected(FanoutGuardError):
     """Raised when ``FanoutGuard.circulation`` is refused; ``decision`` says by which cap and what would fit."""
 

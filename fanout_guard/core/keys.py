@@ -102,10 +102,11 @@ class _SiteDigests(dict[SiteKey, float]):
 class TenantKeys:
     """The key names of one tenant; all in one hash slot, and no tenant's equal to another's."""
 
-    __slots__ = ("charge", "document", "idempotency", "leases", "rates", "refunded")
+    __slots__ = ("charge", "document", "idempotency", "leases", "rates", "refunded", "stem")
 
     def __init__(self, prefix: str, tag: str) -> None:
         stem = f"{prefix}:{FORMAT}:{{{tag}}}:".encode()
+        self.stem = stem
         self.rates = stem + b"r"
         self.leases = stem + b"f"
         self.charge = stem + b"c:"

@@ -67,6 +67,18 @@ class Policy(Struct, frozen=True, kw_only=True):
         return self.inflight is not None or self.inflight_global is not None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the caps that apply."""
+        named = (
+            ("circulation", self.circulation),
+            ("document", self.document),
+            *((rate.policy, rate.limit) for rate in self.rates),
+            ("inflight", self.inflight),
+            ("inflight-global", self.inflight_global),
+        )
+        return tuple(name for name, cap in named if cap is not None)
+
+    @property
     def counted(self) -> bool:
         """Whether any cap needs counters, so that a decision has to ask them."""
         return self.document is not None or bool(self.rates) or self.leased
@@ -134,7 +146,8 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     ``policy`` is the one that refused (or None); ``limit`` and ``used`` are its numbers; ``violated`` all that
     refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None where waiting cannot help.
-    ``readings`` is every counted policy's state *after* this decision.
+    ``leased`` says that ``lease_id`` also holds entries in flight. ``readings`` is every counted policy's state
+    *after* this decision.
     """
 
     admitted: bool
@@ -153,6 +166,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     retry_after: int | None = None
     permanent: bool = False
     lease_id: str | None = None
+    leased: bool = False
     degraded: bool = False
     repeated: bool = False
     caps: Policy

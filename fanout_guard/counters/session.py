@@ -117,7 +117,9 @@ class Session:
                 policy=Policy(document=None, inflight=policy.inflight_global),
             )
         )
-        own = replace(charge, policy=replace(policy, inflight_global=None), look=charge.look or not reserved.charged)
+        own = replace(
+            charge, policy=replace(policy, inflight_global=None), look=charge.look or not reserved.charged
+        )
         charged = False
         try:
             mine = await self._decide(own)
@@ -188,7 +190,9 @@ class Session:
             for indexes in slots.values()
         ]
         answers: list[Any] = [None] * len(requests)
-        for indexes, found in zip(slots.values(), await asyncio.gather(*calls, return_exceptions=True), strict=True):
+        for indexes, found in zip(
+            slots.values(), await asyncio.gather(*calls, return_exceptions=True), strict=True
+        ):
             for position, index in enumerate(indexes):
                 answers[index] = found if isinstance(found, BaseException) else found[position]
         return answers

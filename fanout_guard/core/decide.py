@@ -1,0 +1,182 @@
+"""From caps and a tally to a decision: what refuses, what would fit, and when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fanout_guard.core.model import Decision, Mode, Outcome, Policy, Reading, Tally
+
+OUTAGE = "outage"
+OUTAGE_RETRY_S = 1
+CIRCULATION = "circulation"
+DOCUMENT = "document"
+INFLIGHT_GLOBAL = "inflight-global"
+
+DOCUMENT_LATE = 1.5
+"""A site is freed at most this many windows after it was last counted."""
+RATE_LATE = 1.05
+"""A charge is freed at most this many windows after it was made."""
+
+
+class Asked(NamedTuple):
+    """One circulation, as far as a decision depends on it: entries, and distinct sites where a document cap counts."""
+
+    tenant: str
+    document: str | None
+    entries: int
+    distinct: int
+
+
+def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
+    """The caps that this circulation can never pass, however long it waits, each with its limit."""
+    return tuple(
+        (name, limit)
+        for name, limit in _static_limits(policy)
+        if limit < (asked.distinct if name == DOCUMENT else asked.entries)
+    )
+
+
+def refuse_for_good(policy: Policy, asked: Asked, over: Sequence[tuple[str, int]], lease_id: str) -> Decision:
+    """The decision where ``precheck`` found something."""
+    chunks, wait = _chunks(policy, asked)
+    refused = _decision(policy, asked, tuple(name for name, _ in over))
+    return _settled(
+        policy,
+        {
+            **refused,
+            "limit": over[0][1],
+            "fits_now": min(_chunk_size(policy, asked), asked.entries),
+            "chunks": chunks,
+            "chunk_wait": wait,
+            "permanent": True,
+            "lease_id": lease_id,
+        },
+    )
+
+
+def decide(policy: Policy, asked: Asked, tally: Tally, lease_id: str, *, degraded: bool = False) -> Decision:
+    """The decision from what the counters answered."""
+    if tally.charged:
+        return Decision(
+            admitted=True,
+            outcome=Outcome.ADMITTED,
+            tenant=asked.tenant,
+            document=asked.document,
+            requested=asked.entries,
+            lease_id=lease_id,
+            leased=policy.leased,
+            degraded=degraded,
+            repeated=tally.repeated,
+            caps=policy,
+            readings=tuple(map(_charged, tally.readings)),
+        )
+    refusing = [reading for reading in tally.readings if not reading.fits]
+    refusing.sort(key=lambda reading: reading.policy == INFLIGHT_GLOBAL)
+    first = refusing[0]
+    chunks, wait = _chunks(policy, asked)
+    return _settled(
+        policy,
+        {
+            **_decision(policy, asked, tuple(reading.policy for reading in refusing)),
+            "limit": first.limit,
+            "used": None if first.policy == INFLIGHT_GLOBAL else first.used,
+            "fits_now": min(
+                _chunk_size(policy, asked),
+                asked.entries,
+                *(max(reading.limit - reading.used, 0) for reading in tally.readings),
+            ),
+            "chunks": chunks,
+            "chunk_wait": wait,
+            "retry_after": max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
+            "lease_id": lease_id,
+            "degraded": degraded,
+            "readings": tally.readings,
+        },
+    )
+
+
+def admit_uncounted(policy: Policy, asked: Asked, lease_id: str, *, degraded: bool = False) -> Decision:
+    """The decision where no counter has a say: no entries, no caps with state, or an outage that is let through."""
+    return Decision(
+        admitted=True,
+        outcome=Outcome.ADMITTED,
+        tenant=asked.tenant,
+        document=asked.document,
+        requested=asked.entries,
+        lease_id=lease_id,
+        degraded=degraded,
+        caps=policy,
+    )
+
+
+def refuse_in_outage(policy: Policy, asked: Asked, lease_id: str) -> Decision:
+    """The decision where the counters are out of reach and nothing may pass uncounted."""
+    return _settled(
+        policy,
+        {
+            **_decision(policy, asked, (OUTAGE,)),
+            "retry_after": OUTAGE_RETRY_S,
+            "lease_id": lease_id,
+            "degraded": True,
+        },
+    )
+
+
+def _decision(policy: Policy, asked: Asked, violated: tuple[str, ...]) -> dict[str, object]:
+    return {
+        "tenant": asked.tenant,
+        "document": asked.document,
+        "requested": asked.entries,
+        "policy": violated[0],
+        "violated": violated,
+        "caps": policy,
+    }
+
+
+def _settled(policy: Policy, members: dict[str, object]) -> Decision:
+    """A refusal, or in shadow mode an admission that says what would have refused and charged nothing."""
+    if policy.mode is Mode.ENFORCE:
+        members["lease_id"] = None
+        return Decision(admitted=False, outcome=Outcome.REJECTED, **members)  # type: ignore[arg-type]
+    return Decision(
+        admitted=True,
+        outcome=Outcome.SHADOWED,
+        shadowed=members["violated"],  # type: ignore[arg-type]
+        **members,  # type: ignore[arg-type]
+    )
+
+
+def _charged(reading: Reading) -> Reading:
+    return reading._replace(used=reading.used + reading.needed, needed=0) if reading.needed else reading
+
+
+def _static_limits(policy: Policy) -> list[tuple[str, int]]:
+    limits = [(CIRCULATION, policy.circulation), (DOCUMENT, policy.document)]
+    limits += [(rate.policy, rate.limit) for rate in policy.rates]
+    limits += [("inflight", policy.inflight), (INFLIGHT_GLOBAL, policy.inflight_global)]
+    return [(name, limit) for name, limit in limits if limit is not None]
+
+
+def _chunk_size(policy: Policy, asked: Asked) -> int:
+    """The most entries that one circulation can have under every cap."""
+    return min((limit for _, limit in _static_limits(policy)), default=asked.entries)
+
+
+def _chunks(policy: Policy, asked: Asked) -> tuple[int | None, int | None]:
+    """How many circulations it takes, and the seconds to leave between them; None where none can pass."""
+    size = _chunk_size(policy, asked)
+    if size == 0:
+        return None, None
+    chunks = -(-asked.entries // size)
+    if chunks == 1:
+        return 1, 0
+    waits_ms = [0.0]
+    if policy.document is not None and asked.distinct > policy.document:
+        waits_ms.append(DOCUMENT_LATE * policy.document_window_ms / (policy.document // size))
+    waits_ms += [
+        RATE_LATE * rate.window_ms / (rate.limit // size)
+        for rate in policy.rates
+        if asked.entries > rate.limit
+    ]
+    return chunks, -(-int(max(waits_ms)) // 1000)

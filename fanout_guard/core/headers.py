@@ -1,0 +1,69 @@
+"""RateLimit fields of draft-ietf-httpapi-ratelimit-headers-11, written as RFC 9651 lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from fanout_guard.core.decide import CIRCULATION, DOCUMENT, DOCUMENT_LATE, INFLIGHT_GLOBAL, RATE_LATE
+from fanout_guard.core.model import Decision, Policy, Reading
+
+_TIGHTEST = 3
+
+
+@lru_cache(maxsize=4096)
+def ratelimit_policy(policy: Policy) -> bytes:
+    """The RateLimit-Policy field: every cap of the tenant, quotas in sites, windows in seconds."""
+    items = []
+    if policy.circulation is not None:
+        items.append(_policy_item(CIRCULATION, policy.circulation))
+    if policy.document is not None:
+        items.append(_policy_item(DOCUMENT, policy.document, policy.document_window_ms))
+    items += [_policy_item(rate.policy, rate.limit, rate.window_ms) for rate in policy.rates]
+    if policy.inflight is not None:
+        items.append(_policy_item("inflight", policy.inflight))
+    if policy.inflight_global is not None:
+        items.append(_policy_item(INFLIGHT_GLOBAL, policy.inflight_global))
+    return ", ".join(items).encode()
+
+
+def ratelimit(decision: Decision) -> bytes:
+    """The RateLimit field: room and seconds until more comes, for the tightest policies; empty without any.
+
+    What all tenants share is left out: its room is other tenants' business.
+    """
+    readings = decision.readings
+    if not readings:
+        return b""
+    if len(readings) > 1:
+        readings = tuple(sorted(readings, key=_room))[: _TIGHTEST + 1]
+    own = [reading for reading in readings if reading.policy != INFLIGHT_GLOBAL]
+    return ", ".join(_items(own[:_TIGHTEST], decision)).encode()
+
+
+def _room(reading: Reading) -> int:
+    return reading.limit - reading.used
+
+
+def _items(readings: Iterable[Reading], decision: Decision) -> Iterable[str]:
+    for reading in readings:
+        if not reading.used and not reading.wait_ms:
+            yield f'"{reading.policy}";r={reading.limit}'
+            continue
+        wait_ms = reading.wait_ms or reading.reset_ms or _longest_ms(reading.policy, decision.caps)
+        yield f'"{reading.policy}";r={max(reading.limit - reading.used, 0)};t={max(-(-wait_ms // 1000), 1)}'
+
+
+def _longest_ms(policy: str, caps: Policy) -> int:
+    """The longest that a first charge counts: the counters tell times of earlier charges only."""
+    if policy == DOCUMENT:
+        return int(caps.document_window_ms * DOCUMENT_LATE)
+    for rate in caps.rates:
+        if rate.policy == policy:
+            return int(rate.window_ms * RATE_LATE)
+    return 1000
+
+
+def _policy_item(name: str, quota: int, window_ms: int | None = None) -> str:
+    window = "" if window_ms is None else f";w={-(-window_ms // 1000)}"
+    return f'"{name}";q={quota}{window};qu="sites"'

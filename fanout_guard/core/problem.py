@@ -1,0 +1,120 @@
+"""Refusals as problem documents (RFC 9457): what is wrong, and how to succeed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+from msgspec import json as msgspec_json
+
+from fanout_guard.core.decide import CIRCULATION, INFLIGHT_GLOBAL, OUTAGE
+from fanout_guard.core.model import Decision
+
+MEDIA_TYPE = b"application/problem+json"
+
+CAP_EXCEEDED = "urn:problem-type:fanout-guard:circulation-cap-exceeded"
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+
+_KINDS: Mapping[str, tuple[int, str]] = {
+    "unreadable-circulation": (400, "The circulation cannot be read"),
+    "tenant-unidentified": (400, "The tenant cannot be told"),
+    "body-too-large": (413, "The body is too large"),
+    "unsupported-encoding": (415, "The body's encoding is not supported"),
+    "tenant-unknown": (403, "The tenant is not known here"),
+}
+_TITLES = {
+    CAP_EXCEEDED: "Too many sites for one circulation",
+    QUOTA_EXCEEDED: "Too many sites for now",
+    REDUCED_CAPACITY: "No capacity for this circulation just now",
+}
+
+_encode = msgspec_json.Encoder().encode
+
+
+class Problem(Struct, frozen=True):
+    """An answer ready to be sent."""
+
+    status: int
+    body: bytes
+    retry_after: int | None = None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The fields of this answer, without those of rate limits."""
+        fields = [
+            (b"content-type", MEDIA_TYPE),
+            (b"content-length", str(len(self.body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        if self.retry_after is not None:
+            fields.append((b"retry-after", str(self.retry_after).encode()))
+        return fields
+
+
+def unreadable(kind: str, detail: str) -> Problem:
+    """The answer to a request that cannot be decided on; ``kind`` ends the problem type."""
+    status, title = _KINDS[kind]
+    return _problem(f"urn:problem-type:fanout-guard:{kind}", status, title, detail, {})
+
+
+def unavailable(detail: str) -> Problem:
+    """The answer where the guard itself could not tell what was asked: never a 500."""
+    return _problem(REDUCED_CAPACITY, 503, _TITLES[REDUCED_CAPACITY], detail, {"retry_after": 1})
+
+
+def refusal(decision: Decision, reject_status: int) -> Problem:
+    """The answer to a circulation that was rejected."""
+    if decision.permanent:
+        kind, status = CAP_EXCEEDED, reject_status
+    elif decision.policy in (INFLIGHT_GLOBAL, OUTAGE):
+        kind, status = REDUCED_CAPACITY, 503
+    else:
+        kind, status = QUOTA_EXCEEDED, 429
+    members: dict[str, Any] = {
+        "violated-policies": decision.violated,
+        "limit": decision.limit,
+        "requested_sites": decision.requested,
+        "excess": decision.excess,
+        "used": decision.used,
+        "fits_now": decision.fits_now,
+        "chunks": decision.chunks,
+        "chunk_wait": decision.chunk_wait,
+        "retry_after": decision.retry_after,
+    }
+    return _problem(kind, status, _TITLES[kind], _advice(decision), members)
+
+
+def _problem(kind: str, status: int, title: str, detail: str, members: Mapping[str, Any]) -> Problem:
+    document = {"type": kind, "title": title, "status": status, "detail": detail}
+    document.update((name, value) for name, value in members.items() if value is not None)
+    return Problem(status, _encode(document), members.get("retry_after"))
+
+
+def _advice(decision: Decision) -> str:
+    asked = f"{decision.requested} site{'' if decision.requested == 1 else 's'}"
+    if decision.policy == OUTAGE:
+        return f"The counters are out of reach. Send it again in {_seconds(decision.retry_after)}."
+    if decision.policy == INFLIGHT_GLOBAL:
+        return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
+    if decision.permanent:
+        what = "one circulation" if decision.policy == CIRCULATION else f"the cap {decision.policy!r}"
+        over = f"{asked} are more than the {decision.limit} that {what} may have"
+        if decision.chunks is None:
+            return f"{over}; no circulation with sites can pass."
+        return f"{over}. Send {_circulations(decision)}."
+    over = (
+        f"{asked} on top of the {decision.used} that count already are more than the {decision.limit} "
+        f"of the cap {decision.policy!r}"
+    )
+    now = f"send at most {decision.fits_now} now, or " if decision.fits_now else ""
+    return f"{over}: {now}send it again in {_seconds(decision.retry_after)}."
+
+
+def _circulations(decision: Decision) -> str:
+    pause = f", {_seconds(decision.chunk_wait)} apart" if decision.chunk_wait else ""
+    return f"it as {decision.chunks} circulations of at most {decision.fits_now} each{pause}"
+
+
+def _seconds(seconds: int | None) -> str:
+    return f"{seconds} second{'' if seconds == 1 else 's'}"

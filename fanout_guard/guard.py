@@ -1,0 +1,342 @@
+"""``FanoutGuard``: decides on circulations, in a request or outside of any; the only caller of the counters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+from msgspec import Struct
+
+from fanout_guard.admission import Admission, milliseconds
+from fanout_guard.core import decide as core
+from fanout_guard.core.decide import Asked
+from fanout_guard.core.extract import Circulation, site_keys
+from fanout_guard.core.keys import Digests, format_lease, new_id, parse_lease
+from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy, SiteKey
+from fanout_guard.core.policy import share
+from fanout_guard.counters.base import Counters
+from fanout_guard.counters.memory import MemoryCounters
+from fanout_guard.counters.overrides import Overrides, OverrideStore
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CirculationError, CountersUnavailable, FanoutRejected, UnknownTenant
+from fanout_guard.observe.hooks import OnDecision
+from fanout_guard.observe.install import observers
+from fanout_guard.settings import Settings
+from fanout_guard.tenants import CapsHook, Tenants
+
+logger = logging.getLogger("fanout_guard")
+
+_RAISED = 500
+"""The status that an application's exception counts as."""
+
+
+class Usage(Struct, frozen=True):
+    """How a tenant stands under one policy; ``reset_after`` is in seconds until room comes back, 0 if none is out."""
+
+    limit: int
+    used: int
+    remaining: int
+    reset_after: int
+
+
+class FanoutGuard:
+    """Decides on circulations under a deployment's settings; usable from several event loops.
+
+    ``caps`` gives a tenant's caps from elsewhere (a database, say), sync or async; ``on_decision`` is called once
+    per decision. ``counters`` replaces what ``settings.redis_url`` names, for tests (``fanout_guard.testing``).
+    Raises ConfigurationError where the settings are wrong.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        caps: CapsHook | None = None,
+        on_decision: OnDecision | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self.settings = settings = Settings.from_env() if settings is None else settings
+        self.lease_ms = milliseconds(settings.lease_ttl)
+        policies = settings.policies()
+        names = {name for policy in policies.all() for name in policy.names}
+        self.observers = observers(
+            on_outage=settings.on_outage if settings.redis_url else "",
+            prometheus=settings.metrics == "prometheus",
+            policies=sorted(names),
+            tenants=policies.configured() if settings.metrics_tenants == "configured" else None,
+            on_decision=on_decision,
+        )
+        self._local = MemoryCounters()
+        self._counters = counters or self._open(settings) or self._local
+        overrides = None
+        if isinstance(self._counters, RedisCounters):
+            overrides = Overrides(OverrideStore(self._counters), settings.overrides_ttl)
+        self._overrides = overrides
+        self.tenants = Tenants(
+            policies,
+            default_tenant=settings.default_tenant,
+            unknown=settings.unknown_tenants,
+            overrides=overrides,
+            hook=caps,
+            hook_ttl_s=settings.overrides_ttl,
+        )
+        self._digests = Digests(settings.digest_secret)
+        self._distinct = settings.count == "distinct"
+        self._workers = settings.workers
+        self._own_counters = self._counters is self._local
+        self._refund_on = settings.refund_statuses
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def admit(
+        self,
+        *,
+        tenant: str | None = None,
+        document: str | int | None = None,
+        sites: Sequence[object],
+        idempotency_key: str | None = None,
+    ) -> Decision:
+        """Decide on one circulation, and charge it if it is admitted.
+
+        ``tenant`` None is the default tenant. What is admitted holds its entries in flight until ``release``, or for
+        ``LEASE_TTL``. Raises CirculationError where the arguments are no circulation, UnknownTenant where the tenant
+        must be known and is not.
+        """
+        circulation = Circulation(document=document, sites=sites)
+        return await self.decide(self.tenants.name(tenant), circulation, idempotency_key)
+
+    async def simulate(
+        self, *, tenant: str | None = None, document: str | int | None = None, sites: Sequence[object]
+    ) -> Decision:
+        """The decision that this circulation would get now; charges nothing, and no observer is told."""
+        circulation = Circulation(document=document, sites=sites)
+        counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
+        return await self._decide(counted, policy, circulation, None, look=True)
+
+    @asynccontextmanager
+    async def circulation(
+        self,
+        *,
+        tenant: str | None = None,
+        document: str | int | None = None,
+        sites: Sequence[object],
+        idempotency_key: str | None = None,
+    ) -> AsyncIterator[Admission]:
+        """Circulate inside the block, with the entries in flight for as long as it runs.
+
+        Raises FanoutRejected, with the decision, instead of entering. A block that raises is charged or refunded as
+        a response with status 500 is (``REFUND_ON``).
+        """
+        decision = await self.admit(
+            tenant=tenant, document=document, sites=sites, idempotency_key=idempotency_key
+        )
+        if not decision.admitted:
+            raise FanoutRejected(decision)
+        admission = Admission(self, decision)
+        try:
+            yield admission
+        except BaseException:
+            if self.refunds(_RAISED):
+                await self._refund(decision.tenant, decision.lease_id)
+            raise
+        finally:
+            admission.settle()
+
+    async def release(self, tenant: str, lease_id: str) -> bool:
+        """Give a lease back before it expires; False where there was none, or during an outage (it is done later)."""
+        lease = parse_lease(lease_id)
+        if lease is None:
+            return False
+        try:
+            counted, _ = await self.tenants.resolve(tenant)
+            return await self._holder(lease).release(counted, lease)
+        except (CountersUnavailable, UnknownTenant):
+            return False
+
+    async def renew(self, tenant: str, lease_id: str, seconds: float, *, exact: bool = False) -> bool:
+        """Let a lease live for ``seconds`` from now: at least, or exactly; False where it is gone."""
+        lease = parse_lease(lease_id)
+        if lease is None:
+            return False
+        try:
+            counted, _ = await self.tenants.resolve(tenant)
+            return await self._holder(lease).renew(counted, lease, milliseconds(seconds), exact=exact)
+        except (CountersUnavailable, UnknownTenant):
+            return False
+
+    async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
+        """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
+
+        Each entry once, while the lease lives and for 60 s after the decision; 0 from then on. During an outage 0 as
+        well: it is done when the server is back.
+        """
+        if sites is None:
+            return await self._refund(tenant, lease_id)
+        if isinstance(sites, int):
+            if isinstance(sites, bool) or sites < 0:
+                raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
+            return await self._refund(tenant, lease_id, entries=sites) if sites else 0
+        keys = site_keys(Circulation(sites=sites).sites)
+        if not keys:
+            return 0
+        packed, counts = self._digests.counted_sites(keys)
+        return await self._refund(tenant, lease_id, sites=packed, counts=counts)
+
+    async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
+        """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
+
+        With ``document``, that document's cap too. Raises CountersUnavailable in an outage.
+        """
+        counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
+        known = Circulation(document=document, sites=())
+        lease = Lease(new_id(), self._document(policy, known))
+        tally = await self._counters.decide(self._charge(counted, policy, lease, 0, b"", look=True))
+        usages = {}
+        if policy.circulation is not None:
+            usages[core.CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
+        for reading in tally.readings:
+            remaining = max(reading.limit - reading.used, 0)
+            usages[reading.policy] = Usage(reading.limit, reading.used, remaining, -(-reading.reset_ms // 1000))
+        return usages
+
+    async def aclose(self) -> None:
+        """Finish what is under way in this event loop and close its connections."""
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._overrides is not None:
+            await self._overrides.aclose()
+        await self._counters.aclose()
+        self.observers.close()
+
+    # For the ASGI edge.
+
+    async def decide(self, tenant: str, circulation: Circulation, idempotency_key: str | None = None) -> Decision:
+        """``admit`` for what has been read already."""
+        began = perf_counter()
+        counted, policy = await self.tenants.resolve(tenant)
+        decision = await self._decide(counted, policy, circulation, idempotency_key)
+        if policy.mode is not Mode.OFF:
+            self.observers.decided(decision, perf_counter() - began)
+            if self.observers.hook is not None:
+                await self._tell(decision)
+        return decision
+
+    def refunds(self, status: int) -> bool:
+        """Whether a response with this status takes the charge back."""
+        return status in self._refund_on
+
+    def later(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run ``work`` without making anybody wait for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, decision: Decision) -> None:
+        try:
+            await self.observers.notify(decision)
+        except BaseException:
+            # Cancelled while the user's hook ran: nobody will use this decision.
+            if decision.lease_id and decision.admitted:
+                self.later(self._refund(decision.tenant, decision.lease_id))
+            raise
+
+    async def _decide(
+        self, tenant: str, policy: Policy, circulation: Circulation, key: str | None, *, look: bool = False
+    ) -> Decision:
+        sites = site_keys(circulation.sites)
+        entries = len(set(sites)) if self._distinct else len(sites)
+        asked = Asked(tenant, circulation.document_id, entries, entries)
+        if policy.mode is Mode.OFF or not entries:
+            return core.admit_uncounted(policy, asked, format_lease(Lease(new_id())))
+        if policy.document is not None and entries > policy.document and not self._distinct:
+            asked = asked._replace(distinct=len(set(sites)))
+        over = core.precheck(policy, asked)
+        if over:
+            return core.refuse_for_good(policy, asked, over, format_lease(Lease(new_id())))
+        if not policy.counted:
+            return core.admit_uncounted(policy, asked, format_lease(Lease(new_id())))
+        document = self._document(policy, circulation)
+        packed = self._digests.sites(sites) if document else b""
+        lease = Lease(new_id(), document, self._idempotency(policy, circulation, sites, key))
+        charge = self._charge(tenant, policy, lease, entries, packed, look=look)
+        return await self._count(policy, asked, charge)
+
+    async def _count(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
+        try:
+            tally = await self._counters.decide(charge)
+        except CountersUnavailable:
+            return await self._without_counters(policy, asked, charge)
+        if tally.expired:
+            self.observers.leases_expired(tally.expired)
+        return core.decide(policy, asked, tally, format_lease(charge.lease))
+
+    async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
+        rule = self.settings.on_outage
+        lease = charge.lease
+        if rule == "open":
+            return core.admit_uncounted(policy, asked, format_lease(lease), degraded=True)
+        if rule == "closed":
+            return core.refuse_in_outage(policy, asked, format_lease(lease))
+        local = Lease(lease.id, lease.document, lease.idempotency, local=True)
+        own = self._charge(
+            charge.tenant, share(policy, self._workers), local, charge.cost, charge.sites, look=charge.look
+        )
+        tally = await self._local.decide(own)
+        return core.decide(policy, asked, tally, format_lease(local), degraded=True)
+
+    def _charge(
+        self, tenant: str, policy: Policy, lease: Lease, cost: int, sites: bytes, *, look: bool
+    ) -> Charge:
+        counted = share(policy, self._workers) if self._own_counters else policy
+        return Charge(
+            lease=lease, tenant=tenant, cost=cost, sites=sites, policy=counted, lease_ms=self.lease_ms, look=look
+        )
+
+    def _document(self, policy: Policy, circulation: Circulation) -> bytes:
+        if policy.document is None or circulation.document_id is None:
+            return b""
+        return self._digests.document(circulation.document_id)
+
+    def _idempotency(
+        self, policy: Policy, circulation: Circulation, sites: Sequence[SiteKey], key: str | None
+    ) -> bytes:
+        if key is None or (policy.document is None and not policy.rates):
+            return b""
+        return self._digests.idempotency(key, circulation.document_id, sites)
+
+    async def _refund(
+        self,
+        tenant: str,
+        lease_id: str | None,
+        *,
+        entries: int | None = None,
+        sites: bytes = b"",
+        counts: Sequence[int] = (),
+    ) -> int:
+        lease = parse_lease(lease_id or "")
+        if lease is None:
+            return 0
+        try:
+            counted, _ = await self.tenants.resolve(tenant)
+            back = await self._holder(lease).refund(counted, lease, entries=entries, sites=sites, counts=counts)
+        except (CountersUnavailable, UnknownTenant):
+            return 0
+        if back:
+            self.observers.refunded(back)
+        return back
+
+    def _holder(self, lease: Lease) -> Counters:
+        return self._local if lease.local else self._counters
+
+    def _open(self, settings: Settings) -> RedisCounters | None:
+        if not settings.redis_url:
+            return None
+        counters = RedisCounters(
+            settings.redis_url, prefix=settings.key_prefix, timeout_ms=milliseconds(settings.redis_timeout)
+        )
+        counters.on_outage = self.observers.outage
+        counters.on_error = self.observers.counter_error
+        return counters

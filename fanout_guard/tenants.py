@@ -1,0 +1,136 @@
+"""Which tenant a circulation counts for, and what caps hold for it now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import TypeAlias
+
+from fanout_guard.core.model import Policy
+from fanout_guard.core.policy import Caps, Policies
+from fanout_guard.counters.overrides import DEFAULTS, Overrides
+from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTenant
+
+logger = logging.getLogger("fanout_guard")
+
+CapsHook: TypeAlias = Callable[[str], Caps | None | Awaitable[Caps | None]]
+"""A user's ``caps=``: tenant → caps, or None for a tenant that it does not know; sync or async."""
+
+TENANT_BYTES = 256
+_HOOK_WAIT_S = 1.0
+_HOOKED_AT_MOST = 10_000
+
+
+class Tenants:
+    """Tenant → the tenant that is counted and its policy, by configuration, overrides and the ``caps=`` hook."""
+
+    def __init__(
+        self,
+        policies: Policies,
+        *,
+        default_tenant: str,
+        unknown: str,
+        overrides: Overrides | None,
+        hook: CapsHook | None,
+        hook_ttl_s: float,
+    ) -> None:
+        self._policies = policies
+        self._default_tenant = default_tenant
+        self._unknown = unknown
+        self._overrides = overrides
+        self._hooked = None if hook is None else HookedCaps(hook, hook_ttl_s)
+
+    def name(self, tenant: str | None) -> str:
+        """The tenant's id, or the default tenant's; CirculationError where there is none or it is no tenant id."""
+        if tenant is None:
+            if not self._default_tenant:
+                raise CirculationError("no tenant was named, and there is no default tenant")
+            return self._default_tenant
+        if not isinstance(tenant, str) or not tenant:
+            raise CirculationError("a tenant id must be a non-empty string")
+        try:
+            size = len(tenant.encode())
+        except UnicodeEncodeError:
+            raise CirculationError("a tenant id must be valid Unicode") from None
+        if size > TENANT_BYTES:
+            raise CirculationError(f"a tenant id has at most {TENANT_BYTES} bytes")
+        return tenant
+
+    async def resolve(self, tenant: str) -> tuple[str, Policy]:
+        """The tenant that is counted, with its policy; UnknownTenant where it is not known and must be."""
+        overrides = self._overrides
+        if overrides is not None and overrides.stale:
+            try:
+                await overrides.refresh()
+            except CountersUnavailable:
+                logger.debug("overrides could not be read; the last ones hold")
+        if overrides is None and self._hooked is None and self._unknown == "own":
+            return tenant, self._policies.static(tenant)
+        hooked = None if self._hooked is None else await self._hooked.of(tenant)
+        own = None if overrides is None else overrides.of(tenant)
+        if self._unknown != "own" and hooked is None and own is None and not self._policies.known(tenant):
+            if self._unknown == "reject":
+                raise UnknownTenant(tenant)
+            tenant = self._default_tenant
+            hooked = None if self._hooked is None else await self._hooked.of(tenant)
+            own = None if overrides is None else overrides.of(tenant)
+        defaults = None if overrides is None else overrides.of(DEFAULTS)
+        return tenant, self._policies.with_layers(tenant, hooked, own, defaults)
+
+    def defaults(self) -> Policy:
+        """The deployment's own policy, for requests that name no tenant."""
+        defaults = None if self._overrides is None else self._overrides.of(DEFAULTS)
+        return self._policies.with_layers("", None, None, defaults)
+
+
+class HookedCaps:
+    """What the ``caps=`` hook gave, for a while; where it fails, what it gave last."""
+
+    def __init__(self, hook: CapsHook, ttl_s: float) -> None:
+        self._hook = hook
+        self._ttl_s = ttl_s
+        self._kept: OrderedDict[str, tuple[float, Caps | None]] = OrderedDict()
+        self._asking: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[Caps | None]] = {}
+
+    async def of(self, tenant: str) -> Caps | None:
+        """The tenant's caps by the hook."""
+        kept = self._kept.get(tenant)
+        if kept is not None and kept[0] > time.monotonic():
+            return kept[1]
+        key = (asyncio.get_running_loop(), tenant)
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = key[0].create_task(self._ask(tenant))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        # A hook that hangs is not waited for by every request; it goes on, and is asked no second time meanwhile.
+        done, _ = await asyncio.wait((task,), timeout=_HOOK_WAIT_S)
+        if done and not task.cancelled():
+            return task.result()
+        last = kept[1] if kept else None
+        self._keep(tenant, last)
+        return last
+
+    async def _ask(self, tenant: str) -> Caps | None:
+        kept = self._kept.get(tenant)
+        caps = kept[1] if kept else None
+        try:
+            given = self._hook(tenant)
+            if isawaitable(given):
+                given = await given
+            if given is not None and not isinstance(given, Caps):
+                raise TypeError(f"caps= gave {type(given).__name__}, not Caps or None")
+            caps = given
+        except Exception as error:
+            logger.warning("caps= failed (%s); the last caps hold", type(error).__name__)
+        self._keep(tenant, caps)
+        return caps
+
+    def _keep(self, tenant: str, caps: Caps | None) -> None:
+        self._kept[tenant] = (time.monotonic() + self._ttl_s, caps)
+        self._kept.move_to_end(tenant)
+        if len(self._kept) > _HOOKED_AT_MOST:
+            self._kept.popitem(last=False)
