@@ -167,8 +167,8 @@ def parse_goals(texts: Sequence[str]) -> Goals:
 
 def goals_of(stored: Mapping[str, float | str | None]) -> Goals:
     """Goals as a results file holds them: numbers in the unit of their name, or the text of the command line."""
-    given = [(name, str(value)) for name, value in stored.items() if value is not None]
-    return _goals(given, [])
+    given = {name: value for name, value in stored.items() if value is not None}
+    return _goals(((k, v if isinstance(v, str) else f"{v:.9f}") for k, v in given.items()), [])
 
 
 def merged(first: Goals, second: Goals) -> Goals:

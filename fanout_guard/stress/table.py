@@ -20,7 +20,7 @@ def parse_table(content: bytes) -> tuple[Row, ...]:
     lines = _lines(_text(content))
     header = [name.strip().casefold() for name in next(lines, (0, []))[1]]
     _check_header(header)
-    rows = tuple(_row(number, header, cells) for number, cells in lines)
+    rows = tuple(_row(f"row {row} (line {line})", header, cells) for row, (line, cells) in enumerate(lines, start=1))
     if not rows:
         raise ResultsError("the table has a header and no rows")
     return rows
@@ -55,48 +55,48 @@ def _check_header(header: list[str]) -> None:
         raise ResultsError(f"line 1: column {doubled[0]} is there twice")
 
 
-def _row(line: int, header: list[str], cells: list[str]) -> Row:
+def _row(where: str, header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
-        raise ResultsError(f"line {line}: {len(cells)} cells, the header has {len(header)}")
+        raise ResultsError(f"{where}: {len(cells)} cells, the header has {len(header)}")
     named = dict(zip(header, (cell.strip() for cell in cells), strict=True))
     row = Row(
-        sites=_sites(line, named),
-        p95_ms=_required(line, "p95_ms", named),
-        p50_ms=_optional(line, "p50_ms", named),
-        error_rate=_optional(line, "error_rate", named),
-        cpu_percent=_optional(line, "cpu_percent", named),
-        memory_mb=_optional(line, "memory_mb", named),
+        sites=_sites(where, named),
+        p95_ms=_required(where, "p95_ms", named),
+        p50_ms=_optional(where, "p50_ms", named),
+        error_rate=_optional(where, "error_rate", named),
+        cpu_percent=_optional(where, "cpu_percent", named),
+        memory_mb=_optional(where, "memory_mb", named),
     )
     if row.p50_ms is not None and row.p50_ms > row.p95_ms:
-        raise _problem(line, "p50_ms", named["p50_ms"], f"at most p95_ms ({named['p95_ms']})")
+        raise _problem(where, "p50_ms", named["p50_ms"], f"at most p95_ms ({named['p95_ms']})")
     if row.error_rate is not None and row.error_rate > 1:
-        raise _problem(line, "error_rate", named["error_rate"], "a fraction from 0 to 1")
+        raise _problem(where, "error_rate", named["error_rate"], "a fraction from 0 to 1")
     return row
 
 
-def _sites(line: int, named: Mapping[str, str]) -> int:
-    sites = _required(line, "sites", named)
+def _sites(where: str, named: Mapping[str, str]) -> int:
+    sites = _required(where, "sites", named)
     if sites < 1 or sites != int(sites):
-        raise _problem(line, "sites", named["sites"], "a whole number of at least 1")
+        raise _problem(where, "sites", named["sites"], "a whole number of at least 1")
     return int(sites)
 
 
-def _optional(line: int, column: str, named: Mapping[str, str]) -> float | None:
-    return _required(line, column, named) if named.get(column) else None
+def _optional(where: str, column: str, named: Mapping[str, str]) -> float | None:
+    return _required(where, column, named) if named.get(column) else None
 
 
-def _required(line: int, column: str, named: Mapping[str, str]) -> float:
+def _required(where: str, column: str, named: Mapping[str, str]) -> float:
     text = named[column]
     least = "above 0" if column in _ABOVE_ZERO else "of at least 0"
     expected = f"a number {least} and at most {LARGEST}"
     if not _NUMBER.fullmatch(text):
-        raise _problem(line, column, text, expected)
+        raise _problem(where, column, text, expected)
     value = float(text)
     if value > LARGEST or (column in _ABOVE_ZERO and value == 0):
-        raise _problem(line, column, text, expected)
+        raise _problem(where, column, text, expected)
     return value
 
 
-def _problem(line: int, column: str, text: str, expected: str) -> ResultsError:
+def _problem(where: str, column: str, text: str, expected: str) -> ResultsError:
     shown = repr(text[:40]) if text else "nothing"
-    return ResultsError(f"line {line}, column {column}: {shown} is not {expected}")
+    return ResultsError(f"{where}, column {column}: {shown} is not {expected}")

@@ -1,0 +1,134 @@
+"""What looks odd in a run. Everything odd is flagged, and nothing is ever deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import sqrt
+
+import numpy as np
+
+from fanout_guard.stress.model import Level, Results
+
+OUTLIER = 5.0  # robust standard deviations
+SWEEP_DIFFERENCE = 0.03
+DRIFT = 0.03
+DRIFT_SIGNIFICANCE = 2.576  # 99 % of Kendall's S, as normal
+SATURATED_S = 1.0
+PRESSURE_PERCENT = 20.0
+GROWTH_MB = 1.0  # per document
+MINIMUM = 5  # documents of one step, to say anything of it
+
+
+class Kind(StrEnum):
+    """What is odd."""
+
+    OUTLIER = "outlier"
+    SWEEP = "sweep"
+    DRIFT = "drift"
+    SATURATED = "saturated"
+    MEMORY = "memory"
+    PRESSURE = "pressure"
+    REFUSED = "refused"
+    UNFINISHED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anomaly:
+    """One oddity of a level, or of one sweep of it."""
+
+    sites: int
+    kind: Kind
+    text: str
+    sweep: int | None = None
+
+
+def find_anomalies(results: Results) -> tuple[Anomaly, ...]:
+    """Every anomaly of a run, by ascending fan-out."""
+    return tuple(anomaly for level in results.levels for anomaly in _of_level(level))
+
+
+def _of_level(level: Level) -> Iterator[Anomaly]:
+    for sweep, latencies in level.sweeps().items():
+        if len(latencies) >= MINIMUM:
+            yield from _outliers(level.sites, sweep, np.asarray(latencies))
+            yield from _drift(level, sweep)
+    yield from _odd_sweeps(level)
+    yield from _figures(level)
+
+
+def _outliers(
+    sites: int, sweep: int, latencies: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+) -> Iterator[Anomaly]:
+    deviations = np.abs(latencies - np.median(latencies))
+    # the floor keeps a step of all but equal latencies from calling a millisecond an outlier
+    scale = max(1.4826 * float(np.median(deviations)), 0.002 * float(np.median(latencies)))
+    for latency in latencies[deviations > OUTLIER * scale]:
+        text = f"one document took {latency:.0f} ms, the median is {np.median(latencies):.0f} ms"
+        yield Anomaly(sites=sites, sweep=sweep, kind=Kind.OUTLIER, text=text)
+
+
+def _odd_sweeps(level: Level) -> Iterator[Anomaly]:
+    medians = {sweep: float(np.median(values)) for sweep, values in level.sweeps().items() if len(values) >= MINIMUM}
+    for sweep, median in medians.items():
+        others = [other for number, other in medians.items() if number != sweep]
+        centre = float(np.median(others)) if others else median
+        # between two sweeps nobody can say which is the odd one: the later is named
+        if abs(median / centre - 1) > SWEEP_DIFFERENCE and (len(others) > 1 or sweep == max(medians)):
+            text = f"the median of this sweep is {median:.0f} ms, of the others {centre:.0f} ms"
+            yield Anomaly(sites=level.sites, sweep=sweep, kind=Kind.SWEEP, text=text)
+
+
+def _drift(level: Level, sweep: int) -> Iterator[Anomaly]:
+    """Theil and Sen's slope over a step, where Kendall's test finds it significant: not a steady state."""
+    points = sorted(
+        (sample.scheduled_s, sample.latency_ms)
+        for sample in level.samples
+        if sample.ok and sample.sweep == sweep and sample.scheduled_s is not None
+    )
+    if len(points) < MINIMUM:
+        return
+    drift = theil_sen(points)
+    median = float(np.median([latency for _, latency in points]))
+    if abs(drift) > DRIFT * median:
+        text = f"latency drifts by {drift:+.0f} ms within the step: not a steady state"
+        yield Anomaly(sites=level.sites, sweep=sweep, kind=Kind.DRIFT, text=text)
+
+
+def theil_sen(points: Sequence[tuple[float, float]]) -> float:
+    """The robust change over all points, given in order of time; 0.0 where it is not significant."""
+    times, values = np.asarray(points, dtype=np.float64).T
+    left, right = np.triu_indices(len(points), k=1)
+    apart = times[right] > times[left]
+    rises = (values[right] - values[left])[apart]
+    count = len(points)
+    deviation = sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    if not len(rises) or abs(float(np.sign(rises).sum())) < DRIFT_SIGNIFICANCE * deviation:
+        return 0.0
+    slope = float(np.median(rises / (times[right] - times[left])[apart]))
+    return slope * float(times[-1] - times[0])
+
+
+def _figures(level: Level) -> Iterator[Anomaly]:
+    for kind, odd, text in (
+        (Kind.REFUSED, level.refused > 0, f"{level.refused} of {level.documents} were refused by the target's own cap"),
+        (Kind.UNFINISHED, level.failed > 0, f"{level.failed} of {level.answered} documents failed"),
+        (
+            Kind.SATURATED,
+            (level.drain_s or 0) > SATURATED_S,
+            f"draining took {level.drain_s} s: the target was saturated",
+        ),
+        (
+            Kind.PRESSURE,
+            (level.pressure_percent or 0) > PRESSURE_PERCENT,
+            f"CPU pressure was {level.pressure_percent} %",
+        ),
+        (Kind.MEMORY, _growth(level) > GROWTH_MB, f"memory grew by {_growth(level):.1f} MB per document"),
+    ):
+        if odd:
+            yield Anomaly(sites=level.sites, kind=kind, text=text)
+
+
+def _growth(level: Level) -> float:
+    return (level.rss_growth_mb or 0.0) / max(level.documents, 1)

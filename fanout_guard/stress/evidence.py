@@ -1,0 +1,117 @@
+"""What a run or a table has to say, in one shape for every judgement: curve, knee, goals, flaws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from fanout_guard.stress.curve import SEED, Curve, curve_of
+from fanout_guard.stress.goals import GoalCheck, check_level, check_rows
+from fanout_guard.stress.knee import Detection, find_knee
+from fanout_guard.stress.limits import Limit, goal_limit, latency_limit, tightest
+from fanout_guard.stress.model import Goals, Level, Results, Row
+from fanout_guard.stress.quality import (
+    Flaw,
+    Problem,
+    base_of,
+    disturbed,
+    find_problems,
+    find_row_problems,
+    is_capped,
+)
+
+MINIMUM_LEVELS = 3
+"""Two levels are the base; a rise takes a third."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything measured that a judgement stands on.
+
+    ``curve`` and what follows from it are None with fewer than three usable levels. ``capped`` are the levels that
+    the target's own cap refused, ``problems`` the flaws of the others.
+    """
+
+    tested: tuple[int, ...]
+    capped: tuple[int, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    checks: tuple[GoalCheck, ...] = ()
+    levels: tuple[Level, ...] = ()
+    curve: Curve | None = None
+    detection: Detection = field(default_factory=Detection)
+    latency: Limit | None = None
+    limit: Limit | None = None
+
+    @property
+    def base_sites(self) -> tuple[int, ...]:
+        """The two lowest levels, which every rise is measured from."""
+        return self.tested[:2]
+
+    def disturbance(self, up_to: int) -> str | None:
+        """What other programs took of the machine at levels that a cap stands on, in words."""
+        return disturbed([level for level in self.levels if level.sites <= up_to])
+
+
+def evidence_of(results: Results, goals: Goals, seed: int = SEED) -> Evidence:
+    """The evidence of a run; a misleading level is named and stays out of the curve."""
+    judged = [level for level in results.levels if not is_capped(level)]
+    base = base_of(judged)
+    problems = [problem for level in judged for problem in find_problems(level, base)]
+    flawed = _misleading(problems)
+    usable = [level for level in judged if level.sites not in flawed]
+    return _evidence(
+        Evidence(
+            tested=tuple(level.sites for level in judged),
+            capped=tuple(level.sites for level in results.levels if is_capped(level)),
+            problems=tuple(problems),
+            checks=tuple(check for level in judged for check in check_level(level, goals)),
+            levels=tuple(judged),
+        ),
+        [(level.sites, list(level.sweeps().values())) for level in usable],
+        seed,
+    )
+
+
+def evidence_of_table(rows: Iterable[Row], goals: Goals, seed: int = SEED) -> Evidence:
+    """The evidence of a table: medians where every row has them, else 95th percentiles, one value a row."""
+    ordered = sorted(rows, key=lambda row: row.sites)
+    medians = all(row.p50_ms is not None for row in ordered)
+    levels = [list(group) for _, group in groupby(ordered, key=lambda row: row.sites)]
+    values = [[row.p50_ms if medians and row.p50_ms else row.p95_ms for row in level] for level in levels]
+    problems = [p for level, value in zip(levels, values, strict=True) for p in find_row_problems(level, value)]
+    sites = tuple(level[0].sites for level in levels)
+    flawed = _misleading(problems)
+    return _evidence(
+        Evidence(
+            tested=sites,
+            problems=tuple(problems),
+            checks=tuple(check for level in levels for check in check_rows(level, goals)),
+        ),
+        [(s, [value]) for s, value in zip(sites, values, strict=True) if s not in flawed],
+        seed,
+    )
+
+
+def _misleading(problems: Iterable[Problem]) -> set[int]:
+    """Levels whose latencies are not the target's; unsteady ones are, so they stay in the curve."""
+    return {problem.sites for problem in problems if problem.flaw is not Flaw.UNSTEADY}
+
+
+def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[float]]]], seed: int) -> Evidence:
+    if len(levels) < MINIMUM_LEVELS:
+        return found
+    curve = curve_of(levels, seed)
+    latency = latency_limit(curve)
+    return replace(
+        found,
+        curve=curve,
+        detection=find_knee(curve),
+        latency=latency,
+        limit=tightest([latency, *_goal_limits(found.checks)]),
+    )
+
+
+def _goal_limits(checks: Sequence[GoalCheck]) -> list[Limit]:
+    goals = dict.fromkeys(check.goal for check in checks)
+    return [goal_limit([check for check in checks if check.goal == goal]) for goal in goals]

@@ -1,0 +1,121 @@
+"""Up to which fan-out something is proven, and from which it is disproven; in between nobody can tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fanout_guard.stress.curve import Curve, Interval
+from fanout_guard.stress.goals import GoalCheck, State
+
+SIGNIFICANT_RISE = 10.0
+"""Percent over the lowest levels: less is not worth a smaller cap."""
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """``proven``: the largest fan-out that is fine (None: none is); ``exceeded``: the least that is not."""
+
+    proven: int | None
+    exceeded: int | None
+    what: str = ""
+    contradiction: str = ""
+
+    def allows(self, cap: int) -> bool | None:
+        """Whether a cap is fine; None where the results cannot tell."""
+        if self.proven is not None and cap <= self.proven:
+            return True
+        return False if self.exceeded is not None and cap >= self.exceeded else None
+
+
+def tightest(limits: Sequence[Limit]) -> Limit:
+    """What all limits together allow: the least proven, the least exceeded."""
+    proven = [limit.proven for limit in limits]
+    exceeded = [limit for limit in limits if limit.exceeded is not None]
+    first = min(exceeded, key=lambda limit: limit.exceeded or 0, default=None)
+    return Limit(
+        proven=None if None in proven else min(p for p in proven if p is not None),
+        exceeded=first.exceeded if first else None,
+        what=first.what if first else "",
+        contradiction=next((limit.contradiction for limit in limits if limit.contradiction), ""),
+    )
+
+
+def latency_limit(curve: Curve) -> Limit:
+    """The limit by the rise of latency: proven by the upper bound of the rise, exceeded by the lower one."""
+    rises = [curve.rise_at(sites) for sites in curve.sites]
+    unproven = next((i for i, rise in enumerate(rises) if _over(rise.high)), len(rises))
+    exceeded = next((i for i, rise in enumerate(rises) if _over(rise.low)), None)
+    return Limit(
+        proven=_proven(curve, unproven),
+        exceeded=None if exceeded is None else _first(curve, exceeded, lambda rise: rise.low),
+        what="" if exceeded is None else _risen(curve, rises, exceeded),
+        contradiction="" if exceeded is None else _contradiction(curve, rises, exceeded),
+    )
+
+
+def _proven(curve: Curve, unproven: int) -> int | None:
+    if unproven == 0:
+        return None
+    if _over(curve.growth(0, 1).low):
+        return int(curve.sites[0])  # no flat part to rise from: only the lowest level stands for itself
+    if unproven == len(curve.sites):
+        return int(curve.sites[-1])
+    return _first(curve, unproven, lambda rise: rise.high) - 1
+
+
+def _over(percent: float) -> bool:
+    return percent > SIGNIFICANT_RISE + _ROUNDING
+
+
+def _first(curve: Curve, index: int, bound: Callable[[Interval], float]) -> int:
+    """The least whole fan-out over the threshold between a level that is not and the level ``index`` that is."""
+    high = int(curve.sites[index])
+    low = int(curve.sites[index - 1]) if index else high - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _over(bound(curve.rise_at(middle))) else (middle, high)
+    return high
+
+
+def _risen(curve: Curve, rises: Sequence[Interval], index: int) -> str:
+    rise = rises[index]
+    return f"latency at {curve.sites[index]:.0f} sites is {rise.value:.0f} % over the lowest levels"
+
+
+def _contradiction(curve: Curve, rises: Sequence[Interval], exceeded: int) -> str:
+    fallen = [i for i in range(exceeded + 1, len(rises)) if not _over(rises[i].high)]
+    if not fallen:
+        return ""
+    return (
+        f"too noisy: latency rises by {rises[exceeded].value:.0f} % at {curve.sites[exceeded]:.0f} sites "
+        f"and is back at {rises[fallen[0]].value:+.0f} % at {curve.sites[fallen[0]]:.0f}"
+    )
+
+
+def goal_limit(checks: Sequence[GoalCheck]) -> Limit:
+    """The limit by one goal, checked at every level by ascending fan-out: held by a level and failed by none below."""
+    proven: int | None = None
+    before: GoalCheck | None = None
+    for check in checks:
+        if check.state is State.FAILS:
+            crossing = _crossing(before, check)
+            return Limit(
+                proven=proven if crossing is None else math.floor(crossing),
+                exceeded=check.sites if crossing is None else math.floor(crossing) + 1,
+                what=f"{check.goal} at {check.sites} sites is {check.value:.4g}, the goal {check.limit:g}",
+            )
+        proven = check.sites if check.state is State.HOLDS else proven
+        before = check
+    return Limit(proven=proven, exceeded=None)
+
+
+def _crossing(held: GoalCheck | None, failed: GoalCheck) -> float | None:
+    """Where an exactly known value crosses its goal on the way from a level that holds to one that fails."""
+    if held is None or not (held.exact and failed.exact) or held.value is None or failed.value is None:
+        return None
+    share = (held.limit - held.value) / (failed.value - held.value)
+    return held.sites + share * (failed.sites - held.sites)

@@ -1,0 +1,100 @@
+"""Whether a level can be judged at all: what is missing, short, overloaded or unsteady never proves anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from fanout_guard.stress.model import Level, Row
+
+MINIMUM_DOCUMENTS = 5
+MINIMUM_RATE = 0.99  # of the schedule
+MAXIMUM_LAG = 0.02  # of the base latency, which the lag is a part of
+MAXIMUM_GENERATOR_CPU = 70.0
+MAXIMUM_OTHER_CPU = 25.0
+MAXIMUM_REFUSED = 1 - MINIMUM_RATE  # what is refused is load that never reached the target
+UNSTEADY = 0.10  # sweeps that differ by as much as the rise that is looked for
+
+
+class Flaw(StrEnum):
+    """Why a level cannot be used."""
+
+    FAILED = "failed"
+    FEW = "few"
+    GENERATOR = "generator"
+    UNSTEADY = "unsteady"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One flaw of one level, in words."""
+
+    sites: int
+    flaw: Flaw
+    text: str
+
+
+def is_capped(level: Level) -> bool:
+    """Whether the target's own cap kept so much away that the level shows the cap and not the target."""
+    return level.capped or level.refused > MAXIMUM_REFUSED * level.documents
+
+
+def base_of(levels: Sequence[Level]) -> float | None:
+    """The mean of the medians of the two lowest levels that have any."""
+    medians = [float(np.median(level.latencies_ms)) for level in levels if level.latencies_ms]
+    return sum(medians[:2]) / 2 if len(medians) > 1 else None
+
+
+def find_problems(level: Level, base: float | None) -> Iterator[Problem]:
+    """Every flaw of a level; ``base`` is the latency in ms that its dispatcher's lag is compared with."""
+    for flaw, text in _flaws(level, base):
+        yield Problem(sites=level.sites, flaw=flaw, text=f"at {level.sites} sites {text}")
+
+
+def find_row_problems(rows: Sequence[Row], latencies: Sequence[float]) -> Iterator[Problem]:
+    """The flaws that the rows of one level of a table can show."""
+    sites = rows[0].sites
+    worst = max((row.error_rate or 0.0 for row in rows), default=0.0)
+    if worst > 0.5:
+        text = f"at {sites} sites over half of the documents failed ({worst:.0%})"
+        yield Problem(sites=sites, flaw=Flaw.FAILED, text=text)
+    if _spread(latencies) > UNSTEADY:
+        text = f"at {sites} sites the rows differ by {_spread(latencies):.0%}"
+        yield Problem(sites=sites, flaw=Flaw.UNSTEADY, text=text)
+
+
+def _flaws(level: Level, base: float | None) -> Iterator[tuple[Flaw, str]]:
+    if 2 * level.failed > level.answered:
+        yield Flaw.FAILED, f"over half of the documents failed ({level.failed} of {level.answered})"
+    if len(level.latencies_ms) < MINIMUM_DOCUMENTS:
+        yield Flaw.FEW, f"only {len(level.latencies_ms)} documents succeeded, {MINIMUM_DOCUMENTS} are needed"
+    yield from ((Flaw.GENERATOR, text) for text in _overload(level, base))
+    medians = [float(np.median(s)) for s in level.sweeps().values() if len(s) >= MINIMUM_DOCUMENTS]
+    if _spread(medians) > UNSTEADY:
+        yield Flaw.UNSTEADY, f"the sweeps differ by {_spread(medians):.0%}"
+
+
+def _overload(level: Level, base: float | None) -> Iterator[str]:
+    scheduled, achieved = level.scheduled_rate, level.achieved_rate
+    if scheduled and achieved is not None and achieved < MINIMUM_RATE * scheduled:
+        yield f"only {achieved / scheduled:.0%} of the scheduled rate was reached"
+    if base and level.lag_p99_ms is not None and level.lag_p99_ms > MAXIMUM_LAG * base:
+        yield f"the load generator was late by {level.lag_p99_ms:.0f} ms (p99)"
+    if level.generator_cpu_percent is not None and level.generator_cpu_percent > MAXIMUM_GENERATOR_CPU:
+        yield f"the load generator was itself at {level.generator_cpu_percent:.0f} % CPU"
+
+
+def _spread(medians: Sequence[float]) -> float:
+    return (max(medians) - min(medians)) / float(np.median(medians)) if len(medians) > 1 else 0.0
+
+
+def disturbed(levels: Sequence[Level]) -> str | None:
+    """What other programs took of the machine where that could look like a rise, in words."""
+    taken = [(level.other_cpu_percent or 0.0, level.sites) for level in levels]
+    most, sites = max(taken, default=(0.0, 0))
+    if most <= MAXIMUM_OTHER_CPU:
+        return None
+    return f"other programs took {most:.0f} % of this machine's CPU at {sites} sites"

@@ -1,0 +1,232 @@
+"""The results file of the suite, schema ``fanout-guard-stress/1``: raw samples in, raw samples out.
+
+Percentiles, knee and verdict are written for readers and ignored when read: what is judged are the samples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from fanout_guard.errors import ConfigurationError
+from fanout_guard.stress.goals import goals_of
+from fanout_guard.stress.model import LARGEST, Level, Results, ResultsError, Sample
+
+SCHEMA = "fanout-guard-stress/1"
+
+_Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+_Sites = Annotated[int, Meta(ge=1, le=LARGEST)]
+_Milliseconds = Annotated[float, Meta(gt=0, le=LARGEST)]
+_Figure = Annotated[float, Meta(ge=0, le=LARGEST)] | None
+_Any = TypeVar("_Any")
+
+
+class _Schema(Struct):
+    schema: str
+
+
+class _Failure(Struct, kw_only=True):
+    latency_ms: _Milliseconds
+    sweep: _Count = 1
+    scheduled_s: _Figure = None
+
+
+class _Level(Struct, kw_only=True):
+    sites: _Sites
+    documents: _Count
+    latencies_ms: list[_Milliseconds]
+    errors: _Count
+    sweeps: list[_Count] | None = None
+    scheduled_s: list[_Figure] | None = None
+    failures: list[_Failure] = []
+    refused: _Count = 0
+    capped: bool = False
+    p50_ms: _Figure = None
+    p95_ms: _Figure = None
+    p99_ms: _Figure = None
+    scheduled_rate: _Figure = None
+    achieved_rate: _Figure = None
+    cpu_percent: _Figure = None
+    rss_mb: _Figure = None
+    rss_growth_mb: Annotated[float, Meta(ge=-LARGEST, le=LARGEST)] | None = None
+    drain_s: _Figure = None
+    lag_p99_ms: _Figure = None
+    generator_cpu_percent: _Figure = None
+    other_cpu_percent: _Figure = None
+    pressure_percent: _Figure = None
+    figures: dict[str, Annotated[float, Meta(ge=-1e18, le=1e18)] | None] = {}
+
+
+class _Results(Struct, kw_only=True):
+    schema: str
+    levels: list[_Level]
+    environment: dict[str, Any] = {}
+    goals: dict[str, float | str | None] = {}
+    cap: _Count | None = None
+    planned_sites: list[_Sites] = []
+    failure: str | None = None
+    interrupted: bool = False
+
+
+_COPIED = (
+    "scheduled_rate",
+    "achieved_rate",
+    "cpu_percent",
+    "rss_mb",
+    "rss_growth_mb",
+    "drain_s",
+    "lag_p99_ms",
+    "generator_cpu_percent",
+    "other_cpu_percent",
+    "pressure_percent",
+    "figures",
+    "refused",
+    "capped",
+)
+
+
+def parse_results(content: bytes) -> Results:
+    """The results in a file's bytes; raises ResultsError naming the member that is wrong."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    found = _decode(content, _Schema).schema
+    if found != SCHEMA:
+        raise ResultsError(f"schema: {found[:60]!r} is not {SCHEMA!r}")
+    stored = _decode(content, _Results)
+    levels = sorted((_level(index, level) for index, level in enumerate(stored.levels)), key=lambda lv: lv.sites)
+    doubled = sorted({a.sites for a, b in pairwise(levels) if a.sites == b.sites})
+    if doubled:
+        raise ResultsError(f"levels: {doubled[0]} sites are there twice; the sweeps of a fan-out are one level")
+    try:
+        goals = goals_of(stored.goals)
+    except ConfigurationError as error:
+        raise ResultsError(f"goals: {error.problems[0]}") from None
+    return Results(
+        levels=tuple(levels),
+        cap=stored.cap,
+        goals=goals,
+        planned_sites=tuple(sorted(set(stored.planned_sites))),
+        environment=stored.environment,
+        failure=stored.failure,
+        interrupted=stored.interrupted,
+    )
+
+
+def read_results(path: Path) -> Results:
+    """The results in a file; raises ResultsError if it is none, OSError if it cannot be read."""
+    return parse_results(path.read_bytes())
+
+
+def _decode(content: bytes, kind: type[_Any]) -> _Any:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise _located(error) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _unreadable(content, kind, error) from None
+
+
+def _unreadable(content: bytes, kind: type[Any], error: Exception) -> ResultsError:
+    """NaN and Infinity are no JSON, but many tools write them: name the member, not the byte."""
+    if not content.strip():
+        return ResultsError("the file is empty")
+    try:
+        msgspec.convert(json.loads(content), kind)
+    except msgspec.ValidationError as located:
+        return _located(located)
+    except (ValueError, RecursionError):
+        pass
+    return ResultsError(f"no results file: {error}")
+
+
+def _located(error: msgspec.ValidationError) -> ResultsError:
+    text, _, place = str(error).rpartition(" - at `$")
+    if not text:
+        return ResultsError(f"no results file: {error}")
+    return ResultsError(f"{place.rstrip('`').removeprefix('.')}: {text[:1].lower()}{text[1:]}")
+
+
+def _level(index: int, stored: _Level) -> Level:
+    count = len(stored.latencies_ms)
+    for name, beside in (("sweeps", stored.sweeps), ("scheduled_s", stored.scheduled_s)):
+        if beside is not None and len(beside) != count:
+            raise ResultsError(f"levels[{index}].{name}: {len(beside)} entries beside {count} latencies_ms")
+    sweeps: Sequence[int] = stored.sweeps or [1] * count
+    scheduled: Sequence[float | None] = stored.scheduled_s or [None] * count
+    columns = zip(sweeps, stored.latencies_ms, scheduled, strict=True)
+    succeeded = [Sample(sweep=s, latency_ms=latency, scheduled_s=at) for s, latency, at in columns]
+    failed = [
+        Sample(sweep=f.sweep, latency_ms=f.latency_ms, scheduled_s=f.scheduled_s, ok=False) for f in stored.failures
+    ]
+    try:
+        return Level(
+            sites=stored.sites,
+            documents=stored.documents,
+            samples=(*succeeded, *failed),
+            errors=stored.errors,
+            **{name: getattr(stored, name) for name in _COPIED},
+        )
+    except ResultsError as error:
+        raise ResultsError(f"levels[{index}]: {error}") from None
+
+
+def render(results: Results, judgement: Mapping[str, Any] | None = None) -> bytes:
+    """The results as a file's bytes; ``judgement`` holds the members that a reader of the file sees besides."""
+    members = {
+        "schema": SCHEMA,
+        **(judgement or {}),
+        "cap": results.cap,
+        "goals": results.goals,
+        "planned_sites": results.planned_sites,
+        "failure": results.failure,
+        "interrupted": results.interrupted,
+        "environment": results.environment,
+        "levels": [_members(level) for level in results.levels],
+    }
+    return msgspec.json.format(msgspec.json.encode(members, enc_hook=str), indent=1) + b"\n"
+
+
+def write_results(path: Path, results: Results, judgement: Mapping[str, Any] | None = None) -> None:
+    """Write a results file whole or not at all, so that an interrupted run never leaves half of one."""
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_bytes(render(results, judgement))
+    os.replace(scratch, path)
+
+
+def _members(level: Level) -> dict[str, Any]:
+    succeeded = [sample for sample in level.samples if sample.ok]
+    return {
+        "sites": level.sites,
+        "documents": level.documents,
+        "errors": level.errors,
+        **percentiles(level.latencies_ms),
+        **{name: getattr(level, name) for name in _COPIED},
+        "latencies_ms": [sample.latency_ms for sample in succeeded],
+        "sweeps": [sample.sweep for sample in succeeded],
+        "scheduled_s": [sample.scheduled_s for sample in succeeded],
+        "failures": [
+            {"sweep": s.sweep, "scheduled_s": s.scheduled_s, "latency_ms": s.latency_ms}
+            for s in level.samples
+            if not s.ok
+        ],
+    }
+
+
+def percentiles(latencies_ms: Sequence[float]) -> dict[str, float | None]:
+    """``p50_ms``, ``p95_ms`` and ``p99_ms``, interpolated between the raw values; None of nothing."""
+    ordered = sorted(latencies_ms)
+    return {f"p{share}_ms": _percentile(ordered, share) for share in (50, 95, 99)}
+
+
+def _percentile(ordered: Sequence[float], share: int) -> float | None:
+    if not ordered:
+        return None
+    whole, part = divmod(share * (len(ordered) - 1), 100)
+    left, right = ordered[whole], ordered[min(whole + 1, len(ordered) - 1)]
+    return left + (right - left) * part / 100

@@ -1,0 +1,257 @@
+"""The verdict on one cap: the first rule that matches, and the number to set instead where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fanout_guard.stress.anomalies import Anomaly, find_anomalies
+from fanout_guard.stress.curve import SEED, Interval
+from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence, evidence_of
+from fanout_guard.stress.goals import GoalCheck, State
+from fanout_guard.stress.knee import Detection, Knee
+from fanout_guard.stress.limits import SIGNIFICANT_RISE
+from fanout_guard.stress.model import Results
+
+AT_RISK_BELOW = 1 / 24  # of the cap: a knee nearer than this below it is the cap, for all that can be measured
+HEADROOM_ABOVE = 1 / 12
+
+
+class Verdict(StrEnum):
+    """What a run says of the cap it was made for."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+    PASS_HEADROOM = "pass_headroom"  # noqa: S105 - a verdict, no password
+    AT_RISK = "at_risk"
+    FAIL_GOALS = "fail_goals"
+    FAIL_CAP_TOO_HIGH = "fail_cap_too_high"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+    def exit_code(self, *, strict: bool = False) -> int:
+        """0 passes, 1 fails, 3 nobody can tell, 4 target or generator gave up; ``strict`` fails what is at risk."""
+        if self is Verdict.AT_RISK:
+            return 1 if strict else 0
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {
+    Verdict.PASS: 0,
+    Verdict.PASS_HEADROOM: 0,
+    Verdict.FAIL_GOALS: 1,
+    Verdict.FAIL_CAP_TOO_HIGH: 1,
+    Verdict.INCONCLUSIVE: 3,
+    Verdict.ERROR: 4,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict and everything it stands on; latencies in ms, rises in percent."""
+
+    verdict: Verdict
+    reason: str
+    cap: int | None
+    base_ms: float | None = None
+    rise: Interval | None = None
+    detection: Detection = field(default_factory=Detection)
+    proven_limit: int | None = None
+    recommended_cap: int | None = None
+    goals: tuple[GoalCheck, ...] = ()
+    anomalies: tuple[Anomaly, ...] = ()
+    documents_needed: int | None = None
+    documents_per_level: int = 0
+
+    @property
+    def knee(self) -> Knee | None:
+        """The knee that is believed, or None: there is none within the tested range."""
+        return self.detection.knee
+
+    def evidence_line(self) -> str:
+        """Knee, rise and number of documents in one line."""
+        knee = self.knee
+        parts = [
+            f"knee {knee.sites:.0f} [{knee.low:.0f}-{knee.high:.0f}]" if knee else "no knee within the tested range",
+            f"rise@{self.cap} {self.rise.value:+.1f}% [{self.rise.low:+.1f}, {self.rise.high:+.1f}]"
+            if self.rise
+            else "",
+            f"{self.documents_per_level} docs/level",
+        ]
+        return ", ".join(part for part in parts if part)
+
+    def export_line(self) -> str | None:
+        """The environment line to set, with its evidence as a comment; None where there is no number to set."""
+        if self.recommended_cap is None or self.verdict in (Verdict.INCONCLUSIVE, Verdict.ERROR):
+            return None
+        return f"export FANOUT_GUARD_MAX_SITES={self.recommended_cap}  # {self.evidence_line()}"
+
+    def members(self) -> dict[str, Any]:
+        """What a results file says of the judgement, for its readers."""
+        rise = self.rise
+        return {
+            "verdict": self.verdict.value,
+            "reason": self.reason,
+            "knee": knee_members(self.knee),
+            "rise_at_cap": rise and {"percent": rise.value, "low": rise.low, "high": rise.high},
+            "recommended_cap": self.recommended_cap,
+            "proven_limit": self.proven_limit,
+            "base_ms": self.base_ms,
+            "export": self.export_line(),
+            "detectors": {"flat": knee_members(self.detection.flat), "free": knee_members(self.detection.free)},
+            "goal_checks": [asdict(check) for check in self.goals],
+            "anomalies": [asdict(anomaly) for anomaly in self.anomalies],
+        }
+
+
+def knee_members(knee: Knee | None) -> dict[str, int] | None:
+    """A knee as files and ``--json`` show it: whole sites."""
+    if knee is None:
+        return None
+    return {"sites": round(knee.sites), "low": round(knee.low), "high": round(knee.high)}
+
+
+def judge(results: Results, *, seed: int = SEED) -> Judgement:
+    """The verdict on ``results.cap``, from the raw samples alone."""
+    evidence = evidence_of(results, results.goals, seed)
+    verdict, reason = next(_rules(results, evidence))
+    curve, cap = evidence.curve, results.cap
+    return Judgement(
+        verdict=verdict,
+        reason=reason,
+        cap=cap,
+        base_ms=curve.base if curve else None,
+        rise=_rise(evidence, cap),
+        detection=evidence.detection,
+        proven_limit=evidence.limit.proven if evidence.limit else None,
+        recommended_cap=_kept(evidence, cap) if verdict is Verdict.PASS else recommended(evidence),
+        goals=evidence.checks,
+        anomalies=find_anomalies(results),
+        documents_needed=_documents_needed(evidence, cap),
+        documents_per_level=min((len(level.latencies_ms) for level in evidence.levels), default=0),
+    )
+
+
+def _rules(results: Results, evidence: Evidence) -> Iterator[tuple[Verdict, str]]:
+    """Every verdict that applies, the one that counts first."""
+    cap = results.cap
+    if results.failure:
+        yield Verdict.ERROR, results.failure
+    if cap is None:
+        yield Verdict.INCONCLUSIVE, "there is no cap to judge: it is unlimited"
+        return
+    yield from ((Verdict.INCONCLUSIVE, text) for text in _obstacles(results, evidence, cap))
+    if evidence.limit is None or evidence.latency is None:
+        text = f"only {len(evidence.tested)} levels can be judged, {MINIMUM_LEVELS} are needed"
+        yield Verdict.INCONCLUSIVE, text
+        return
+    yield from ((Verdict.FAIL_GOALS, text) for text in _failed_goals(evidence, cap))
+    yield from _too_high(evidence, cap)
+    yield from ((Verdict.INCONCLUSIVE, text) for text in _undecided_goals(evidence, cap))
+    yield _passing(evidence, cap)
+
+
+def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
+    if cap in evidence.capped:
+        yield f"the target's own cap refuses {cap} sites, so the cap was not tested"
+    measured = {level.sites for level in results.levels}
+    missing = sorted(set(results.planned_sites) - measured)
+    if missing:
+        yield f"{missing[0]} sites were planned and not measured"
+    for problem in evidence.problems:
+        if problem.sites <= cap or problem.sites in evidence.base_sites:
+            yield problem.text
+    if evidence.latency and evidence.latency.contradiction:
+        yield evidence.latency.contradiction
+
+
+def _failed_goals(evidence: Evidence, cap: int) -> Iterator[str]:
+    for check in evidence.checks:
+        if check.sites <= cap and check.state is State.FAILS:
+            yield f"{check.goal} is {check.value:.4g} at {check.sites} sites, the goal is {check.limit:g}"
+
+
+def _undecided_goals(evidence: Evidence, cap: int) -> Iterator[str]:
+    for check in evidence.checks:
+        if check.sites == cap and check.state is State.UNDECIDED:
+            more = f": {check.more_documents} more documents at the cap would tell" if check.more_documents else ""
+            known = f"lies between {check.low:.4g} and {check.high:.4g}" if check.value is not None else "is unknown"
+            yield f"{check.goal} at {cap} sites {known}, the goal is {check.limit:g}{more}"
+
+
+def _too_high(evidence: Evidence, cap: int) -> Iterator[tuple[Verdict, str]]:
+    assert evidence.latency is not None
+    rise = _rise(evidence, cap)
+    exceeded = evidence.latency.exceeded
+    if (rise and rise.low > SIGNIFICANT_RISE) or (exceeded is not None and cap >= exceeded):
+        text = f"at {cap} sites latency is {_shown(rise)} over the lowest levels" if rise else evidence.latency.what
+        yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
+    elif rise is None:
+        yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
+    elif rise.high > SIGNIFICANT_RISE:
+        text = f"the rise at {cap} sites, {_shown(rise)}, cannot be told from {SIGNIFICANT_RISE:.0f} %"
+        yield Verdict.INCONCLUSIVE, text
+    elif not evidence.latency.allows(cap):
+        yield Verdict.INCONCLUSIVE, "latency rises already between the two lowest levels: test lower ones"
+
+
+def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str) -> Iterator[tuple[Verdict, str]]:
+    """A busy machine looks like a slow target, so it can excuse a bad verdict; it never makes a good one."""
+    disturbance = evidence.disturbance(cap)
+    if disturbance:
+        yield Verdict.INCONCLUSIVE, f"{text}, but {disturbance}"
+    yield verdict, text
+
+
+def _passing(evidence: Evidence, cap: int) -> tuple[Verdict, str]:
+    knee = evidence.detection.knee
+    if knee is None:
+        room = recommended(evidence) or 0
+        if room > cap + cap * HEADROOM_ABOVE:
+            return Verdict.PASS_HEADROOM, f"no rise at {cap} sites, and none proven up to {room}"
+        return Verdict.PASS, f"no significant rise at {cap} sites; {evidence.detection.reason}"
+    where = f"the knee is at {knee.sites:.0f} sites [{knee.low:.0f}-{knee.high:.0f}]"
+    if knee.high < cap - cap * AT_RISK_BELOW:
+        return next(_unless_disturbed(evidence, cap, Verdict.AT_RISK, f"{where}, below the cap of {cap}"))
+    if knee.low > cap + cap * HEADROOM_ABOVE:
+        return Verdict.PASS_HEADROOM, f"{where}, well above the cap of {cap}"
+    return Verdict.PASS, f"no significant rise at {cap} sites; {where}"
+
+
+def _rise(evidence: Evidence, cap: int | None) -> Interval | None:
+    curve = evidence.curve
+    return curve.rise_at(cap) if curve and cap is not None and curve.covers(cap) else None
+
+
+def _shown(rise: Interval) -> str:
+    return f"{rise.value:+.1f} % [{rise.low:+.1f}, {rise.high:+.1f}]"
+
+
+def _documents_needed(evidence: Evidence, cap: int | None) -> int | None:
+    undecided = [c for c in evidence.checks if c.sites == cap and c.state is State.UNDECIDED]
+    return max((check.more_documents for check in undecided if check.more_documents), default=None)
+
+
+def _kept(evidence: Evidence, cap: int | None) -> int | None:
+    """A cap that passes stays where the knee's interval reaches it."""
+    knee = evidence.detection.knee
+    return cap if cap is not None and (knee is None or cap <= knee.high) else recommended(evidence)
+
+
+def recommended(evidence: Evidence) -> int | None:
+    """The cap that the evidence supports: proven, and never above where the knee may begin."""
+    limit, curve, knee = evidence.limit, evidence.curve, evidence.detection.knee
+    if limit is None or curve is None or limit.proven is None:
+        return None
+    if knee is not None:
+        return _round_down(min(limit.proven, int(knee.low)))
+    if evidence.latency and evidence.latency.proven == curve.sites[-1]:
+        return _round_down(limit.proven)
+    # a rise without a knee: between two levels it may begin anywhere, so only a level that was tested counts
+    tested = [sites for sites in evidence.tested if sites <= limit.proven]
+    return _round_down(tested[-1]) if tested else None
+
+
+def _round_down(sites: int) -> int:
+    return sites // 10 * 10 or sites
