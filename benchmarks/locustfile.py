@@ -109,9 +109,7 @@ class Publisher(FastHttpUser):
         ) as response:
             latency_ms = (now() - arrival.due) * 1000
             lowered = {key.lower(): value for key, value in (response.headers or {}).items()}
-            result, detail = classify(
-                response.status_code, lowered, response.content or b"", asked=phase.sites
-            )
+            result, detail = classify(response.status_code, lowered, response.content or b"", asked=phase.sites)
             if phase.refused and result == "ok":
                 result, detail = "failed", "admitted although over the cap"
             response.request_meta["response_time"] = latency_ms
@@ -157,9 +155,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     group.add_argument("--documents", type=int, default=7, help="circulations per fan-out")
     group.add_argument("--rate", type=float, default=1.5, help="circulations a second")
     group.add_argument("--tenant", default="default", help="tenant to publish as")
-    group.add_argument(
-        "--site-names", default="", help="file of site names; needed unless the host is the example"
-    )
+    group.add_argument("--site-names", default="", help="file of site names; needed unless the host is the example")
 
 
 def on_init(environment: Environment, **_: Any) -> None:

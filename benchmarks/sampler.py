@@ -1,4 +1,4 @@
-"""Samples CPU, memory, pressure and Redis figures from a process of its own: ``python -m benchmarks.sampler``.
+"""Samples CPU, memory, pressure and Redis figures: ``python -m benchmarks.sampler``.
 
 Its own process, because neither the load generator nor the target may pay for being watched. Writes one JSON
 line per interval to standard output; cumulative figures stay cumulative, ``resources`` takes the differences.
@@ -21,7 +21,7 @@ REDIS_FIGURES = ("total_commands_processed", "used_memory", "evicted_keys", "con
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """One moment; CPU in seconds since each process began, ``*_total_s`` of the whole machine, memory in MB."""
+    """One moment; CPU in seconds since each process began, ``*_total_s`` of the whole machine."""
 
     at: float
     target_cpu_s: float | None = None
@@ -78,11 +78,8 @@ def pressure(resource: str) -> float | None:
 def cgroup_of(pid: int) -> Path | None:
     """The cgroup v2 folder of a process, or None."""
     try:
-        own = next(
-            line[3:]
-            for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-            if line.startswith("0::")
-        )
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        own = next(line[3:] for line in lines if line.startswith("0::"))
     except (OSError, StopIteration):
         return None
     folder = CGROUP / own.lstrip("/")

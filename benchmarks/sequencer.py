@@ -26,7 +26,7 @@ class Sequencer:
     ) -> None:
         self.plan = plan
         self.done = False
-        self._environment = environment
+        self._runner: Any = environment.runner
         self._samples = samples
         self._now = now
         self._ended: dict[tuple[int, int], Outcome] = {}
@@ -41,7 +41,7 @@ class Sequencer:
         """Run all phases, then let the test stop."""
         try:
             self._wait_for_users()
-            self._environment.runner.send_message("plan", encode(self.plan).decode())
+            self._runner.send_message("plan", encode(self.plan).decode())
             phases = list(enumerate(self.plan.phases))
             while phases:
                 group = [phases.pop(0)]
@@ -60,9 +60,7 @@ class Sequencer:
             for index in range(-phase.discarded, 0):
                 self._send([(number, index, self._now() + LEAD_SECONDS)], limit=self.plan.drain_seconds)
         begin = self._now() + LEAD_SECONDS
-        arrivals = [
-            (number, index, due) for number, phase in group for index, due in enumerate(phase.schedule(begin))
-        ]
+        arrivals = [(number, index, due) for number, phase in group for index, due in enumerate(phase.schedule(begin))]
         arrivals.sort(key=lambda arrival: arrival[2])
         last = arrivals[-1][2] if arrivals else begin
         self._send(arrivals, limit=last - self._now() + self.plan.drain_seconds)
@@ -76,21 +74,18 @@ class Sequencer:
         return outcome.scheduled + outcome.latency_ms / 1000
 
     def _send(self, arrivals: list[tuple[int, int, float]], *, limit: float) -> None:
-        runner: Any = self._environment.runner
-        processes = max(runner.worker_count, 1)
-        runner.send_message("circulations", {"arrivals": arrivals, "processes": processes})
+        processes = max(self._runner.worker_count, 1)
+        self._runner.send_message("circulations", {"arrivals": arrivals, "processes": processes})
         waiting = {(number, index) for number, index, _ in arrivals}
         deadline = self._now() + limit
         while waiting - self._ended.keys() and self._now() < deadline and not self._hopeless(waiting):
             gevent.sleep(0.02)
         if waiting - self._ended.keys():
-            runner.send_message("drop-circulations", {})
+            self._runner.send_message("drop-circulations", {})
         for number, index, due in arrivals:
             if (number, index) not in self._ended:
                 latency_ms = max(self._now() - due, 0) * 1000
-                lost = Outcome(
-                    phase=number, index=index, scheduled=due, result="unfinished", latency_ms=latency_ms
-                )
+                lost = Outcome(phase=number, index=index, scheduled=due, result="unfinished", latency_ms=latency_ms)
                 self._ended[number, index] = lost
                 self._write(lost)
 
@@ -100,8 +95,7 @@ class Sequencer:
 
     def _wait_for_users(self, seconds: float = 30.0) -> None:
         deadline = self._now() + seconds
-        runner: Any = self._environment.runner
-        while runner.user_count < max(runner.worker_count, 1) and self._now() < deadline:
+        while self._runner.user_count < max(self._runner.worker_count, 1) and self._now() < deadline:
             gevent.sleep(0.05)
 
     def _write(self, record: Outcome | PhaseEnd) -> None:

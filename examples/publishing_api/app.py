@@ -55,9 +55,7 @@ def parse(request: Request, body: Any) -> tuple[Document, list[str]]:
 async def health(request: Request) -> JSONResponse:
     """Say which run this process belongs to, so that a stale server is never measured by mistake."""
     config: Config = request.state.config
-    return JSONResponse(
-        {"service": SERVICE, "nonce": config.nonce, "pid": os.getpid(), "guarded": config.guarded}
-    )
+    return JSONResponse({"service": SERVICE, "nonce": config.nonce, "pid": os.getpid(), "guarded": config.guarded})
 
 
 async def metrics(_: Request) -> Response:

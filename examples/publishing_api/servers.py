@@ -27,7 +27,7 @@ class ServerFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What to start; ``environ`` reaches the API's workers, e.g. ``FANOUT_GUARD_…`` variables."""
+    """What to start; ``environ`` reaches the API's workers; the only source of ``FANOUT_GUARD_…``."""
 
     workers: int = 2
     slots: int = 300
@@ -35,7 +35,7 @@ class Setup:
     guarded: bool = True
     redis: bool = True
     port: int | None = None
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +89,7 @@ def serve(setup: Setup) -> Iterator[Servers]:
         redis_url = stack.enter_context(valkey()) if setup.redis else None
         sites_url, sites = stack.enter_context(_sites(setup, nonce, folder))
         api_url, api = stack.enter_context(_api(setup, nonce, folder, sites_url, redis_url))
-        yield Servers(
-            api_url=api_url, sites_url=sites_url, redis_url=redis_url, nonce=nonce, api=api, sites=sites
-        )
+        yield Servers(api_url=api_url, sites_url=sites_url, redis_url=redis_url, nonce=nonce, api=api, sites=sites)
 
 
 @contextmanager
@@ -122,7 +120,8 @@ def _api(
     setup: Setup, nonce: str, folder: Path, sites_url: str, redis_url: str | None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = setup.port or free_port()
-    environ = {**os.environ, **setup.environ}
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("FANOUT_GUARD_")}
+    environ = inherited | setup.environ
     environ |= {
         "PUBLISHING_SLOTS": str(setup.slots),
         "PUBLISHING_SITES_URL": sites_url,
@@ -143,9 +142,7 @@ def _api(
 def _process(command: list[str], environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     # A process group of its own: Ctrl-C in the terminal reaches whoever drives the servers, not the servers.
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=dict(environ), stdout=output, stderr=output, process_group=0
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=output, stderr=output, process_group=0)
     try:
         yield process
     finally:

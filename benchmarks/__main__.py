@@ -1,0 +1,44 @@
+"""The stress suite's commands: ``python -m benchmarks --help``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from benchmarks.options import BadUsage
+from benchmarks.usage import UsageError
+from fanout_guard.errors import FanoutGuardError
+
+COMMANDS = ("sweep", "analyze", "compare", "isolation", "overhead", "peers")
+EPILOG = "exit codes: 0 pass, 1 the cap or a goal fails, 2 bad usage, 3 cannot tell, 4 target or generator failed"
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands; each module adds its own with ``register``."""
+    root = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        try:
+            module = importlib.import_module(f"benchmarks.{name}")
+        except ModuleNotFoundError as missing:
+            if missing.name != f"benchmarks.{name}":
+                raise BadUsage(f"{missing}: install the extra, pip install 'fanout-guard[bench]'") from missing
+            continue
+        module.register(commands)
+    return root
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; every problem is one line on standard error."""
+    try:
+        given = parser().parse_args(arguments)
+        return int(given.run(given))
+    except (BadUsage, UsageError, FanoutGuardError) as error:
+        for line in str(error).splitlines():
+            print(f"benchmarks: {line}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

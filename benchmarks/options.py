@@ -1,0 +1,181 @@
+"""The command-line options that several commands share, and what makes a value of them wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.plan import TEMPLATE, Plan, check_template
+from examples.publishing_api.servers import Setup
+
+LARGEST_SITES = 100_000
+
+
+class BadUsage(ValueError):
+    """Raised for a bad option or file; the command prints it and exits 2."""
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 1, in plain digits."""
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def site_counts(text: str) -> tuple[int, ...]:
+    """``100,200,300`` as ascending numbers, each once."""
+    counts = [whole(part.strip()) for part in text.split(",")]
+    if len(set(counts)) != len(counts):
+        raise argparse.ArgumentTypeError(f"{text!r} names a level twice")
+    if max(counts) > LARGEST_SITES:
+        raise argparse.ArgumentTypeError(f"{text!r}: at most {LARGEST_SITES} sites")
+    return tuple(sorted(counts))
+
+
+def http_url(text: str) -> str:
+    """An address that starts with http:// or https:// and names a host, without path."""
+    try:
+        parts = urlsplit(text)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:
+        wrong = True
+    if wrong or parts.path.strip("/") or parts.query:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address like https://api.example.com")
+    return text.rstrip("/")
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Options of the example that a command starts itself."""
+    group = parser.add_argument_group("the example API, started on this machine")
+    group.add_argument("--workers", type=whole, default=2, help="uvicorn workers (2)")
+    group.add_argument("--slots", type=whole, default=300, help="deliveries at a time per worker (300)")
+    group.add_argument(
+        "--service-seconds", type=positive, default=0.5, help="longest time of a site, from 0 spread evenly (0.5)"
+    )
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """Options for somebody's own API."""
+    group = parser.add_argument_group("your own API")
+    group.add_argument("--host", type=http_url, help="address of the API; without it the example is started")
+    group.add_argument("--tenant", help="publish as this tenant (header X-Tenant-ID, or {tenant} in a --header)")
+    group.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header to send; repeatable"
+    )
+    group.add_argument("--path", default="/circulate-document", help="path to post to (/circulate-document)")
+    group.add_argument(
+        "--body",
+        metavar="TEMPLATE",
+        help='JSON, or @FILE, with "{sites}" for the list, and {document_id}, {headline}, {tenant} in texts',
+    )
+    group.add_argument("--site-names", type=Path, metavar="FILE", help="the sites to publish to, one per line")
+    group.add_argument("--yes", action="store_true", help="do not ask before the first document")
+
+
+def setup_from(options: argparse.Namespace, **changes: Any) -> Setup:
+    """The example as the options describe it."""
+    return Setup(workers=options.workers, slots=options.slots, service_seconds=options.service_seconds, **changes)
+
+
+def host_plan(options: argparse.Namespace, *, run: str, largest: int) -> Plan:
+    """What to send to ``--host``; raises BadUsage before anything is sent."""
+    if not options.site_names:
+        raise BadUsage("--host needs --site-names: nothing is published to invented sites")
+    names = read_names(options.site_names)
+    if len(names) < largest:
+        raise BadUsage(f"{options.site_names}: holds {len(names)} names, the largest level needs {largest}")
+    return Plan(
+        phases=(),
+        run=run,
+        path=_path(options.path),
+        headers=_headers(options.header, options.tenant),
+        body=_template(options.body),
+        site_names=tuple(names),
+    )
+
+
+def read_names(path: Path) -> list[str]:
+    """Site names, one per line; raises BadUsage naming the line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadUsage(f"{path}: cannot be read: {error}") from error
+    names: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not (name := line.strip()):
+            continue
+        if name in names:
+            raise BadUsage(f"{path}: line {number} repeats {name!r} of line {names[name]}")
+        names[name] = number
+    if not names:
+        raise BadUsage(f"{path}: holds no site names")
+    return list(names)
+
+
+def confirm(options: argparse.Namespace, text: str) -> None:
+    """Ask before publishing anything; raises BadUsage unless the answer is yes."""
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise BadUsage(f"{text} Say --yes, as there is no terminal to ask on")
+    print(f"{text} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise BadUsage("nothing was sent")
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise BadUsage(f"--path {text!r} does not start with /")
+    return text
+
+
+def _headers(lines: list[str], tenant: str | None) -> dict[str, str]:
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip() or "\n" in line or "\r" in line or not line.isascii():
+            raise BadUsage(f"--header {name!r} is not of the form 'NAME: VALUE'")
+        headers[name.strip()] = value.strip()
+    if "{tenant}" in "".join(headers.values()) and not tenant:
+        raise BadUsage("a --header has {tenant}, but there is no --tenant")
+    if tenant and "{tenant}" not in "".join(headers.values()):
+        headers["X-Tenant-ID"] = "{tenant}"
+    return headers
+
+
+def _template(text: str | None) -> Any:
+    if text is None:
+        return dict(TEMPLATE)
+    try:
+        template = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+        check_template(template)
+    except (OSError, ValueError) as error:
+        raise BadUsage(f"--body: {error}") from error
+    return template
+
+
+def cap_from(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """``--cap``, or the cap that the environment configures, or 300."""
+    if options.cap:
+        return int(options.cap)
+    text = environ.get("FANOUT_GUARD_MAX_SITES", "300") or "300"
+    try:
+        return whole(text)
+    except argparse.ArgumentTypeError as error:
+        raise BadUsage(f"FANOUT_GUARD_MAX_SITES: {error}; give --cap") from error

@@ -1,0 +1,85 @@
+"""A progress bar on a terminal, one line per level elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a running test says about itself."""
+
+    def plan(self, seconds: float) -> None:
+        """Add to the time that the run is expected to take."""
+
+    def note(self, text: str) -> None:
+        """Say what is being measured now."""
+
+    def line(self, text: str) -> None:
+        """Leave a line behind."""
+
+
+class Lines:
+    """For logs: nothing but the lines, each with the time left."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._planned = 0.0
+
+    def plan(self, seconds: float) -> None:
+        """Add to the time that the run is expected to take."""
+        self._planned += seconds
+
+    def note(self, text: str) -> None:
+        """Logs hold finished levels only."""
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        left = self._planned - (time.monotonic() - self._begin)
+        print(f"{text} ({max(left, 0):.0f} s left)", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar where standard error is a terminal and rich is installed, else lines."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+    except ImportError:
+        yield Lines()
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines()
+        return
+    columns = (BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with RichProgress(*columns, console=console) as rich_progress:
+        task = rich_progress.add_task("starting", total=None, left="")
+        begin = time.monotonic()
+
+        class Bar:
+            """The bar follows the clock: each level takes about as long as planned."""
+
+            planned = 0.0
+
+            def plan(self, seconds: float) -> None:
+                self.planned += seconds
+
+            def note(self, text: str) -> None:
+                done = min(time.monotonic() - begin, self.planned)
+                rich_progress.update(
+                    task,
+                    total=self.planned,
+                    completed=done,
+                    description=text,
+                    left=f"{self.planned - done:.0f} s left",
+                )
+
+            def line(self, text: str) -> None:
+                console.print(text, highlight=False)
+
+        yield Bar()

@@ -1,0 +1,99 @@
+"""Runs rounds of phases against one target and keeps what was measured, whatever happens."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+from msgspec.structs import replace as replace_struct
+
+from benchmarks import resources
+from benchmarks.generator import generate
+from benchmarks.measure import Finished
+from benchmarks.plan import Outcome, Phase, PhaseEnd
+from benchmarks.profiles import duration
+from benchmarks.progress import Progress
+from benchmarks.target import Target, TargetFailed
+
+
+class Session:
+    """One target, one folder; ``finished`` holds every phase that ran to its end, in order."""
+
+    def __init__(self, target: Target, folder: Path, progress: Progress, *, processes: int = 1) -> None:
+        self.start = time.time()
+        self.finished: list[Finished] = []
+        self.extra_seconds = 0.0
+        self._target = target
+        self._folder = folder
+        self._progress = progress
+        self._processes = processes
+        self._rounds = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the session began."""
+        return time.time() - self.start
+
+    def run(self, phases: Sequence[Phase]) -> list[Finished]:
+        """Run a round; raises TargetFailed or GeneratorFailed, keeping the phases that ended before."""
+        self._rounds += 1
+        self._progress.plan(duration(list(phases)))
+        self._target.check()
+        done: list[Finished] = []
+        with ExitStack() as stack:
+            folder = self._folder / f"round-{self._rounds}"
+            folder.mkdir(parents=True)
+            stack.callback(lambda: self.finished.extend(done))
+            self._drive(phases, folder, done)
+        self._target.check()
+        if any(one.unanswered for one in done):
+            raise TargetFailed(f"{self._target.host}: a whole level of documents got no answer")
+        return done
+
+    def _drive(self, phases: Sequence[Phase], folder: Path, done: list[Finished]) -> None:
+        pids: list[int] = []
+        outcomes: defaultdict[int, list[Outcome]] = defaultdict(list)
+        plan = replace_struct(self._target.plan, phases=tuple(phases), run=f"{self._target.plan.run}-{self._rounds}")
+        records = generate(plan, self._target.host, folder, started=pids.append, processes=self._processes)
+        with ExitStack() as stack:
+            stack.enter_context(closing(records))
+            next(records)
+            watch = stack.enter_context(
+                resources.watch(
+                    folder / "resources.jsonl",
+                    target=self._target.pids,
+                    generator=pids,
+                    redis_url=self._target.redis_url,
+                )
+            )
+            stack.push(lambda *_: self._attach_figures(done, watch))
+            for record in records:
+                if record is None:
+                    self._target.alive()
+                elif isinstance(record, Outcome):
+                    if record.index >= 0:
+                        outcomes[record.phase].append(record)
+                    self._note(phases[record.phase], outcomes[record.phase])
+                else:
+                    done.append(self._finish(phases[record.phase], record, outcomes[record.phase]))
+
+    def _finish(self, phase: Phase, end: PhaseEnd, outcomes: list[Outcome]) -> Finished:
+        ordered = sorted(outcomes, key=lambda outcome: outcome.index)
+        finished = Finished(phase=phase, end=end, outcomes=tuple(ordered))
+        self._progress.line(finished.describe())
+        return finished
+
+    def _note(self, phase: Phase, outcomes: list[Outcome]) -> None:
+        latencies = " ".join(f"{outcome.latency_ms:.0f}" for outcome in outcomes[-8:] if outcome.result == "ok")
+        self._progress.note(f"sweep {phase.sweep}, {phase.sites} sites: {latencies} ms")
+
+    @staticmethod
+    def _attach_figures(done: list[Finished], watch: resources.Watch) -> None:
+        readings = watch.readings()
+        for place, one in enumerate(done):
+            figures = resources.between(readings, one.end.begin, one.end.end, documents=len(one.outcomes))
+            done[place] = replace(one, figures=figures)

@@ -1,0 +1,305 @@
+"""``sweep``: the stress test of the story, against the example API or ``--host``, with a verdict on the cap."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec.structs import replace as replace_struct
+
+from benchmarks import machine, measure, options, profiles
+from benchmarks.generator import GeneratorFailed
+from benchmarks.plan import Phase
+from benchmarks.profiles import Profile
+from benchmarks.progress import Progress, progress
+from benchmarks.report import publish
+from benchmarks.session import Session
+from benchmarks.target import Target, TargetFailed, example
+from benchmarks.usage import Usage, read_usage
+from fanout_guard.stress.goals import parse_goals
+from fanout_guard.stress.model import Goals, Results
+from fanout_guard.stress.verdict import Judgement, Verdict, judge
+
+NARROW = 25
+"""Sites: an interval of the knee this wide needs no more levels."""
+DEFAULT_RATE = 1.5
+MORE_DOCUMENTS = 60
+"""At most this many are added at the cap in one round, for a goal that more documents can decide."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A sweep as asked for, every value checked."""
+
+    cap: int
+    sites: tuple[int, ...]
+    rate: float
+    profile: Profile
+    profile_name: str
+    goals: Goals
+    seed: int
+    usage: Usage | None
+    run: str
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "sweep", help="measure every level, find the knee, judge the cap", description=__doc__
+    )
+    parser.add_argument("--sites", type=options.site_counts, help="levels (a third to five thirds of the cap)")
+    parser.add_argument("--cap", type=options.whole, help="cap to judge (FANOUT_GUARD_MAX_SITES, or 300)")
+    parser.add_argument("--rate", type=options.positive, help=f"documents a second ({DEFAULT_RATE})")
+    parser.add_argument(
+        "--usage",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="take the rate from a CSV time,sites, or from two scrapes of the API's metrics",
+    )
+    parser.add_argument("--interval", type=options.positive, help="seconds between the two scrapes")
+    parser.add_argument("--profile", choices=sorted(profiles.PROFILES), default="full")
+    parser.add_argument("--sweeps", type=options.whole, help="sweeps, instead of the profile's")
+    parser.add_argument("--documents", type=options.whole, help="documents per level and sweep")
+    parser.add_argument("--goal", action="append", default=[], help="p95=600ms, error=1%%, cpu=80%%, rss=256MB")
+    parser.add_argument("--seed", type=options.whole, help="of the order of levels")
+    parser.add_argument("--processes", type=options.whole, default=1, help="load generator processes (1)")
+    parser.add_argument("--out", type=Path, help="folder for the results (results/sweep-TIME)")
+    parser.add_argument("--strict", action="store_true", help="fail (1) where the cap is at risk")
+    parser.add_argument("--unguarded", action="store_true", help="start the example without its guard")
+    options.add_target(parser)
+    options.add_host(parser)
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure, judge, write, print; returns the exit code."""
+    request = read_request(given)
+    folder = output_folder(given.out)
+    print(notice(request), file=sys.stderr)
+    results = run_sweep(given, request, folder)
+    judgement = judge(results)
+    publish(folder, results, judgement)
+    print(summary(folder, results, judgement))
+    return judgement.verdict.exit_code(strict=given.strict)
+
+
+def read_request(given: argparse.Namespace) -> Request:
+    """Check every option before anything starts; raises BadUsage and the errors of the parts."""
+    cap = options.cap_from(given, os.environ)
+    if given.rate and given.usage:
+        raise options.BadUsage("--rate and --usage both give the rate: leave one out")
+    usage = read_usage(given.usage, interval_s=given.interval, cap=cap) if given.usage else None
+    profile = profiles.PROFILES[given.profile]
+    return Request(
+        cap=cap,
+        sites=given.sites or profiles.default_sites(cap, given.profile),
+        rate=given.rate or (usage.busy_rate if usage else DEFAULT_RATE),
+        profile=replace(
+            profile,
+            sweeps=given.sweeps or profile.sweeps,
+            documents=given.documents or profile.documents,
+        ),
+        profile_name=given.profile,
+        goals=parse_goals(given.goal),
+        seed=given.seed or secrets.randbelow(999_999) + 1,
+        usage=usage,
+        run=f"stress-{secrets.token_hex(4)}",
+    )
+
+
+def output_folder(given: Path | None) -> Path:
+    """A folder that can be written to, made before the first document."""
+    folder = given or Path("results") / time.strftime("sweep-%Y%m%d-%H%M%S")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "raw").mkdir(exist_ok=True)
+    except OSError as error:
+        raise options.BadUsage(f"--out {folder}: {error}") from error
+    return folder
+
+
+def notice(request: Request) -> str:
+    """What is about to happen, with what it takes to repeat it."""
+    levels = ", ".join(map(str, request.sites))
+    lines = [f"levels {levels} at {request.rate:g} documents/s, order shuffled with --seed {request.seed}"]
+    if any(count > request.cap for count in request.sites):
+        lines.append(f"levels above the cap of {request.cap} go out as a tenant whose cap this run lifts")
+    if request.usage:
+        lines.append(f"usage: {request.usage.describe(request.cap)}")
+    return "\n".join(lines)
+
+
+def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Results:
+    """Measure what can be measured; an interruption or a failure keeps the levels that ended."""
+    results = Results(
+        levels=(),
+        cap=request.cap,
+        goals=request.goals,
+        planned_sites=request.sites,
+        environment=environment(given, request),
+    )
+    session: Session | None = None
+    failure, interrupted = None, False
+    try:
+        with interruptible(), progress() as shown, open_target(given, request) as target:
+            session = Session(target, folder / "raw" / request.run, shown, processes=given.processes)
+            measure_levels(session, target, request, shown, results)
+    except (TargetFailed, GeneratorFailed) as error:
+        failure = str(error)
+    except KeyboardInterrupt:
+        interrupted = True
+        print("interrupted: what was measured is kept", file=sys.stderr)
+    return replace(collected(results, session), failure=failure, interrupted=interrupted)
+
+
+def measure_levels(session: Session, target: Target, request: Request, shown: Progress, results: Results) -> None:
+    """All sweeps, the check of the cap, then more levels or documents where they would tell more."""
+    random = Random(request.seed)
+    for number in range(1, request.profile.sweeps + 1):
+        phases = profiles.sweep_phases(
+            request.sites, request.profile, sweep=number, rate=request.rate, cap=request.cap, random=random
+        )
+        session.run(addressed(phases, target, request.cap))
+    if target.servers and target.guarded:
+        check_cap(session, target, request)
+    number = request.profile.sweeps
+    while request.profile.refine:
+        number += 1
+        so_far = collected(results, session)
+        tested = [level.sites for level in so_far.levels]
+        phases = refinement(judge(so_far), request, number, tested)
+        if not phases or session.seconds + profiles.duration(phases) > request.profile.budget_s:
+            return
+        session.run(addressed(phases, target, request.cap))
+
+
+def addressed(phases: list[Phase], target: Target, cap: int) -> list[Phase]:
+    """Each phase as the tenant that may send it."""
+    return [
+        replace_struct(phase, tenant=target.lifted_tenant if phase.sites > cap else target.tenant) for phase in phases
+    ]
+
+
+def check_cap(session: Session, target: Target, request: Request) -> None:
+    """The cap itself, unlifted: as many sites as it allows pass, one more is refused."""
+    shape = {"sweep": 0, "documents": 1, "rate": 10.0, "tenant": target.tenant, "name": "check"}
+    at_cap = Phase(sites=request.cap, discarded=0, **shape)  # type: ignore[arg-type]
+    over = Phase(sites=request.cap + 1, discarded=0, refused=True, **shape)  # type: ignore[arg-type]
+    done = session.run([at_cap, over])
+    results = [outcome.result for one in done for outcome in one.outcomes]
+    if results != ["ok", "refused"]:
+        raise TargetFailed(
+            f"the guard does not hold its cap: {request.cap} sites were {results[0]}, one more {results[-1]}"
+        )
+
+
+def refinement(judgement: Judgement, request: Request, sweep: int, tested: list[int]) -> list[Phase]:
+    """What would narrow the answer: levels inside the knee's bracket, documents at the cap, or nothing."""
+    phase = Phase(sweep=sweep, sites=request.cap, documents=request.profile.documents, rate=request.rate)
+    if judgement.documents_needed:
+        return [replace_struct(phase, documents=min(judgement.documents_needed, MORE_DOCUMENTS))]
+    if judgement.verdict is Verdict.INCONCLUSIVE and judgement.rise is not None:
+        again = (*sorted(request.sites)[:2], request.cap)
+        return [replace_struct(phase, sites=count) for count in dict.fromkeys(again)]
+    knee = judgement.knee
+    if knee is None or knee.high - knee.low <= NARROW:
+        return []
+    return [replace_struct(phase, sites=count) for count in profiles.between(tested, knee.low, knee.high)]
+
+
+def collected(results: Results, session: Session | None) -> Results:
+    """The results so far; the check of the cap is no level."""
+    if session is None:
+        return results
+    finished = [one for one in session.finished if one.phase.name == "level"]
+    start = min((one.end.begin for one in finished), default=session.start)
+    phases = [
+        {
+            "sweep": one.phase.sweep,
+            "sites": one.phase.sites,
+            "begin_s": round(one.end.begin - start, 3),
+            "end_s": round(one.end.end - start, 3),
+            "tenant": one.phase.tenant,
+        }
+        for one in finished
+    ]
+    checked = sum(one.phase.name == "check" for one in session.finished) == 2
+    return replace(
+        results,
+        levels=measure.levels(finished, start=start),
+        environment={**results.environment, "phases": phases, "cap_checked": checked},
+    )
+
+
+def environment(given: argparse.Namespace, request: Request) -> dict[str, Any]:
+    """What a reader needs to repeat or to doubt the run."""
+    example_text = (
+        f"example API: {given.workers} workers, {given.slots} delivery slots each, service 0 to "
+        f"{given.service_seconds:g} s, {'unguarded' if given.unguarded else 'guarded'}"
+    )
+    return {
+        **machine.describe(),
+        "target": urlsplit(given.host).netloc if given.host else example_text,
+        "profile": request.profile_name,
+        "sweeps": request.profile.sweeps,
+        "rate": request.rate,
+        "seed": request.seed,
+        "run": request.run,
+        "lifted": [count for count in request.sites if count > request.cap and not given.host],
+        "usage": request.usage.describe(request.cap) if request.usage else None,
+    }
+
+
+@contextmanager
+def open_target(given: argparse.Namespace, request: Request) -> Iterator[Target]:
+    """The example, or the host after a question."""
+    largest = max(request.sites)
+    if not given.host:
+        setup = options.setup_from(given, guarded=not given.unguarded)
+        with example(setup, cap=request.cap, largest=2 * largest, run=request.run) as target:
+            yield target
+        return
+    plan = options.host_plan(given, run=request.run, largest=largest)
+    tenant = given.tenant or "default"
+    documents = len(request.sites) * request.profile.sweeps * (request.profile.documents + 1)
+    target = Target(host=given.host, plan=plan, tenant=tenant, lifted_tenant=tenant)
+    options.confirm(
+        given, f"About {documents} documents go to up to {largest} real sites of {given.host} as {tenant!r}."
+    )
+    target.check()
+    yield target
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a termination signal keep what was measured, as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def summary(folder: Path, results: Results, judgement: Judgement) -> str:
+    """The verdict, why, and the line to set."""
+    lines = [f"{judgement.verdict.value}: {judgement.reason}"]
+    lines += [f"report: {folder / 'report.html'}, samples: {folder / 'results.json'}"]
+    if line := judgement.export_line():
+        lines.append(line)
+    return "\n".join(lines)

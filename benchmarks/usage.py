@@ -1,0 +1,195 @@
+"""The load that an API really sees, as the rate and fan-out of its circulations.
+
+Read from a CSV ``time,sites`` (one line per circulation) or from two scrapes of the guard's metrics.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+HISTOGRAM = "fanout_guard_circulation_sites"
+BUCKET = f"{HISTOGRAM}_bucket"
+MINUTE = 60.0
+LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)")
+BOUND = re.compile(r'le="([^"]+)"')
+
+
+class UsageError(ValueError):
+    """Raised when a usage file cannot be read; names the file, and the row and column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Arrivals a second (the busy minutes' rate: the 95th percentile) and the fan-out asked for."""
+
+    circulations: int
+    mean_rate: float
+    busy_rate: float
+    p50_sites: float
+    p99_sites: float
+    share_over_cap: float
+    exact: bool = True
+
+    def describe(self, cap: int) -> str:
+        """One line for the report."""
+        about = "" if self.exact else "about "
+        return (
+            f"{self.circulations} circulations, {self.mean_rate:.3g}/s on average and {self.busy_rate:.3g}/s "
+            f"in busy minutes; median fan-out {self.p50_sites:.0f}, p99 {self.p99_sites:.0f}; {about}"
+            f"{self.share_over_cap:.1%} of them would be over the cap of {cap}"
+        )
+
+
+def read_usage(paths: list[Path], *, interval_s: float | None, cap: int) -> Usage:
+    """Read one CSV, or two scrapes with the seconds between them; raises UsageError."""
+    if len(paths) == 2:
+        if not interval_s:
+            raise UsageError("two scrapes need --interval, the seconds between them")
+        return from_scrapes(*(_read(path) for path in paths), interval_s=interval_s, cap=cap)
+    if len(paths) != 1:
+        raise UsageError("--usage takes one CSV or two scrapes")
+    text = _read(paths[0])
+    if HISTOGRAM in text:
+        raise UsageError(f"{paths[0]}: one scrape says no rate: give two, and --interval between them")
+    return from_csv(text, name=str(paths[0]), cap=cap)
+
+
+def from_csv(text: str, *, name: str, cap: int) -> Usage:
+    """Usage from ``time,sites`` rows; time in seconds or ISO 8601."""
+    rows = list(csv.reader(text.splitlines()))
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if "time" not in header or "sites" not in header:
+        raise UsageError(f"{name}: the first row must name the columns time and sites")
+    time_column, sites_column = header.index("time"), header.index("sites")
+    times, sites = [], []
+    for number, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise UsageError(f"{name}: row {number} has {len(row)} cells, the header {len(header)}")
+        times.append(_time(row[time_column].strip(), f"{name}: row {number}, column time"))
+        sites.append(_count(row[sites_column].strip(), f"{name}: row {number}, column sites"))
+    if len(times) < 2 or max(times) == min(times):
+        raise UsageError(f"{name}: needs circulations at two times or more, to tell a rate")
+    ordered = sorted(sites)
+    mean = (len(times) - 1) / (max(times) - min(times))
+    return Usage(
+        circulations=len(times),
+        mean_rate=mean,
+        busy_rate=max(_busy_rate(times), mean),
+        p50_sites=_quantile(ordered, 0.5),
+        p99_sites=_quantile(ordered, 0.99),
+        share_over_cap=sum(count > cap for count in sites) / len(sites),
+    )
+
+
+def from_scrapes(before: str, after: str, *, interval_s: float, cap: int) -> Usage:
+    """Usage from the growth of the fan-out histogram between two scrapes; quantiles are interpolated."""
+    first, last = _buckets(before), _buckets(after)
+    if not last or first.keys() - last.keys():
+        raise UsageError(f"the scrapes hold no {HISTOGRAM} histogram, or not the same one")
+    bounds = sorted(last)
+    counts = [last[bound] - first.get(bound, 0.0) for bound in bounds]
+    if any(count < 0 for count in counts) or counts != sorted(counts):
+        raise UsageError("the second scrape counts less than the first: swapped, or the API restarted")
+    if counts[-1] == 0:
+        raise UsageError("nothing was circulated between the scrapes")
+    rate = counts[-1] / interval_s
+    return Usage(
+        circulations=int(counts[-1]),
+        mean_rate=rate,
+        busy_rate=rate,
+        p50_sites=_histogram_quantile(bounds, counts, 0.5),
+        p99_sites=_histogram_quantile(bounds, counts, 0.99),
+        share_over_cap=1 - _cumulative_at(bounds, counts, cap) / counts[-1],
+        exact=cap in bounds,
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    if not text.strip():
+        raise UsageError(f"{path}: is empty")
+    return text
+
+
+def _time(text: str, where: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise UsageError(f"{where}: {text!r} is neither seconds nor an ISO 8601 time") from None
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(seconds):
+        raise UsageError(f"{where}: {text!r} is not a finite number")
+    return seconds
+
+
+def _count(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise UsageError(f"{where}: {text!r} is not a number of sites")
+    return int(text)
+
+
+def _busy_rate(times: list[float]) -> float:
+    """The 95th percentile of the rates of whole minutes, quiet minutes included."""
+    first = min(times)
+    minutes = int((max(times) - first) // MINUTE)
+    if minutes < 1:
+        return 0.0
+    per_minute = Counter(int((moment - first) // MINUTE) for moment in times)
+    return _quantile(sorted(per_minute.get(minute, 0) for minute in range(minutes)), 0.95) / MINUTE
+
+
+def _quantile(ordered: list[int], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _buckets(text: str) -> dict[float, float]:
+    buckets: defaultdict[float, float] = defaultdict(float)
+    for line in text.splitlines():
+        match = LINE.match(line)
+        if match and match["name"] == BUCKET and (bound := BOUND.search(match["labels"] or "")):
+            try:
+                buckets[float(bound[1])] += float(match["value"])
+            except ValueError:
+                raise UsageError(f"not a sample of a histogram: {line!r}") from None
+    return buckets
+
+
+def _histogram_quantile(bounds: list[float], counts: list[float], share: float) -> float:
+    wanted, below, under = share * counts[-1], 0.0, 0.0
+    for bound, count in zip(bounds, counts, strict=True):
+        if count >= wanted:
+            if math.isinf(bound):
+                return below
+            return below + (bound - below) * ((wanted - under) / (count - under) if count > under else 0.0)
+        below, under = bound, count
+    return below
+
+
+def _cumulative_at(bounds: Iterable[float], counts: Iterable[float], cap: int) -> float:
+    """Circulations up to ``cap``, interpolated where no bucket ends there."""
+    below, under = 0.0, 0.0
+    for bound, count in zip(bounds, counts, strict=True):
+        if cap <= bound:
+            if math.isinf(bound):
+                return under
+            return under + (count - under) * (cap - below) / (bound - below)
+        below, under = bound, count
+    return under
