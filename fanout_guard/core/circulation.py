@@ -1,0 +1,140 @@
+"""``Circulation``: one document and the sites that it goes to, checked on construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from json.encoder import encode_basestring as _quoted
+from math import isfinite
+from typing import cast
+
+from fanout_guard.core.model import SiteKey, Spelling
+from fanout_guard.errors import CirculationError
+
+_WORDS = {None: Spelling("null"), True: Spelling("true"), False: Spelling("false")}
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Circulation:
+    """One document sent to a list of sites.
+
+    ``document`` is a non-empty text, an integer (kept as its decimal text), or None where no document cap applies.
+    ``sites`` is a list or tuple of what a JSON array can hold, other arrays excepted; ``keys`` are their identities,
+    entry by entry. Raises CirculationError for anything else, and for a lone surrogate in any of them.
+    """
+
+    document: str | None
+    sites: Sequence[object]
+    keys: Sequence[SiteKey] = field(repr=False, compare=False)
+
+    def __init__(self, *, sites: Sequence[object], document: str | int | None = None) -> None:
+        object.__setattr__(self, "document", None if document is None else document_text(document))
+        object.__setattr__(self, "keys", site_keys(sites))
+        object.__setattr__(self, "sites", sites)
+
+
+def document_text(document: object) -> str:
+    """The identity of a document: a text by its characters, an integer by its decimal text."""
+    if isinstance(document, str):
+        if not document:
+            raise CirculationError("the document id is empty")
+        if not is_encodable(document):
+            raise CirculationError("the document id has a lone surrogate")
+        return document
+    if isinstance(document, int) and not isinstance(document, bool):
+        return _decimal(document)
+    raise CirculationError(f"the document id is {_named(document)}; expected a text or an integer")
+
+
+def site_keys(sites: object) -> Sequence[SiteKey]:
+    """The identity of each entry: the list itself where all are texts, else a list with others by their spelling.
+
+    A number of the wire is known by its spelling, so ``1.0``, ``1`` and ``"1"`` are three sites; a Python number by
+    the spelling that ``json.dumps`` gives it; an object by its canonical JSON (members sorted, no spaces).
+    """
+    if not isinstance(sites, (list, tuple)) or isinstance(sites, Spelling):
+        raise CirculationError(f"the sites are {_named(sites)}; expected a list")
+    try:
+        # Joining tells at C speed whether every entry is a text, and lets one check see all characters.
+        joined = "".join(sites)
+    except TypeError:
+        return [
+            site if type(site) is Spelling and site.text.isascii() else _site_key(position, site)
+            for position, site in enumerate(sites, 1)
+        ]
+    if not is_encodable(joined):
+        raise CirculationError("a site has a lone surrogate")
+    return sites
+
+
+def is_encodable(text: str) -> bool:
+    """Whether the text has no lone surrogate, so that it can be written as UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _site_key(position: int, site: object) -> SiteKey:
+    try:
+        if isinstance(site, (list, tuple)) and not isinstance(site, Spelling):
+            raise CirculationError("is a list")
+        key: SiteKey = site if isinstance(site, str) else Spelling(_canonical(site))
+        if not is_encodable(key if isinstance(key, str) else key.text):
+            raise CirculationError("has a lone surrogate")
+    except RecursionError:
+        raise CirculationError(f"site {position} is nested too deeply") from None
+    except CirculationError as error:
+        raise CirculationError(f"site {position} {error}") from None
+    return key
+
+
+def _canonical(value: object) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, Spelling):
+        return value.text
+    if value is None or isinstance(value, bool):
+        return _WORDS[value].text
+    if isinstance(value, int):
+        return _decimal(value)
+    if isinstance(value, float):
+        return _fraction(value)
+    if isinstance(value, dict):
+        return "{" + ",".join([_member(name, value[name]) for name in _sorted_names(value)]) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_canonical, value)) + "]"
+    raise CirculationError(f"is {_named(value)}, which JSON does not have")
+
+
+def _member(name: str, value: object) -> str:
+    return f"{_quoted(name)}:{_canonical(value)}"
+
+
+def _sorted_names(members: dict[object, object]) -> list[str]:
+    if not all(isinstance(name, str) for name in members):
+        raise CirculationError("has a member name that is no text")
+    return sorted(cast("dict[str, object]", members))
+
+
+def _decimal(number: int) -> str:
+    try:
+        # The base class's, since an enum of integers prints its member's name.
+        return int.__repr__(number)
+    except ValueError:
+        raise CirculationError("has an integer too long to write") from None
+
+
+def _fraction(number: float) -> str:
+    if not isfinite(number):
+        raise CirculationError("has a number that is not finite")
+    return float.__repr__(number)
+
+
+def _named(value: object) -> str:
+    """A value's type in a sentence; the value itself is the client's and stays out of errors."""
+    name = "number" if isinstance(value, Spelling) else type(value).__name__
+    return "null" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,235 @@
+"""From a request to its tenant and its circulation; what cannot be read with certainty is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from fanout_guard.core.circulation import Circulation, document_text, is_encodable
+from fanout_guard.core.fields import AmbiguousField, Fields, Path
+from fanout_guard.core.model import Spelling
+from fanout_guard.core.source import Source, header_values, query_values, scope_value
+from fanout_guard.core.strict_json import NotStrictJson, parse
+from fanout_guard.errors import CirculationError, FanoutGuardError
+
+UnreadableKind: TypeAlias = Literal["unreadable-circulation", "tenant-unidentified"]
+CIRCULATION: UnreadableKind = "unreadable-circulation"
+TENANT: UnreadableKind = "tenant-unidentified"
+
+MAX_TENANT_BYTES = 256
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_INTEGER = re.compile(r"-?[0-9]+")
+
+
+class Unreadable(FanoutGuardError):
+    """Raised when a request does not tell its tenant or its circulation for certain.
+
+    ``kind`` ends the problem type; ``detail`` is one sentence for the client, which quotes nothing of the body;
+    ``tenant`` is who asked, where that was read before.
+    """
+
+    def __init__(self, kind: UnreadableKind, detail: str, *, tenant: str | None = None) -> None:
+        self.kind = kind
+        self.detail = detail
+        self.tenant = tenant
+        super().__init__(detail)
+
+
+class Extract(NamedTuple):
+    """What a request asks; None is a tenant that it does not name, or what the reader was not asked for."""
+
+    tenant: str | None
+    circulation: Circulation | None
+
+
+class _Request(NamedTuple):
+    scope: Mapping[str, Any]
+    path_params: Mapping[str, str]
+    fields: Mapping[Path, object]
+
+
+class Reader:
+    """Reads requests as one deployment is configured; parses a body at most once, and only if a source is in it.
+
+    A source left out is read as None: ``tenant`` or ``sites`` because a hook gives them, ``document`` because no
+    document cap applies.
+    """
+
+    __slots__ = ("_document", "_fields", "_header", "_sites", "_tenant", "needs_body")
+
+    def __init__(
+        self, *, tenant: Source | None = None, document: Source | None = None, sites: Sequence[Source] = ()
+    ) -> None:
+        self._tenant = tenant
+        self._document = document if sites else None
+        self._sites = tuple(sites)
+        sources = [source for source in (tenant, self._document, *sites) if source is not None]
+        paths = [source.path for source in sources if source.kind == "json"]
+        self._fields = Fields(paths)
+        self.needs_body = bool(paths)
+
+    @property
+    def tenant_in_body(self) -> bool:
+        """Whether the tenant is known only after the body was read."""
+        return self._tenant is not None and self._tenant.kind == "json"
+
+    def tenant(self, scope: Mapping[str, Any], path_params: Mapping[str, str]) -> str | None:
+        """The tenant that a request names outside its body; None where it names none. Raises Unreadable."""
+        if self._tenant is None or self.tenant_in_body:
+            return None
+        return _tenant(self._tenant, _Request(scope, path_params, {}))
+
+    def read(self, scope: Mapping[str, Any], path_params: Mapping[str, str], body: bytes) -> Extract:
+        """The tenant and the circulation of a request. Raises Unreadable, the tenant's first if it can tell."""
+        tenant = self.tenant(scope, path_params)
+        try:
+            request = _Request(scope, path_params, self._members(body) if self.needs_body else {})
+            if self._tenant is not None and self.tenant_in_body:
+                tenant = _tenant(self._tenant, request)
+            return Extract(tenant, self._circulation(request) if self._sites else None)
+        except Unreadable as error:
+            error.tenant = tenant
+            raise
+
+    def _members(self, body: bytes) -> dict[Path, object]:
+        try:
+            tree = parse(body)
+            if type(tree) is not tuple:
+                raise NotStrictJson("The body is not a JSON object.")
+            return self._fields.read(tree)
+        except (NotStrictJson, AmbiguousField) as error:
+            raise Unreadable(CIRCULATION, str(error)) from None
+
+    def _circulation(self, request: _Request) -> Circulation:
+        document = None
+        try:
+            if self._document is not None:
+                document = _document(self._document, _found(self._document, request))
+            lists = [(source, _found(source, request)) for source in self._sites]
+            source, found = self._only([each for each in lists if each[1]])
+            return Circulation(document=document, sites=_array(source, found))
+        except (_Refused, CirculationError) as error:
+            raise Unreadable(CIRCULATION, _sentence(str(error))) from None
+
+    def _only(self, present: Sequence[tuple[Source, Sequence[object]]]) -> tuple[Source, Sequence[object]]:
+        if not present:
+            raise _Refused(f"the list of sites is missing; expected {_listed(self._sites, 'or')}")
+        if len(present) > 1:
+            raise _Refused(f"{_listed([source for source, _ in present], 'and')} are there; send one of them")
+        return present[0]
+
+
+class _Refused(ValueError):
+    """A reason, not yet said whose: the tenant's or the circulation's."""
+
+
+def _sentence(reason: str) -> str:
+    return f"{reason[0].upper()}{reason[1:]}."
+
+
+def _listed(sources: Sequence[Source], word: str) -> str:
+    return f" {word} ".join(map(str, sources))
+
+
+def _found(source: Source, request: _Request) -> Sequence[object]:
+    """Every value that a source has: none, one, or (headers and query) several."""
+    try:
+        match source.kind:
+            case "json":
+                return (request.fields[source.path],) if source.path in request.fields else ()
+            case "header":
+                name = source.name.lower().encode()
+                return [value.decode() for value in header_values(request.scope.get("headers", ()), name)]
+            case "path":
+                return (request.path_params[source.name],) if source.name in request.path_params else ()
+            case "query":
+                return query_values(request.scope.get("query_string", b""), source.name)
+            case "scope":
+                value = scope_value(request.scope, source.path)
+                return () if value is None else (value,)
+    except ValueError:
+        raise _Refused(f"{source} cannot be read; expected UTF-8") from None
+
+
+def _tenant(source: Source, request: _Request) -> str | None:
+    try:
+        found = _found(source, request)
+        value = _single(source, found) if found else None
+        if value is None or value == "":
+            return None
+        tenant = _text(source, value)
+        _check_tenant(source, tenant)
+    except _Refused as error:
+        raise Unreadable(TENANT, _sentence(str(error))) from None
+    return tenant
+
+
+def _check_tenant(source: Source, tenant: str) -> None:
+    if source.kind == "header" and "," in tenant:
+        raise _Refused(f"{source} names more than one tenant; a tenant id has no comma there")
+    if tenant != tenant.strip():
+        # Servers differ in what they leave around a header's value, applications in what they take away.
+        raise _Refused(f"{source} has space around the tenant id")
+    if not is_encodable(tenant) or _CONTROLS.search(tenant):
+        raise _Refused(f"{source} has a character that a tenant id cannot have")
+    if len(tenant.encode()) > MAX_TENANT_BYTES:
+        raise _Refused(f"{source} is longer than the {MAX_TENANT_BYTES} bytes of a tenant id")
+
+
+def _document(source: Source, found: Sequence[object]) -> str:
+    if not found:
+        raise _Refused(f"{source}, the id of the document, is missing")
+    document = _text(source, _single(source, found))
+    if not document:
+        raise _Refused(f"{source}, the id of the document, is empty")
+    return document
+
+
+def _single(source: Source, found: Sequence[object]) -> object:
+    if len(found) > 1:
+        raise _Refused(f"{source} is there {len(found)} times; send it once")
+    return found[0]
+
+
+def _text(source: Source, value: object) -> str:
+    """A text as it is, an integer as its decimal text: minus zero is zero to whoever computes with it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Spelling) and _INTEGER.fullmatch(value.text):
+        return "0" if value.text == "-0" else value.text
+    if isinstance(value, int) and not isinstance(value, bool):
+        return document_text(value)
+    raise _Refused(f"{source} is neither a text nor an integer")
+
+
+def _array(source: Source, found: Sequence[object]) -> Sequence[object]:
+    if source.kind == "query":
+        return found
+    value = _single(source, found)
+    if source.kind == "json" and type(value) is list:
+        return _entries(source, value)
+    if source.kind == "scope" and isinstance(value, (list, tuple)):
+        return value
+    raise _Refused(f"{source} is not an array")
+
+
+def _entries(source: Source, entries: list[object]) -> list[object]:
+    """The entries of a tree, with objects as Python has them."""
+    try:
+        "".join(entries)  # type: ignore[arg-type]  # tells at C speed whether every entry is a text
+    except TypeError:
+        return [entry if isinstance(entry, (str, list)) else _plain(source, entry) for entry in entries]
+    return entries
+
+
+def _plain(source: Source, value: object) -> object:
+    if type(value) is list:
+        return [_plain(source, entry) for entry in value]
+    if type(value) is not tuple:
+        return value
+    members = {name: _plain(source, member) for name, member in value}
+    if len(members) < len(value):
+        raise _Refused(f"an object in {source} has one member name twice")
+    return members

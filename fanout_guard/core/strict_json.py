@@ -1,0 +1,79 @@
+"""Strict JSON (RFC 8259): bytes to a tree that still shows what ordinary readers hide.
+
+Objects are tuples of (name, value) pairs, so that a name given twice is seen twice; numbers are ``Spelling``, so that
+no library's idea of a number matters; arrays are lists. One pass of the interpreter's C scanner does the work.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from json import JSONDecoder
+from math import isinf
+from typing import NoReturn
+
+from fanout_guard.core.model import Spelling
+
+MAX_DEPTH = 128
+"""Levels of arrays and objects: far below every interpreter's recursion limit, far above any circulation."""
+
+_SAFE_DIGITS = 300
+# The closing quote is optional, so that an unterminated string matches to the end and time stays linear.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+class NotStrictJson(ValueError):
+    """Raised when bytes are not strict JSON; the text is one sentence that quotes nothing of them."""
+
+
+def parse(body: bytes) -> object:
+    """The tree of a JSON text; raises NotStrictJson, and nothing else for any bytes."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise NotStrictJson(f"The body is not UTF-8 at byte {error.start}.") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(text):
+        raise NotStrictJson(f"The body is nested more than {MAX_DEPTH} levels deep.")
+    try:
+        return _decode(text)
+    except NotStrictJson:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NotStrictJson(_said(text, error)) from None
+
+
+def _said(text: str, error: Exception) -> str:
+    if text.startswith("\ufeff"):
+        return "The body starts with a byte order mark."
+    if not text.strip(" \t\r\n"):
+        return "The body is empty; expected a JSON object."
+    position = getattr(error, "pos", None)
+    return "The body is not JSON." if position is None else f"The body is not JSON at character {position}."
+
+
+def _is_too_deep(text: str) -> bool:
+    """Whether the scanner would go below the bound before it finds an error."""
+    brackets = _NOT_BRACKETS.sub("", _STRING.sub("", text))
+    return any(map(MAX_DEPTH.__lt__, accumulate(map(_STEPS.__getitem__, brackets))))
+
+
+def _integer(spelling: str) -> Spelling:
+    return Spelling(spelling) if len(spelling) <= _SAFE_DIGITS else _number(spelling)
+
+
+def _number(spelling: str) -> Spelling:
+    # Beyond a double some readers give infinity and some give up (RFC 8259 §6).
+    if isinf(float(spelling)):
+        raise NotStrictJson("The body has a number beyond the range of a double.")
+    return Spelling(spelling)
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise NotStrictJson("The body has NaN or Infinity, which JSON does not have.")
+
+
+_decode = JSONDecoder(
+    object_pairs_hook=tuple, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
+).decode
