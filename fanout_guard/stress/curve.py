@@ -49,6 +49,11 @@ class Curve:
         means: Floats = self.replicates[:, :2].mean(axis=1)
         return means
 
+    @property
+    def exact(self) -> bool:
+        """Whether there is one value a level, so that nothing is known of its uncertainty."""
+        return bool((self.replicates == self.medians).all())
+
     def covers(self, sites: float) -> bool:
         """Whether a fan-out lies within the tested range; outside it nothing is judged."""
         return bool(self.sites[0] <= sites <= self.sites[-1])

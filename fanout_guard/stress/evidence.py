@@ -106,10 +106,20 @@ def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[flo
     return replace(
         found,
         curve=curve,
-        detection=find_knee(curve),
+        detection=_bracketed(find_knee(curve), curve, latency),
         latency=latency,
         limit=tightest([latency, *_goal_limits(found.checks)]),
     )
+
+
+def _bracketed(detection: Detection, curve: Curve, latency: Limit) -> Detection:
+    """Without repeated values the knee lies anywhere between the levels around the proven limit."""
+    knee = detection.knee
+    if knee is None or latency.proven is None or not curve.exact:
+        return detection
+    below = max(float(sites) for sites in curve.sites if sites <= latency.proven)
+    above = min((float(sites) for sites in curve.sites if sites > latency.proven), default=knee.sites)
+    return replace(detection, knee=replace(knee, low=min(knee.sites, below), high=max(knee.sites, above)))
 
 
 def _goal_limits(checks: Sequence[GoalCheck]) -> list[Limit]:

@@ -162,7 +162,7 @@ def parse_goals(texts: Sequence[str]) -> Goals:
     pairs = [tuple(part.strip() for part in text.partition("=")[::2]) for text in texts]
     names = [_NAMES.get(name.lower(), name.lower()) for name, _ in pairs]
     problems = [f"goal {name}: given twice" for name in sorted(set(names)) if names.count(name) > 1]
-    return _goals([(name, amount) for name, amount in pairs], problems)
+    return _goals([(name, text) for name, text in pairs], problems)
 
 
 def goals_of(stored: Mapping[str, float | str | None]) -> Goals:
@@ -179,11 +179,11 @@ def merged(first: Goals, second: Goals) -> Goals:
 
 def _goals(pairs: Iterable[tuple[str, str]], problems: list[str]) -> Goals:
     found: dict[str, float] = {}
-    for spelled, amount in pairs:
+    for spelled, text in pairs:
         name = _NAMES.get(spelled.lower(), spelled.lower())
-        value = _amount(name, amount)
+        value = amount(name, text)
         if value is None:
-            problems.append(f"goal {spelled}={amount}: expected {_ACCEPTED}")
+            problems.append(f"goal {spelled}={text}: expected {_ACCEPTED}")
         else:
             found[name] = value
     if problems:
@@ -191,7 +191,8 @@ def _goals(pairs: Iterable[tuple[str, str]], problems: list[str]) -> Goals:
     return Goals(**found)
 
 
-def _amount(name: str, text: str) -> float | None:
+def amount(name: str, text: str) -> float | None:
+    """The value of one goal in the unit of its name, or None where the text is no such value."""
     match = _AMOUNT.fullmatch(text)
     factor = _UNITS.get(name, {}).get(match[2].lower()) if match else None
     if match is None or factor is None:

@@ -26,8 +26,8 @@ class Limit:
 
     def allows(self, cap: int) -> bool | None:
         """Whether a cap is fine; None where the results cannot tell."""
-        if self.proven is not None and cap <= self.proven:
-            return True
+        if cap == 0 or (self.proven is not None and cap <= self.proven):
+            return True  # a cap of 0 lets only empty circulations pass
         return False if self.exceeded is not None and cap >= self.exceeded else None
 
 

@@ -12,6 +12,9 @@ from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.quality import Flaw
 from fanout_guard.stress.verdict import knee_members, recommended
 
+DEPLOYMENT = "*"
+"""The tenant that stands for the deployment's default cap."""
+
 
 class Answer(StrEnum):
     """Whether every cap is at or below the proven limit."""
@@ -47,6 +50,11 @@ class Proof:
             "recommended_cap": self.recommended_cap,
             "above": [{"tenant": tenant, "cap": cap} for tenant, cap in self.above.items()],
         }
+
+
+def whose(tenant: str) -> str:
+    """A tenant's cap in words."""
+    return "the default cap" if tenant == DEPLOYMENT else f"the cap of {tenant}"
 
 
 def prove(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
@@ -94,10 +102,10 @@ def _answers(
         yield Answer.FAIL, limit.what
     for tenant, cap in caps.items():
         if cap is None:
-            yield Answer.INCONCLUSIVE, f"the cap of {tenant} is unlimited: no test can prove that"
+            yield Answer.INCONCLUSIVE, f"{whose(tenant)} is unlimited: no test can prove that"
         elif not limit.allows(cap):
-            yield Answer.INCONCLUSIVE, f"the cap of {tenant}, {cap}, {_unproven(evidence, cap)}"
-    yield Answer.PASS, f"every cap is at or below the proven limit of {limit.proven} sites"
+            yield Answer.INCONCLUSIVE, f"{whose(tenant)}, {cap}, {_unproven(evidence, cap)}"
+    yield Answer.PASS, f"every cap is at or below the proven limit of {limit.proven or 0} sites"
 
 
 def _unproven(evidence: Evidence, cap: int) -> str:

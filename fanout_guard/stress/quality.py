@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from fanout_guard.stress.curve import Floats
 from fanout_guard.stress.model import Level, Row
 
 MINIMUM_DOCUMENTS = 5
@@ -72,9 +73,10 @@ def _flaws(level: Level, base: float | None) -> Iterator[tuple[Flaw, str]]:
     if len(level.latencies_ms) < MINIMUM_DOCUMENTS:
         yield Flaw.FEW, f"only {len(level.latencies_ms)} documents succeeded, {MINIMUM_DOCUMENTS} are needed"
     yield from ((Flaw.GENERATOR, text) for text in _overload(level, base))
-    medians = [float(np.median(s)) for s in level.sweeps().values() if len(s) >= MINIMUM_DOCUMENTS]
-    if _spread(medians) > UNSTEADY:
-        yield Flaw.UNSTEADY, f"the sweeps differ by {_spread(medians):.0%}"
+    sweeps = [np.asarray(sweep) for sweep in level.sweeps().values() if len(sweep) >= MINIMUM_DOCUMENTS]
+    spread = _spread([float(np.median(sweep)) for sweep in sweeps])
+    if spread > max(UNSTEADY, _chance(sweeps)):
+        yield Flaw.UNSTEADY, f"the sweeps differ by {spread:.0%}"
 
 
 def _overload(level: Level, base: float | None) -> Iterator[str]:
@@ -82,13 +84,20 @@ def _overload(level: Level, base: float | None) -> Iterator[str]:
     if scheduled and achieved is not None and achieved < MINIMUM_RATE * scheduled:
         yield f"only {achieved / scheduled:.0%} of the scheduled rate was reached"
     if base and level.lag_p99_ms is not None and level.lag_p99_ms > MAXIMUM_LAG * base:
-        yield f"the load generator was late by {level.lag_p99_ms:.0f} ms (p99)"
+        late = f"the load generator was late by {level.lag_p99_ms:.1f} ms (p99)"
+        yield f"{late}, over {MAXIMUM_LAG:.0%} of the base latency of {base:.0f} ms"
     if level.generator_cpu_percent is not None and level.generator_cpu_percent > MAXIMUM_GENERATOR_CPU:
         yield f"the load generator was itself at {level.generator_cpu_percent:.0f} % CPU"
 
 
 def _spread(medians: Sequence[float]) -> float:
     return (max(medians) - min(medians)) / float(np.median(medians)) if len(medians) > 1 else 0.0
+
+
+def _chance(sweeps: Sequence[Floats]) -> float:
+    """How far medians of sweeps may lie apart by the noise within them alone: four standard errors, as a share."""
+    errors = [1.4826 * np.median(np.abs(s - np.median(s))) * 1.2533 / np.sqrt(len(s)) for s in sweeps]
+    return 4 * float(max(errors, default=0.0)) / float(np.median(np.concatenate(sweeps))) if errors else 0.0
 
 
 def disturbed(levels: Sequence[Level]) -> str | None:

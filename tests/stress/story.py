@@ -27,7 +27,7 @@ def pool_of(slots: int) -> Latency:
             ended = heapq.heappop(busy) + service
             heapq.heappush(busy, ended)
             last = max(last, ended)
-        return last + 8.0 + abs(random.normal(0.0, 4.0 if sites <= slots else 8.0))
+        return float(last + 8.0 + abs(random.normal(0.0, 4.0 if sites <= slots else 8.0)))
 
     return latency
 
