@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -37,6 +38,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status and raises nothing."""
     prepare()
+    arguments = argparse.Namespace(traceback=False)
     try:
         arguments = build_parser().parse_args(argv)
         return int(arguments.run(arguments))
@@ -55,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except Exception as error:
         # Its text might quote a secret (an address, say), so only its kind is told.
-        fail(f"unexpected {type(error).__name__}; please report it")
+        fail(f"unexpected {type(error).__name__}; fanout-guard --traceback … shows where")
+        if arguments.traceback:
+            traceback.print_exc()
         return Exit.UNKNOWN
 
 
@@ -69,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fanout-guard {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error happened")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for group in GROUPS:
         if find_spec(f"{__name__}.{group}") is not None:

@@ -121,6 +121,10 @@ class Policies:
         """The tenants that have caps of their own, sorted."""
         return tuple(sorted(self._own))
 
+    def all(self) -> tuple[Policy, ...]:
+        """Every policy that the configuration gives, the default one first."""
+        return (self._default, *self._static.values())
+
     def static(self, tenant: str) -> Policy:
         """The tenant's policy by the configuration alone."""
         return self._static.get(tenant, self._default)

@@ -56,7 +56,7 @@ def _body_bound(values: Values) -> Iterator[str]:
 
 
 def _lease(values: Values) -> Iterator[str]:
-    least = _RENEWALS * values["redis_timeout"]
+    least = round(_RENEWALS * values["redis_timeout"], 9)
     if values["lease_ttl"] < least:
         yield (
             f"{PREFIX}LEASE_TTL: {values['lease_ttl']} seconds are too short to be renewed; expected at least"
@@ -70,7 +70,7 @@ def _inflight(values: Values) -> Iterator[str]:
         return
     for where, cap in _finite_caps(values, "max_inflight"):
         if cap > whole:
-            yield f"{where}: {cap} can never be reached; expected at most {PREFIX}GLOBAL_MAX_INFLIGHT, {whole}"
+            yield f"{PREFIX}GLOBAL_MAX_INFLIGHT: {whole} is below {where}, {cap}; expected at least {cap}"
 
 
 def _shared(values: Values) -> Iterator[str]:

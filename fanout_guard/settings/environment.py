@@ -22,7 +22,7 @@ class Given:
     unread: set[str] = field(default_factory=set)
 
 
-def read_environment(environ: Mapping[str, str], variables: Iterable[Variable]) -> Given:
+def read_environment(environ: Mapping[str, object], variables: Iterable[Variable]) -> Given:
     """Everything that ``environ`` says under the prefix; other names are not looked at."""
     given = Given()
     by_name = {variable.name: variable for variable in variables if variable.name != TENANT_FORM}
@@ -30,7 +30,9 @@ def read_environment(environ: Mapping[str, str], variables: Iterable[Variable]) 
     for name, text in environ.items():
         if not name.upper().startswith(PREFIX):
             continue
-        if name in by_name:
+        if not isinstance(text, str):
+            given.problems.append(f"{_line(name)}: {type(text).__name__} is not accepted; expected text")
+        elif name in by_name:
             _read(by_name[name], text, given)
         elif (of_tenant := _tenant_field(name)) is not None:
             if text:
@@ -41,10 +43,8 @@ def read_environment(environ: Mapping[str, str], variables: Iterable[Variable]) 
     return given
 
 
-def _read(variable: Variable, text: object, given: Given) -> None:
+def _read(variable: Variable, text: str, given: Given) -> None:
     try:
-        if not isinstance(text, str):
-            raise ValueError("not text")
         given.values[variable.field] = variable.read(text)
     except ValueError as error:
         given.problems.extend(variable.problems(text, error))
@@ -86,10 +86,10 @@ def _line(name: str) -> str:
 
 def _nearest(name: str, by_name: Mapping[str, Variable]) -> str:
     rest = name[len(PREFIX) :]
-    tenant, separator, field_name = rest.removeprefix("TENANT__").rpartition("__")
+    tenant, _, field_name = rest.removeprefix("TENANT__").rpartition("__")
     if rest.startswith("TENANT__") and tenant:
         return f"{TENANT_PREFIX}{tenant}__{_closest(field_name, map(str.upper, CAP_FIELDS))}"
-    if separator:
+    if "__" in rest:
         return TENANT_FORM
     return PREFIX + _closest(rest, (known[len(PREFIX) :] for known in by_name))
 

@@ -22,9 +22,9 @@ _FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}"
 _NAMES = {
     "header": re.compile(_FIELD_NAME),
     "path": re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
-    "query": re.compile(r"[^\s|]+"),
-    "json": re.compile(r"[^\s.|]+(\.[^\s.|]+)*"),
-    "scope": re.compile(r"[^\s.|]+(\.[^\s.|]+)*"),
+    "query": re.compile(r"[^\s,|]+"),
+    "json": re.compile(r"[^\s.,|]+(\.[^\s.,|]+)*"),
+    "scope": re.compile(r"[^\s.,|]+(\.[^\s.,|]+)*"),
 }
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _SEGMENT = re.compile(r"[^\s{}?#]*|\{[A-Za-z_][A-Za-z0-9_]*\}")

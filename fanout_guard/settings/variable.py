@@ -58,9 +58,8 @@ class Variable:
             return {tenant: caps.given() for tenant, caps in value.items()}
         return value
 
-    def text(self, value: Any) -> str:
-        """``value`` as the environment would spell it, a secret masked; what it means where that is nothing."""
-        shown = self.shown(value)
+    def text(self, shown: Any) -> str:
+        """A shown value as the environment would spell it, and what it means where that is nothing."""
         if shown in (None, "", {}):
             meaning = self.empty if shown == "" and self.empty else self.unset
             return f"({meaning})" if meaning else ""

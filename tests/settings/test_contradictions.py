@@ -1,0 +1,84 @@
+"""Settings that are right one by one and wrong together."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout_guard.core.policy import Caps
+from fanout_guard.errors import ConfigurationError
+from fanout_guard.settings import PREFIX, Settings
+from tests.settings.test_variables import problems, read
+
+CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
+    ({"MAX_BODY_BYTES": "1199"}, "MAX_BODY_BYTES", "at least 1200"),
+    ({"MAX_BODY_BYTES": "1999", "TENANTS": '{"acme": {"max_sites": 500}}'}, "MAX_BODY_BYTES", "tenant 'acme'"),
+    ({"MAX_BODY_BYTES": "1999", "TENANT__acme__MAX_SITES": "500"}, "MAX_BODY_BYTES", "at least 2000"),
+    ({"MAX_SITES": "262145"}, "MAX_BODY_BYTES", "at least 1048580"),
+    ({"MAX_SITES": "1000000000"}, "MAX_BODY_BYTES", "at least 1073741824"),
+    ({"LEASE_TTL": "0.299"}, "LEASE_TTL", "too short to be renewed"),
+    ({"LEASE_TTL": "1", "REDIS_TIMEOUT": "0.5"}, "LEASE_TTL", "3 times FANOUT_GUARD_REDIS_TIMEOUT"),
+    ({"REDIS_TIMEOUT": "21"}, "LEASE_TTL", "which is 21"),
+    ({"MAX_INFLIGHT": "501", "GLOBAL_MAX_INFLIGHT": "500"}, "GLOBAL_MAX_INFLIGHT", "expected at least 501"),
+    (
+        {"TENANT__acme__MAX_INFLIGHT": "501", "GLOBAL_MAX_INFLIGHT": "500"},
+        "GLOBAL_MAX_INFLIGHT",
+        "max_inflight of tenant 'acme'",
+    ),
+    ({"UNKNOWN_TENANTS": "shared", "DEFAULT_TENANT": ""}, "UNKNOWN_TENANTS", "DEFAULT_TENANT, which is empty"),
+    ({"TENANT": "path:tenant"}, "TENANT", "{tenant} in every route"),
+    ({"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /{tt}/b"}, "TENANT", "'POST /{tt}/b'"),
+    ({"DOCUMENT": "path:id", "ROUTES": "POST /documents/{document}"}, "DOCUMENT", "{id} in every route"),
+]
+
+AGREEMENTS: list[dict[str, str]] = [
+    {"MAX_BODY_BYTES": "1200"},
+    {"MAX_BODY_BYTES": "8", "MAX_SITES": "2"},
+    {"MAX_BODY_BYTES": "8", "MAX_SITES": "unlimited"},
+    {"MAX_BODY_BYTES": "8", "SITES": "query:site"},
+    {"MAX_SITES": "1000000000", "MAX_BODY_BYTES": "1073741824"},
+    {"LEASE_TTL": "1"},
+    {"LEASE_TTL": "0.3"},
+    {"MAX_SITES": "300", "MAX_INFLIGHT": "100", "RATE": "5/minute", "DOCUMENT_MAX_SITES": "7"},
+    {"MAX_INFLIGHT": "500", "GLOBAL_MAX_INFLIGHT": "500"},
+    {"MAX_INFLIGHT": "unlimited", "GLOBAL_MAX_INFLIGHT": "500"},
+    {"UNKNOWN_TENANTS": "reject", "DEFAULT_TENANT": ""},
+    {"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /b/{t}"},
+    {"DOCUMENT": "", "DOCUMENT_MAX_SITES": "5"},
+]
+
+
+@pytest.mark.parametrize(("texts", "name", "said"), CONTRADICTIONS)
+def test_a_contradiction_stops_the_start(texts: dict[str, str], name: str, said: str) -> None:
+    """What cannot work must be said at the start, not found under load."""
+    (problem,) = problems(**texts)
+    assert problem.startswith(PREFIX + name)
+    assert said in problem
+
+
+@pytest.mark.parametrize("texts", AGREEMENTS)
+def test_a_tight_configuration_is_no_contradiction(texts: dict[str, str]) -> None:
+    """A check that refuses what would work is as bad as none."""
+    read(**texts)
+
+
+def test_only_the_cap_that_holds_is_compared() -> None:
+    """A plan that a nearer place lowers allows nobody anything."""
+    read(MAX_BODY_BYTES="1200", TENANTS='{"acme": {"max_sites": 500}}', TENANT__acme__MAX_SITES="300")
+
+
+def test_a_value_that_cannot_be_read_is_no_contradiction_too() -> None:
+    """One mistake, one line: what depends on it is not reported for its default."""
+    assert len(problems(MAX_SITES="many", MAX_BODY_BYTES="8")) == 1
+    assert len(problems(LEASE_TTL="long", REDIS_TIMEOUT="30")) == 1
+    assert len(problems(TENANTS="[]", MAX_BODY_BYTES="8")) == 1
+
+
+def test_contradictions_come_with_the_other_problems() -> None:
+    """All problems means all."""
+    assert len(problems(MODE="on", MAX_BODY_BYTES="8", LEASE_TTL="0.1")) == 3
+
+
+def test_settings_from_code_are_checked_together() -> None:
+    """The same rule for settings that are built in code."""
+    with pytest.raises(ConfigurationError, match="tenant 'acme' allows"):
+        Settings(max_body_bytes=1600, tenants={"acme": Caps(max_sites=500)})
