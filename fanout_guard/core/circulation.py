@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as _quoted
 from math import isfinite
-from typing import cast
+from operator import itemgetter
+from typing import Any
 
 from fanout_guard.core.model import SiteKey, Spelling
+from fanout_guard.core.strict_json import Members
 from fanout_guard.errors import CirculationError
 
-_WORDS = {None: Spelling("null"), True: Spelling("true"), False: Spelling("false")}
+# What a tree of ``strict_json`` has as tuples and is no array.
+_NOT_ARRAYS = (Spelling, Members)
+_WORDS = {None: "null", True: "true", False: "false"}
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -52,7 +56,7 @@ def site_keys(sites: object) -> Sequence[SiteKey]:
     A number of the wire is known by its spelling, so ``1.0``, ``1`` and ``"1"`` are three sites; a Python number by
     the spelling that ``json.dumps`` gives it; an object by its canonical JSON (members sorted, no spaces).
     """
-    if not isinstance(sites, (list, tuple)) or isinstance(sites, Spelling):
+    if not isinstance(sites, (list, tuple)) or isinstance(sites, _NOT_ARRAYS):
         raise CirculationError(f"the sites are {_named(sites)}; expected a list")
     try:
         # Joining tells at C speed whether every entry is a text, and lets one check see all characters.
@@ -80,7 +84,7 @@ def is_encodable(text: str) -> bool:
 
 def _site_key(position: int, site: object) -> SiteKey:
     try:
-        if isinstance(site, (list, tuple)) and not isinstance(site, Spelling):
+        if isinstance(site, (list, tuple)) and not isinstance(site, _NOT_ARRAYS):
             raise CirculationError("is a list")
         key: SiteKey = site if isinstance(site, str) else Spelling(_canonical(site))
         if not is_encodable(key if isinstance(key, str) else key.text):
@@ -98,13 +102,13 @@ def _canonical(value: object) -> str:
     if isinstance(value, Spelling):
         return value.text
     if value is None or isinstance(value, bool):
-        return _WORDS[value].text
+        return _WORDS[value]
     if isinstance(value, int):
         return _decimal(value)
     if isinstance(value, float):
         return _fraction(value)
-    if isinstance(value, dict):
-        return "{" + ",".join([_member(name, value[name]) for name in _sorted_names(value)]) + "}"
+    if isinstance(value, (dict, Members)):
+        return "{" + ",".join([_member(name, member) for name, member in _sorted_members(value)]) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(_canonical, value)) + "]"
     raise CirculationError(f"is {_named(value)}, which JSON does not have")
@@ -114,10 +118,13 @@ def _member(name: str, value: object) -> str:
     return f"{_quoted(name)}:{_canonical(value)}"
 
 
-def _sorted_names(members: dict[object, object]) -> list[str]:
+def _sorted_members(value: dict[Any, Any] | Members) -> list[tuple[str, object]]:
+    members = dict(value)
     if not all(isinstance(name, str) for name in members):
         raise CirculationError("has a member name that is no text")
-    return sorted(cast("dict[str, object]", members))
+    if len(members) < len(value):
+        raise CirculationError("has one member name twice")
+    return sorted(members.items(), key=itemgetter(0))
 
 
 def _decimal(number: int) -> str:
@@ -136,5 +143,5 @@ def _fraction(number: float) -> str:
 
 def _named(value: object) -> str:
     """A value's type in a sentence; the value itself is the client's and stays out of errors."""
-    name = "number" if isinstance(value, Spelling) else type(value).__name__
+    name = {Spelling: "number", Members: "object"}.get(type(value), type(value).__name__)
     return "null" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

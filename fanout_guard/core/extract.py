@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.fields import AmbiguousField, Fields, Path
 from fanout_guard.core.model import Spelling
 from fanout_guard.core.source import Source, header_values, query_values, scope_value
-from fanout_guard.core.strict_json import NotStrictJson, parse
+from fanout_guard.core.strict_json import Members, NotStrictJson, parse
 from fanout_guard.errors import CirculationError, FanoutGuardError
 
 UnreadableKind: TypeAlias = Literal["unreadable-circulation", "tenant-unidentified"]
@@ -96,7 +96,7 @@ class Reader:
     def _members(self, body: bytes) -> dict[Path, object]:
         try:
             tree = parse(body)
-            if type(tree) is not tuple:
+            if not isinstance(tree, Members):
                 raise NotStrictJson("The body is not a JSON object.")
             return self._fields.read(tree)
         except (NotStrictJson, AmbiguousField) as error:
@@ -208,28 +208,6 @@ def _array(source: Source, found: Sequence[object]) -> Sequence[object]:
     if source.kind == "query":
         return found
     value = _single(source, found)
-    if source.kind == "json" and type(value) is list:
-        return _entries(source, value)
-    if source.kind == "scope" and isinstance(value, (list, tuple)):
-        return value
+    if isinstance(value, list) or (source.kind == "scope" and isinstance(value, tuple)):
+        return cast(Sequence[object], value)
     raise _Refused(f"{source} is not an array")
-
-
-def _entries(source: Source, entries: list[object]) -> list[object]:
-    """The entries of a tree, with objects as Python has them."""
-    try:
-        "".join(entries)  # type: ignore[arg-type]  # tells at C speed whether every entry is a text
-    except TypeError:
-        return [entry if isinstance(entry, (str, list)) else _plain(source, entry) for entry in entries]
-    return entries
-
-
-def _plain(source: Source, value: object) -> object:
-    if type(value) is list:
-        return [_plain(source, entry) for entry in value]
-    if type(value) is not tuple:
-        return value
-    members = {name: _plain(source, member) for name, member in value}
-    if len(members) < len(value):
-        raise _Refused(f"an object in {source} has one member name twice")
-    return members

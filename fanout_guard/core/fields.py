@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from fanout_guard.core.lookalike import Lookalikes
+from fanout_guard.core.strict_json import Members
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -25,7 +26,7 @@ class Fields:
     def read(self, tree: object) -> dict[Path, object]:
         """The value at each path that is there; raises AmbiguousField."""
         found: dict[Path, object] = {}
-        if type(tree) is tuple:
+        if isinstance(tree, Members):
             self._root.read(tree, found)
         return found
 
@@ -39,7 +40,7 @@ class _Level:
         self._below = {name: _Level((*path, name), wanted) for name in names}
         self._lookalikes = Lookalikes(names)
 
-    def read(self, members: tuple[tuple[str, object], ...], found: dict[Path, object]) -> None:
+    def read(self, members: Members, found: dict[Path, object]) -> None:
         for name, value in members:
             level = self._below.get(name)
             if level is None:
@@ -49,7 +50,7 @@ class _Level:
             if level._path in found:
                 raise AmbiguousField(f"'{'.'.join(level._path)}' is there twice; send it once.")
             found[level._path] = value
-            if level._below and type(value) is tuple:
+            if level._below and isinstance(value, Members):
                 level.read(value, found)
 
     def _said(self) -> str:

@@ -1,7 +1,7 @@
 """Strict JSON (RFC 8259): bytes to a tree that still shows what ordinary readers hide.
 
-Objects are tuples of (name, value) pairs, so that a name given twice is seen twice; numbers are ``Spelling``, so that
-no library's idea of a number matters; arrays are lists. One pass of the interpreter's C scanner does the work.
+Objects are ``Members``, so that a name given twice is seen twice; numbers are ``Spelling``, so that no library's idea
+of a number matters; arrays are lists. One pass of the interpreter's C scanner does the work.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ _SAFE_DIGITS = 300
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+class Members(tuple[tuple[str, object], ...]):
+    """A JSON object as it is written: its (name, value) pairs."""
+
+    __slots__ = ()
 
 
 class NotStrictJson(ValueError):
@@ -75,5 +81,5 @@ def _refuse_constant(_: str) -> NoReturn:
 
 
 _decode = JSONDecoder(
-    object_pairs_hook=tuple, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
+    object_pairs_hook=Members, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
 ).decode

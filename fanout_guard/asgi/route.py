@@ -1,0 +1,75 @@
+"""Which requests are guarded: every spelling of a path that a router could send to the circulating handler."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from fanout_guard.core.routes import Route
+
+PathParams: TypeAlias = Mapping[str, str]
+
+_NO_PARAMS: PathParams = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class _Table:
+    """The guarded paths of one method."""
+
+    plain: set[str] = field(default_factory=set)
+    patterns: list[re.Pattern[str]] = field(default_factory=list)
+
+    def find(self, path: str) -> PathParams | None:
+        if path in self.plain or (path[-1:] in ("/", "\n") and _bare(path) in self.plain):
+            return _NO_PARAMS
+        for pattern in self.patterns:
+            if match := pattern.match(path):
+                return match.groupdict()
+        return None
+
+
+class Routes:
+    """The guarded routes, ready to be matched.
+
+    A path counts decoded, as servers give it, with any slashes and one newline at its end: what ends in a slash some
+    routers serve, and a ``$`` lets a newline through. Case and the rest are exact, as they are to routers.
+    """
+
+    __slots__ = ("_tables",)
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._tables: dict[str, _Table] = {}
+        for route in routes:
+            table = self._tables.setdefault(route.method, _Table())
+            if route.params:
+                table.patterns.append(_pattern(route))
+            else:
+                table.plain.add(_bare("".join(f"/{segment.text}" for segment in route.segments)))
+
+    def match(self, scope: Mapping[str, Any]) -> PathParams | None:
+        """The path parameters of a guarded HTTP request; None if it is not guarded."""
+        method = scope["method"]
+        # ASGI has methods in upper case; where a server passes on what came, some frameworks raise it themselves.
+        table = self._tables.get(method) or self._tables.get(method.upper())
+        if table is None:
+            return None
+        path = scope["path"]
+        root_path = scope.get("root_path")
+        if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
+            found = table.find(path[len(root_path) :])
+            if found is not None:
+                return found
+        # Servers that leave the root path out, and routers that do not take it away, go by the whole path.
+        return table.find(path)
+
+
+def _bare(path: str) -> str:
+    return path.removesuffix("\n").rstrip("/")
+
+
+def _pattern(route: Route) -> re.Pattern[str]:
+    parts = [f"(?P<{part.text}>[^/]+)" if part.is_param else re.escape(part.text) for part in route.segments]
+    return re.compile("/" + "/".join(parts).rstrip("/") + r"/*\n?\Z")

@@ -1,0 +1,56 @@
+"""``POST /circulate-document, PUT /t/{tenant}/documents``: routes in the notation of the configuration."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+_UNGUARDED_METHODS = ("HEAD", "OPTIONS")
+_METHOD = re.compile(r"[A-Z]{1,20}")
+_PLAIN = re.compile(r"[^\s{}?#\x00-\x1f\x7f]*")
+_PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Segment(NamedTuple):
+    """One part of a path between slashes: its decoded text, or the name of a parameter."""
+
+    text: str
+    is_param: bool
+
+
+class Route(NamedTuple):
+    """A method and the path that it is guarded on."""
+
+    method: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """The names of the path's parameters, in their order."""
+        return tuple(segment.text for segment in self.segments if segment.is_param)
+
+
+def parse_routes(text: str) -> tuple[Route, ...]:
+    """The routes that a text names, comma-separated; ValueError with the reason where it is wrong."""
+    return tuple(_route(" ".join(part.split())) for part in text.split(","))
+
+
+def _route(text: str) -> Route:
+    method, _, path = text.partition(" ")
+    if not _METHOD.fullmatch(method) or not path.startswith("/"):
+        raise ValueError(f"{text!a} is no 'METHOD /path'")
+    if method in _UNGUARDED_METHODS:
+        raise ValueError(f"{method} is never guarded")
+    route = Route(method, tuple(_segment(path, part) for part in path[1:].split("/")))
+    if len(set(route.params)) < len(route.params):
+        raise ValueError(f"{path!a} has one name twice")
+    return route
+
+
+def _segment(path: str, part: str) -> Segment:
+    if param := _PARAM.fullmatch(part):
+        return Segment(param[1], is_param=True)
+    if not _PLAIN.fullmatch(part):
+        raise ValueError(f"{path!a} has a segment that is neither plain nor {{name}}")
+    return Segment(unquote(part), is_param=False)
