@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from fanout_guard.core.routes import Route
+from fanout_guard.core.routes import Route, parse_routes
 
 PathParams: TypeAlias = Mapping[str, str]
 
@@ -32,7 +32,7 @@ class _Table:
 
 
 class Routes:
-    """The guarded routes, ready to be matched.
+    """The guarded routes, ready to be matched, from ``METHOD /path, …``; ValueError where that is wrong.
 
     A path counts decoded, as servers give it, with any slashes and one newline at its end: what ends in a slash some
     routers serve, and a ``$`` lets a newline through. Case and the rest are exact, as they are to routers.
@@ -40,9 +40,9 @@ class Routes:
 
     __slots__ = ("_tables",)
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, text: str) -> None:
         self._tables: dict[str, _Table] = {}
-        for route in routes:
+        for route in parse_routes(text):
             table = self._tables.setdefault(route.method, _Table())
             if route.params:
                 table.patterns.append(_pattern(route))
