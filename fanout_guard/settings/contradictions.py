@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, TypeAlias, TypeGuard
 
 from fanout_guard.core.policy import Caps
+from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.values import UNLIMITED
 from fanout_guard.settings.variable import PREFIX
 
@@ -84,11 +85,10 @@ def _shared(values: Values) -> Iterator[str]:
 def _path_sources(values: Values) -> Iterator[str]:
     for field in ("tenant", "document"):
         kind, _, name = values[field].partition(":")
-        missing = [route for route in values["routes"].split(", ") if f"/{{{name}}}/" not in f"{route}/"]
-        if kind == "path" and missing:
+        if kind == "path" and not all(name in route.params for route in parse_routes(values["routes"])):
             yield (
-                f"{PREFIX}{field.upper()}: '{values[field]}' names no segment of the route {missing[0]!a};"
-                f" expected {{{name}}} in every route"
+                f"{PREFIX}{field.upper()}: '{values[field]}' names no segment of some route;"
+                f" expected {{{name}}} in every one of {values['routes']!a}"
             )
 
 

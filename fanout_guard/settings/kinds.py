@@ -10,24 +10,16 @@ from typing import Any
 
 from fanout_guard.core.policy import CAP_FIELDS
 from fanout_guard.core.redis_url import SCHEMES, check_redis_url, masked_redis_url
+from fanout_guard.core.routes import parse_routes
+from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.values import Kind, read_whole
 from fanout_guard.settings.tenants import check_layer, check_tenant, read_layer, utf8
 
 REJECT_STATUSES = (400, 403, 413, 422, 429)
-SOURCE_KINDS = ("header", "path", "query", "json", "scope")
-SITES_KINDS = ("json", "query", "scope")
 
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 _FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}"
-_NAMES = {
-    "header": re.compile(_FIELD_NAME),
-    "path": re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
-    "query": re.compile(r"[^\s,|]+"),
-    "json": re.compile(r"[^\s.,|]+(\.[^\s.,|]+)*"),
-    "scope": re.compile(r"[^\s.,|]+(\.[^\s.,|]+)*"),
-}
-_METHOD = re.compile(r"[A-Z]{1,20}")
-_SEGMENT = re.compile(r"[^\s{}?#]*|\{[A-Za-z_][A-Za-z0-9_]*\}")
+_NAMES = {"header": re.compile(_FIELD_NAME), "path": re.compile(r"[A-Za-z_][A-Za-z0-9_]*")}
 _PREFIX = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
 _STATUS = re.compile(r"[2-5](?:xx|[0-9]{2})")
 
@@ -58,43 +50,31 @@ def _check_status(value: Any) -> int:
 
 
 def _check_routes(value: Any) -> str:
-    routes = [" ".join(route.split()) for route in _text(value).split(",")]
-    shapes = [_check_route(route) for route in routes]
-    if len(set(shapes)) < len(shapes):
+    routes = parse_routes(_text(value))
+    shapes = {(route.method, *(None if part.is_param else part.text for part in route.segments)) for route in routes}
+    if len(shapes) < len(routes):
         raise ValueError("the same route twice")
-    return ", ".join(routes)
-
-
-def _check_route(text: str) -> tuple[str, ...]:
-    method, _, path = text.partition(" ")
-    if not _METHOD.fullmatch(method) or not path.startswith("/"):
-        raise ValueError(f"{text!a} is no 'METHOD /path'")
-    if method in ("HEAD", "OPTIONS"):
-        raise ValueError(f"{method} is never guarded")
-    segments = path.split("/")
-    if not all(_SEGMENT.fullmatch(segment) for segment in segments):
-        raise ValueError(f"{path!a} has a segment that is neither plain nor {{name}}")
-    names = [segment for segment in segments if segment.startswith("{")]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path!a} has one name twice")
-    return method, *("{}" if segment.startswith("{") else segment for segment in segments)
+    return ", ".join(" ".join(route.split()) for route in value.split(","))
 
 
 def _check_source(value: Any) -> str:
-    kind, separator, name = _text(value).partition(":")
-    pattern = _NAMES.get(kind)
-    if not separator or pattern is None or not pattern.fullmatch(name):
-        raise ValueError
+    _check_name(parse_source(_text(value)))
     return str(value)
 
 
 def _check_sites(value: Any) -> str:
-    parts = [part.strip() for part in _text(value).split("|")]
-    if not all(_check_source(part).partition(":")[0] in SITES_KINDS for part in parts):
-        raise ValueError(f"{' and '.join(SITES_KINDS)} sources can give an array")
-    if len(set(parts)) < len(parts):
-        raise ValueError("the same source twice")
-    return "|".join(parts)
+    for source in parse_sources(_text(value)):
+        _check_name(source)
+    return "|".join(part.strip() for part in value.split("|"))
+
+
+def _check_name(source: Source) -> None:
+    pattern = _NAMES.get(source.kind)
+    if pattern is not None and not pattern.fullmatch(source.name):
+        raise ValueError(f"{source.name!a} is no name of {source.kind}")
+    # Joined by a comma, two sources would be read as one with a strange name.
+    if "," in source.name or "|" in source.name:
+        raise ValueError("several sources are joined by '|', where several are allowed")
 
 
 @lru_cache(maxsize=64)

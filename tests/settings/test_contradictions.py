@@ -25,9 +25,9 @@ CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
         "max_inflight of tenant 'acme'",
     ),
     ({"UNKNOWN_TENANTS": "shared", "DEFAULT_TENANT": ""}, "UNKNOWN_TENANTS", "DEFAULT_TENANT, which is empty"),
-    ({"TENANT": "path:tenant"}, "TENANT", "{tenant} in every route"),
-    ({"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /{tt}/b"}, "TENANT", "'POST /{tt}/b'"),
-    ({"DOCUMENT": "path:id", "ROUTES": "POST /documents/{document}"}, "DOCUMENT", "{id} in every route"),
+    ({"TENANT": "path:tenant"}, "TENANT", "{tenant} in every one"),
+    ({"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /{tt}/b"}, "TENANT", "POST /{tt}/b"),
+    ({"DOCUMENT": "path:id", "ROUTES": "POST /documents/{document}"}, "DOCUMENT", "{id} in every one"),
 ]
 
 AGREEMENTS: list[dict[str, str]] = [
