@@ -13,6 +13,7 @@ from fanout_guard.core.routes import Route, parse_routes
 PathParams: TypeAlias = Mapping[str, str]
 
 _NO_PARAMS: PathParams = MappingProxyType({})
+_WRAPPERS = 32
 
 
 @dataclass(slots=True)
@@ -36,11 +37,13 @@ class Routes:
 
     A path counts decoded, as servers give it, with any slashes and one newline at its end: what ends in a slash some
     routers serve, and a ``$`` lets a newline through. Case and the rest are exact, as they are to routers.
+    ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
     """
 
-    __slots__ = ("_tables",)
+    __slots__ = ("_root_path", "_tables")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, root_path: str = "") -> None:
+        self._root_path = root_path
         self._tables: dict[str, _Table] = {}
         for route in parse_routes(text):
             table = self._tables.setdefault(route.method, _Table())
@@ -57,13 +60,30 @@ class Routes:
         if table is None:
             return None
         path = scope["path"]
-        root_path = scope.get("root_path")
-        if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
-            found = table.find(path[len(root_path) :])
-            if found is not None:
-                return found
+        root_path = scope.get("root_path") or self._root_path
+        if root_path and (found := self._find_below(table, path, root_path)) is not None:
+            return found
         # Servers that leave the root path out, and routers that do not take it away, go by the whole path.
         return table.find(path)
+
+    def _find_below(self, table: _Table, path: str, root_path: str) -> PathParams | None:
+        """As routers do: the application's own root path replaces the server's, and ends at a segment."""
+        for prefix in (self._root_path, root_path):
+            if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
+                found = table.find(path[len(prefix) :])
+                if found is not None:
+                    return found
+        return None
+
+
+def root_path_of(app: object) -> str:
+    """The root path that an application (FastAPI's ``root_path=``) puts into the scope after the guard has read it."""
+    for _ in range(_WRAPPERS):
+        root_path = getattr(app, "root_path", "")
+        if isinstance(root_path, str) and root_path:
+            return root_path
+        app = getattr(app, "app", None)
+    return ""
 
 
 def _bare(path: str) -> str:
