@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from msgspec import ValidationError
@@ -29,7 +29,7 @@ class GeneratorFailed(RuntimeError):
 
 def generate(
     plan: Plan, host: str, folder: Path, *, started: Callable[[int], None], processes: int = 1
-) -> Iterator[Record | None]:
+) -> Generator[Record | None, None, None]:
     """Yield what happens while the plan runs, None when nothing did for a moment; ``started`` gets the pid.
 
     Closing the iterator early ends Locust.

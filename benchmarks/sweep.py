@@ -91,7 +91,7 @@ def run(given: argparse.Namespace) -> int:
     results = run_sweep(given, request, folder)
     judgement = judge(results)
     publish(folder, results, judgement)
-    print(summary(folder, results, judgement))
+    print(summary(folder, judgement))
     return judgement.verdict.exit_code(strict=given.strict)
 
 
@@ -296,7 +296,7 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def summary(folder: Path, results: Results, judgement: Judgement) -> str:
+def summary(folder: Path, judgement: Judgement) -> str:
     """The verdict, why, and the line to set."""
     lines = [f"{judgement.verdict.value}: {judgement.reason}"]
     lines += [f"report: {folder / 'report.html'}, samples: {folder / 'results.json'}"]

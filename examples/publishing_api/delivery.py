@@ -33,6 +33,7 @@ class Courier:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=slots, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=60),
+            cookie_jar=aiohttp.DummyCookieJar(),  # a jar is searched for every delivery, and sites set none
         )
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,51 @@
+"""``analyze DIR``: judge saved samples again, and rewrite the judgement and the report."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import options
+from benchmarks.report import publish
+from benchmarks.sweep import summary
+from fanout_guard.stress.goals import parse_goals
+from fanout_guard.stress.model import Results, ResultsError
+from fanout_guard.stress.results import read_results
+from fanout_guard.stress.verdict import judge
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "analyze", help="judge saved samples again and rewrite the judgement", description=__doc__
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--cap", type=options.whole, help="judge this cap instead of the one stored")
+    parser.add_argument("--goal", action="append", default=[], help="goals instead of those stored")
+    parser.add_argument("--strict", action="store_true", help="fail (1) where the cap is at risk")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Read, judge, rewrite; returns the exit code."""
+    results = load(given.folder)
+    results = replace(
+        results,
+        cap=given.cap or results.cap,
+        goals=parse_goals(given.goal) if given.goal else results.goals,
+    )
+    judgement = judge(results)
+    publish(given.folder, results, judgement)
+    print(summary(given.folder, judgement))
+    return judgement.verdict.exit_code(strict=given.strict)
+
+
+def load(folder: Path) -> Results:
+    """The results in a folder; raises BadUsage naming the file and what is wrong with it."""
+    path = folder / "results.json"
+    try:
+        return read_results(path)
+    except (OSError, ResultsError) as error:
+        raise options.BadUsage(f"{path}: {error}") from error
