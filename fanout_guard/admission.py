@@ -22,16 +22,17 @@ class Admission:
     ``sites`` is the number of entries, ``shadowed`` the policies that would have rejected it.
     """
 
-    __slots__ = ("_ends", "_guard", "_held", "_renewal", "decision")
+    __slots__ = ("_ends", "_guard", "_held", "_refunded", "_renewal", "decision")
 
     def __init__(self, guard: FanoutGuard, decision: Decision) -> None:
         self.decision = decision
         self._guard = guard
         self._held = 0.0
         self._ends = False
+        self._refunded = False
         self._renewal: asyncio.TimerHandle | None = None
         guard.observers.inflight(decision.requested)
-        if guard.leases(decision):
+        if decision.leased:
             self._renew_later()
 
     @property
@@ -73,7 +74,7 @@ class Admission:
         if isinstance(seconds, bool) or not 0 < seconds <= _LONGEST_HOLD_S:
             raise ValueError(f"hold: {seconds!r} seconds; expected above 0 and at most {_LONGEST_HOLD_S}")
         self._held = asyncio.get_running_loop().time() + seconds
-        if self._guard.leases(self.decision):
+        if self.decision.leased:
             await self._guard.renew(self.tenant, self.lease_id, seconds)
         return self.lease_id
 
@@ -82,6 +83,8 @@ class Admission:
 
         A list of sites frees every counter, a number only ``rate`` and in flight.
         """
+        if sites is None:
+            self._refunded = True
         return await self._guard.refund(self.tenant, self.lease_id, sites)
 
     def settle(self) -> None:
@@ -92,7 +95,7 @@ class Admission:
         if self._renewal is not None:
             self._renewal.cancel()
         self._guard.observers.inflight(-self.decision.requested)
-        if not self._guard.leases(self.decision):
+        if self._refunded or not self.decision.leased:
             return
         held = self._held - asyncio.get_running_loop().time()
         if held > 0:
@@ -105,7 +108,7 @@ class Admission:
         self._renewal = asyncio.get_running_loop().call_later(pause, self._renew)
 
     def _renew(self) -> None:
-        if not self._ends:
+        if not self._ends and not self._refunded:
             self._guard.later(self._guard.renew(self.tenant, self.lease_id, self._guard.lease_ms / 1000))
             self._renew_later()
 

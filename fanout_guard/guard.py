@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from fanout_guard.admission import Admission, milliseconds
 from fanout_guard.core import decide as core
+from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked
-from fanout_guard.core.extract import Circulation, site_keys
 from fanout_guard.core.keys import Digests, format_lease, new_id, parse_lease
 from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy, SiteKey
 from fanout_guard.core.policy import share
@@ -30,7 +30,7 @@ from fanout_guard.tenants import CapsHook, Tenants
 
 logger = logging.getLogger("fanout_guard")
 
-_RAISED = 500
+RAISED = 500
 """The status that an application's exception counts as."""
 
 
@@ -130,16 +130,14 @@ class FanoutGuard:
         Raises FanoutRejected, with the decision, instead of entering. A block that raises is charged or refunded as
         a response with status 500 is (``REFUND_ON``).
         """
-        decision = await self.admit(
-            tenant=tenant, document=document, sites=sites, idempotency_key=idempotency_key
-        )
+        decision = await self.admit(tenant=tenant, document=document, sites=sites, idempotency_key=idempotency_key)
         if not decision.admitted:
             raise FanoutRejected(decision)
         admission = Admission(self, decision)
         try:
             yield admission
-        except BaseException:
-            if self.refunds(_RAISED):
+        except Exception:
+            if self.refunds(RAISED):
                 await self._refund(decision.tenant, decision.lease_id)
             raise
         finally:
@@ -179,7 +177,7 @@ class FanoutGuard:
             if isinstance(sites, bool) or sites < 0:
                 raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
             return await self._refund(tenant, lease_id, entries=sites) if sites else 0
-        keys = site_keys(Circulation(sites=sites).sites)
+        keys = site_keys(sites)
         if not keys:
             return 0
         packed, counts = self._digests.counted_sites(keys)
@@ -246,9 +244,9 @@ class FanoutGuard:
     async def _decide(
         self, tenant: str, policy: Policy, circulation: Circulation, key: str | None, *, look: bool = False
     ) -> Decision:
-        sites = site_keys(circulation.sites)
+        sites = circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
-        asked = Asked(tenant, circulation.document_id, entries, entries)
+        asked = Asked(tenant, circulation.document, entries, entries)
         if policy.mode is Mode.OFF or not entries:
             return core.admit_uncounted(policy, asked, format_lease(Lease(new_id())))
         if policy.document is not None and entries > policy.document and not self._distinct:
@@ -287,25 +285,23 @@ class FanoutGuard:
         tally = await self._local.decide(own)
         return core.decide(policy, asked, tally, format_lease(local), degraded=True)
 
-    def _charge(
-        self, tenant: str, policy: Policy, lease: Lease, cost: int, sites: bytes, *, look: bool
-    ) -> Charge:
+    def _charge(self, tenant: str, policy: Policy, lease: Lease, cost: int, sites: bytes, *, look: bool) -> Charge:
         counted = share(policy, self._workers) if self._own_counters else policy
         return Charge(
             lease=lease, tenant=tenant, cost=cost, sites=sites, policy=counted, lease_ms=self.lease_ms, look=look
         )
 
     def _document(self, policy: Policy, circulation: Circulation) -> bytes:
-        if policy.document is None or circulation.document_id is None:
+        if policy.document is None or circulation.document is None:
             return b""
-        return self._digests.document(circulation.document_id)
+        return self._digests.document(circulation.document)
 
     def _idempotency(
         self, policy: Policy, circulation: Circulation, sites: Sequence[SiteKey], key: str | None
     ) -> bytes:
         if key is None or (policy.document is None and not policy.rates):
             return b""
-        return self._digests.idempotency(key, circulation.document_id, sites)
+        return self._digests.idempotency(key, circulation.document, sites)
 
     async def _refund(
         self,

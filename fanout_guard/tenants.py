@@ -17,7 +17,7 @@ from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTe
 
 logger = logging.getLogger("fanout_guard")
 
-CapsHook: TypeAlias = Callable[[str], Caps | None | Awaitable[Caps | None]]
+CapsHook: TypeAlias = Callable[[str], Caps | Awaitable[Caps | None] | None]
 """A user's ``caps=``: tenant → caps, or None for a tenant that it does not know; sync or async."""
 
 TENANT_BYTES = 256

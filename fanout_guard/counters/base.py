@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from fanout_guard.core.model import Charge, Lease, Policy, Reading, Tally
+from fanout_guard.core.model import Charge, Lease, Tally
 
 
 class LeaseInfo(Struct, frozen=True):

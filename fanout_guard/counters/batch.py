@@ -86,7 +86,7 @@ class Lane(Generic[Request, Answer]):
                 await self._call(batch)
 
     def _take(self) -> list[tuple[asyncio.Future[Answer], Request]]:
-        batch = []
+        batch: list[tuple[asyncio.Future[Answer], Request]] = []
         weight = 0
         waiting = self._waiting
         while waiting and len(batch) < self._items:

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -175,8 +176,6 @@ class Overrides:
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.sleep(self._ttl_s * 0.8)
-            try:
+            with suppress(CountersUnavailable):
                 await self._load()
-            except CountersUnavailable:
-                pass
             self._until_s = time.monotonic() + self._ttl_s

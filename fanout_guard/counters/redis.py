@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis import exceptions
-from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio import RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
@@ -85,11 +85,9 @@ def _sentinel_pool(url: str, options: Mapping[str, Any]) -> ConnectionPool:
     nodes, own = parse_nodes(url, SENTINEL_PORT)
     service, _, database = urlsplit(url).path.strip("/").partition("/")
     short = {"socket_timeout": options["socket_connect_timeout"], "protocol": 2}
-    sentinel = Sentinel(nodes, sentinel_kwargs={**options, **short})
+    sentinel = Sentinel(nodes, sentinel_kwargs={**options, **short})  # type: ignore[no-untyped-call]
     client = sentinel.master_for(service or "mymaster", db=int(database or 0), **{**options, **own})
-    pool = client.connection_pool
-    pool.sentinel = sentinel  # the pool holds its sentinels weakly
-    return pool
+    return cast(ConnectionPool, client.connection_pool)
 
 
 class _Single:
@@ -121,6 +119,7 @@ class _Single:
                 except (exceptions.ConnectionError, OSError):
                     if fresh:
                         raise
+        raise AssertionError("unreachable")
 
     async def probe(self, prefix: str) -> None:
         await self.command("SET", f"{prefix}:probe", 1, "PX", 1000)
@@ -142,14 +141,14 @@ class _Single:
             if reason in ("readonly", "loading", "auth"):
                 await connection.disconnect(nowait=True)  # another server may answer the next connection
             raise CountersUnavailable(reason) from None
-        except (exceptions.RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, exceptions.RedisError, OSError) as error:
             raise CountersUnavailable(_reason(error)) from None
         finally:
             if connection in self._all:
                 self._free.append(connection)
 
     def _make(self) -> AbstractConnection:
-        connection = self._pool.make_connection()
+        connection = cast(AbstractConnection, self._pool.make_connection())  # type: ignore[no-untyped-call]
         self._all.append(connection)
         return connection
 
@@ -190,33 +189,29 @@ class _Cluster:
             try:
                 return cast(
                     "list[Any]",
-                    await self._client.execute_command(
-                        "EVALSHA", call.script.sha, count, *call.keys, *call.arguments
-                    ),
+                    await self._client.execute_command("EVALSHA", call.script.sha, count, *call.keys, *call.arguments),
                 )
             except exceptions.ResponseError as error:
                 if _reason(error) != "noscript":
                     raise
             return cast(
                 "list[Any]",
-                await self._client.execute_command(
-                    "EVAL", call.script.text, count, *call.keys, *call.arguments
-                ),
+                await self._client.execute_command("EVAL", call.script.text, count, *call.keys, *call.arguments),
             )
-        except (exceptions.RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, exceptions.RedisError, OSError) as error:
             raise CountersUnavailable(_reason(error)) from None
 
     async def command(self, *arguments: str | bytes | int) -> Any:
         try:
             return await self._client.execute_command(*arguments)
-        except (exceptions.RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, exceptions.RedisError, OSError) as error:
             raise CountersUnavailable(_reason(error)) from None
 
     async def probe(self, prefix: str) -> None:
         await self.command("SET", f"{prefix}:probe", 1, "PX", 1000)
         try:
             await self._client.ping(target_nodes=RedisCluster.PRIMARIES)
-        except (exceptions.RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, exceptions.RedisError, OSError) as error:
             raise CountersUnavailable(_reason(error)) from None
 
     async def aclose(self) -> None:

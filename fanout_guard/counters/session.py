@@ -63,9 +63,7 @@ class Session:
             ended |= await self._settle(EVERYBODY, lease, lease_ms, exact)
         return ended
 
-    async def refund(
-        self, tenant: str, lease: Lease, entries: int | None, sites: bytes, counts: Sequence[int]
-    ) -> int:
+    async def refund(self, tenant: str, lease: Lease, entries: int | None, sites: bytes, counts: Sequence[int]) -> int:
         """Take a charge back, whole or in part."""
         request = pack_refund(tenant, lease, self._space, entries=entries, sites=sites, counts=counts)
         back = int(await self._must("refund", lease, self._refunds, request))
@@ -117,9 +115,7 @@ class Session:
                 policy=Policy(document=None, inflight=policy.inflight_global),
             )
         )
-        own = replace(
-            charge, policy=replace(policy, inflight_global=None), look=charge.look or not reserved.charged
-        )
+        own = replace(charge, policy=replace(policy, inflight_global=None), look=charge.look or not reserved.charged)
         charged = False
         try:
             mine = await self._decide(own)
@@ -186,13 +182,10 @@ class Session:
         for index, (keys, _, _) in enumerate(requests):
             slots.setdefault(slot_of(keys[0]), []).append(index)
         calls = [
-            self.server.call(join(name, [requests[index] for index in indexes], None))
-            for indexes in slots.values()
+            self.server.call(join(name, [requests[index] for index in indexes], None)) for indexes in slots.values()
         ]
         answers: list[Any] = [None] * len(requests)
-        for indexes, found in zip(
-            slots.values(), await asyncio.gather(*calls, return_exceptions=True), strict=True
-        ):
+        for indexes, found in zip(slots.values(), await asyncio.gather(*calls, return_exceptions=True), strict=True):
             for position, index in enumerate(indexes):
                 answers[index] = found if isinstance(found, BaseException) else found[position]
         return answers

@@ -1,0 +1,229 @@
+"""The ASGI middleware: in which order one request is read, decided on, and answered or passed on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from fanout_guard.admission import Admission
+from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
+from fanout_guard.asgi.responder import Field, Responder, respond
+from fanout_guard.asgi.route import Routes
+from fanout_guard.core.circulation import Circulation
+from fanout_guard.core.extract import Reader, Unreadable
+from fanout_guard.core.headers import ratelimit, ratelimit_policy
+from fanout_guard.core.model import Decision, Mode
+from fanout_guard.core.problem import refusal, unavailable, unreadable
+from fanout_guard.core.source import header_values, parse_source, parse_sources
+from fanout_guard.errors import CirculationError, UnknownTenant
+from fanout_guard.guard import RAISED, FanoutGuard
+from fanout_guard.observe.hooks import OnDecision
+from fanout_guard.settings import Settings
+from fanout_guard.tenants import CapsHook
+from fanout_guard.types import ASGIApp, Receive, Scope, Send
+
+logger = logging.getLogger("fanout_guard")
+
+TenantHook: TypeAlias = Callable[[Scope], "str | Awaitable[str | None] | None"]
+CirculationHook: TypeAlias = Callable[[Scope, bytes], "Circulation | Awaitable[Circulation]"]
+
+SCOPE_KEY = "fanout_guard"
+_SEEN = "fanout_guard.seen"
+# What is let arrive of a refused upload, so that its client reads the answer and not a reset.
+_DRAIN_BYTES = 16 << 20
+_DRAIN_S = 5.0
+
+
+class FanoutGuardMiddleware:
+    """Guards the configured routes of an ASGI application.
+
+    ``settings`` default to the environment; ``guard`` shares one guard among applications. ``tenant`` (scope → id or
+    None) and ``circulation`` (scope, body → Circulation) say what settings cannot, ``caps`` and ``on_decision`` are
+    passed on to the guard that this makes; all may be async. Raises ConfigurationError where the settings are wrong.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings | None = None,
+        guard: FanoutGuard | None = None,
+        tenant: TenantHook | None = None,
+        circulation: CirculationHook | None = None,
+        caps: CapsHook | None = None,
+        on_decision: OnDecision | None = None,
+    ) -> None:
+        if guard is not None and (settings or caps or on_decision):
+            raise TypeError("a guard that is given brings its own settings, caps= and on_decision=")
+        self.app = app
+        self.guard = guard = guard or FanoutGuard(settings, caps=caps, on_decision=on_decision)
+        settings = guard.settings
+        self._off = settings.mode is Mode.OFF
+        self._routes = Routes(settings.routes)
+        self._tenant_hook = tenant
+        self._circulation_hook = circulation
+        self._reader = Reader(
+            tenant=None if tenant else parse_source(settings.tenant),
+            document=parse_source(settings.document) if settings.document else None,
+            sites=() if circulation else parse_sources(settings.sites),
+        )
+        self._max_body = settings.max_body_bytes
+        self._reject_status = settings.reject_status
+        self._with_fields = settings.headers
+        self._idempotency_header = settings.idempotency_header.lower().encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._off:
+            await self.app(scope, receive, send)
+            return
+        params = self._routes.match(scope)
+        if params is None or _SEEN in scope:
+            await self.app(scope, receive, send)
+            return
+        scope[_SEEN] = True
+        body = RequestBody(receive, self._max_body)
+        try:
+            asked = await self._ask(scope, params, body)
+            decision = await self._decide(asked, scope)
+        except ClientGone:
+            return
+        except _Refused as refused:
+            await self._refuse(refused, scope, body, send)
+            return
+        if decision.admitted:
+            await self._run(decision, scope, body.receive, send)
+        else:
+            await respond(refusal(decision, self._reject_status), self._fields(decision), scope, send)
+
+    async def _ask(self, scope: Scope, params: Mapping[str, str], body: RequestBody) -> _Asked:
+        """Read who asks for what; raises ClientGone, or _Refused where that cannot be told."""
+        tenant = None
+        try:
+            tenant = await self._tenant(scope, params)
+            check_head(scope["headers"], self._max_body)
+            raw = await body.read()
+            extract = self._reader.read(scope, params, raw)
+            circulation = extract.circulation
+            if self._circulation_hook is not None:
+                hooked = await _hooked(self._circulation_hook, (scope, raw), _a_circulation)
+                circulation = cast(Circulation, hooked)
+        except Unreadable as error:
+            raise _Refused(error.kind, error.detail, tenant or error.tenant) from None
+        except UnsupportedEncoding as error:
+            raise _Refused("unsupported-encoding", str(error), tenant) from None
+        except BodyTooLarge:
+            detail = f"The body is longer than the {self._max_body} bytes that are read. Send fewer sites at a time."
+            raise _Refused("body-too-large", detail, tenant) from None
+        except _HookFailed:
+            raise _Refused(None, "It could not be told who asks for what. Send it again in 1 second.", tenant) from None
+        if self._tenant_hook is None:
+            tenant = extract.tenant
+        return _Asked(tenant, cast(Circulation, circulation))
+
+    async def _tenant(self, scope: Scope, params: Mapping[str, str]) -> str | None:
+        if self._tenant_hook is None:
+            return self._reader.tenant(scope, params)
+        return cast("str | None", await _hooked(self._tenant_hook, (scope,), _a_tenant))
+
+    async def _decide(self, asked: _Asked, scope: Scope) -> Decision:
+        try:
+            tenant = self.guard.tenants.name(asked.tenant)
+            return await self.guard.decide(tenant, asked.circulation, self._idempotency_key(scope))
+        except CirculationError as error:
+            detail = f"{str(error)[0].upper()}{str(error)[1:]}."
+            raise _Refused("tenant-unidentified", detail) from None
+        except UnknownTenant:
+            raise _Refused("tenant-unknown", "This tenant may not circulate here.") from None
+
+    async def _run(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application with its admission, and settle when it is done."""
+        guard = self.guard
+        admission = Admission(guard, decision)
+        scope[SCOPE_KEY] = admission
+
+        async def refund_on(status: int) -> None:
+            if guard.refunds(status):
+                await admission.refund()
+
+        try:
+            await self.app(scope, receive, Responder(send, self._fields(decision), refund_on))
+        except Exception:
+            await refund_on(RAISED)
+            raise
+        finally:
+            admission.settle()
+
+    async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:
+        mode = await self._mode(refused.tenant)
+        if refused.kind is not None and mode is not Mode.OFF:
+            self.guard.observers.unreadable(refused.kind)
+        if mode is not Mode.ENFORCE:
+            await self.app(scope, body.receive, send)
+            return
+        whole = await body.drain(_DRAIN_BYTES, _DRAIN_S)
+        problem = unreadable(refused.kind, refused.detail) if refused.kind else unavailable(refused.detail)
+        await respond(problem, (), scope, send, close=not whole)
+
+    async def _mode(self, tenant: str | None) -> Mode:
+        try:
+            _, policy = await self.guard.tenants.resolve(self.guard.tenants.name(tenant))
+        except (CirculationError, UnknownTenant):
+            policy = self.guard.tenants.defaults()
+        return policy.mode
+
+    def _fields(self, decision: Decision) -> Sequence[Field]:
+        if not self._with_fields or decision.caps.mode is Mode.OFF:
+            return ()
+        fields = [(b"ratelimit-policy", ratelimit_policy(decision.caps)), (b"ratelimit", ratelimit(decision))]
+        return [field for field in fields if field[1]]
+
+    def _idempotency_key(self, scope: Scope) -> str | None:
+        if not self._idempotency_header:
+            return None
+        values = header_values(scope["headers"], self._idempotency_header)
+        # Two keys name no one circulation: it is charged as one without a key.
+        return values[0].decode("latin-1") if len(values) == 1 and values[0] else None
+
+
+class _Asked(NamedTuple):
+    """What a request asks."""
+
+    tenant: str | None
+    circulation: Circulation
+
+
+class _Refused(Exception):
+    """A request that gets no decision; ``kind`` ends the problem type, None where the guard itself could not tell."""
+
+    def __init__(self, kind: str | None, detail: str, tenant: str | None = None) -> None:
+        self.kind = kind
+        self.detail = detail
+        self.tenant = tenant
+
+
+class _HookFailed(Exception):
+    """A user's hook raised or gave nonsense."""
+
+
+async def _hooked(hook: Callable[..., Any], arguments: tuple[object, ...], check: Callable[[object], bool]) -> object:
+    """What a hook gives; what it says when it fails is logged, and never sent to the client."""
+    try:
+        given = hook(*arguments)
+        if isawaitable(given):
+            given = await given
+        if not check(given):
+            raise TypeError(f"it gave {type(given).__name__}")
+    except Exception as error:
+        logger.exception("a hook of the guard failed")
+        raise _HookFailed from error
+    return cast(object, given)
+
+
+def _a_tenant(given: object) -> bool:
+    return given is None or (isinstance(given, str) and bool(given))
+
+
+def _a_circulation(given: object) -> bool:
+    return isinstance(given, Circulation)
