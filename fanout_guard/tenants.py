@@ -50,8 +50,8 @@ class Tenants:
             if not self._default_tenant:
                 raise CirculationError("no tenant was named, and there is no default tenant")
             return self._default_tenant
-        if not isinstance(tenant, str) or not tenant:
-            raise CirculationError("a tenant id must be a non-empty string")
+        if not isinstance(tenant, str) or not tenant or tenant == DEFAULTS:
+            raise CirculationError(f"a tenant id must be a non-empty string other than {DEFAULTS!r}")
         try:
             size = len(tenant.encode())
         except UnicodeEncodeError:

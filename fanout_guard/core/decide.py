@@ -175,8 +175,6 @@ def _chunks(policy: Policy, asked: Asked) -> tuple[int | None, int | None]:
     if policy.document is not None and asked.distinct > policy.document:
         waits_ms.append(DOCUMENT_LATE * policy.document_window_ms / (policy.document // size))
     waits_ms += [
-        RATE_LATE * rate.window_ms / (rate.limit // size)
-        for rate in policy.rates
-        if asked.entries > rate.limit
+        RATE_LATE * rate.window_ms / (rate.limit // size) for rate in policy.rates if asked.entries > rate.limit
     ]
     return chunks, -(-int(max(waits_ms)) // 1000)

@@ -55,6 +55,13 @@ class Lane(Generic[Request, Answer]):
             if not future.done():
                 future.set_exception(error(sent))
 
+    async def answered(self) -> bool:
+        """Wait for what is queued or sent now; False if that is nothing. Errors are their callers' business."""
+        waiting = {future for future, _, _ in self._waiting} | self._sent
+        if waiting:
+            await asyncio.wait(waiting)
+        return bool(waiting)
+
     async def finish(self) -> None:
         """Wait until nothing is under way."""
         while self._tasks:

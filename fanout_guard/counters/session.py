@@ -52,6 +52,13 @@ class Session:
 
     async def decide(self, charge: Charge) -> Tally:
         """One decision, within the time budget."""
+        decided = await self._decide_once(charge)
+        if not decided.charged and _full(decided) and await self._releases.answered():
+            # What this process is giving back is not held against its next request.
+            decided = await self._decide_once(charge)
+        return decided
+
+    async def _decide_once(self, charge: Charge) -> Tally:
         if self.server.clustered and charge.policy.inflight_global is not None:
             return await self._decide_apart(charge)
         return await self._decide(charge)
@@ -215,6 +222,11 @@ class Session:
         finally:
             self._deadlines.cancel()
             await self.server.aclose()
+
+
+def _full(tally: Tally) -> bool:
+    """Whether only entries in flight refuse."""
+    return all(reading.fits or reading.policy.startswith("inflight") for reading in tally.readings)
 
 
 def _quietly(task: asyncio.Task[Any]) -> None:
