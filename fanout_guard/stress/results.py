@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -25,7 +25,6 @@ _Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 _Sites = Annotated[int, Meta(ge=1, le=LARGEST)]
 _Milliseconds = Annotated[float, Meta(gt=0, le=LARGEST)]
 _Figure = Annotated[float, Meta(ge=0, le=LARGEST)] | None
-_Any = TypeVar("_Any")
 
 
 class _Schema(Struct):
@@ -95,10 +94,7 @@ _COPIED = (
 def parse_results(content: bytes) -> Results:
     """The results in a file's bytes; raises ResultsError naming the member that is wrong."""
     content = content.removeprefix(b"\xef\xbb\xbf")
-    found = _decode(content, _Schema).schema
-    if found != SCHEMA:
-        raise ResultsError(f"schema: {found[:60]!r} is not {SCHEMA!r}")
-    stored = _decode(content, _Results)
+    stored = _decode(content)
     levels = sorted((_level(index, level) for index, level in enumerate(stored.levels)), key=lambda lv: lv.sites)
     doubled = sorted({a.sites for a, b in pairwise(levels) if a.sites == b.sites})
     if doubled:
@@ -123,26 +119,28 @@ def read_results(path: Path) -> Results:
     return parse_results(path.read_bytes())
 
 
-def _decode(content: bytes, kind: type[_Any]) -> _Any:
+def _decode(content: bytes) -> _Results:
+    if not content.strip():
+        raise ResultsError("the file is empty")
     try:
-        return msgspec.json.decode(content, type=kind)
+        document = _document(content)
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(f"no results file: {error}") from None
+    try:
+        found = msgspec.convert(document, _Schema).schema
+        if found != SCHEMA:
+            raise ResultsError(f"schema: {found[:60]!a} is not {SCHEMA!r}")
+        return msgspec.convert(document, _Results)
     except msgspec.ValidationError as error:
         raise _located(error) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _unreadable(content, kind, error) from None
 
 
-def _unreadable(content: bytes, kind: type[Any], error: Exception) -> ResultsError:
-    """NaN and Infinity are no JSON, but many tools write them: name the member, not the byte."""
-    if not content.strip():
-        return ResultsError("the file is empty")
+def _document(content: bytes) -> Any:
     try:
-        msgspec.convert(json.loads(content), kind)
-    except msgspec.ValidationError as located:
-        return _located(located)
-    except (ValueError, RecursionError):
-        pass
-    return ResultsError(f"no results file: {error}")
+        return msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        # NaN and Infinity are no JSON, but many tools write them: let validation name the member, not the byte
+        return json.loads(content.decode())
 
 
 def _located(error: msgspec.ValidationError) -> ResultsError:

@@ -193,7 +193,7 @@ def _too_high(evidence: Evidence, cap: int) -> Iterator[tuple[Verdict, str]]:
         text = f"the rise at {cap} sites, {_shown(rise)}, cannot be told from {SIGNIFICANT_RISE:.0f} %"
         yield Verdict.INCONCLUSIVE, text
     elif not evidence.latency.allows(cap):
-        yield Verdict.INCONCLUSIVE, "latency rises already between the two lowest levels: test lower ones"
+        yield Verdict.INCONCLUSIVE, "the two lowest levels differ too much to measure a rise from"
 
 
 def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str) -> Iterator[tuple[Verdict, str]]:
