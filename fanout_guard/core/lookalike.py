@@ -46,9 +46,7 @@ def fold(name: str) -> str:
 
 
 def _squeezed(text: str) -> str:
-    """Without the separators between words. A leading one stays: ``_id`` beside ``id`` is common, and two fields."""
-    text = text.replace(" ", "")
-    return text[:1] + text[1:].replace("_", "").replace("-", "")
+    return text.replace("_", "").replace("-", "").replace(" ", "")
 
 
 class _Letters(dict[str, str]):

@@ -1,0 +1,34 @@
+"""The property: no reader of a body that the guard accepts sees more entries than the guard counts."""
+
+from __future__ import annotations
+
+from fanout_guard.core.extract import Reader, Unreadable
+from fanout_guard.core.source import parse_source, parse_sources
+from tests.fuzz.readers import entries_seen
+
+_READER = Reader(document=parse_source("json:document_id"), sites=parse_sources("json:target_sites"))
+
+
+class Undercount(AssertionError):
+    """Raised when an application would loop over more entries than the guard counted."""
+
+
+def counted(body: bytes) -> int | None:
+    """The entries that the guard counts, None where it refuses the body; any other end is a fault."""
+    try:
+        circulation = _READER.read({}, {}, body).circulation
+    except Unreadable:
+        return None
+    assert circulation is not None
+    return len(circulation.keys)
+
+
+def check(body: bytes) -> bool:
+    """Whether the guard accepts a body; raises Undercount."""
+    entries = counted(body)
+    if entries is None:
+        return False
+    more = {name: seen for name, seen in entries_seen(body).items() if seen > entries}
+    if more:
+        raise Undercount(f"counted {entries}, but {more} in {body!r}")
+    return True
