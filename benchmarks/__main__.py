@@ -25,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
             if missing.name != f"benchmarks.{name}":
                 raise BadUsage(f"{missing}: install the extra, pip install 'fanout-guard[bench]'") from missing
             continue
-        module.register(commands)
+        if hasattr(module, "register"):
+            module.register(commands)
     return root
 
 

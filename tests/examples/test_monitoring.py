@@ -158,7 +158,7 @@ def get(url: str, **parameters: str) -> bytes:
 class Api:
     """The example behind uvicorn, and one round of everything that a client may do to it."""
 
-    def __init__(self, tenants: str, stack: ExitStack) -> None:
+    def __init__(self, tenants: str, stack: ExitStack, *options: str, **variables: str) -> None:
         self.port = free_port()
         self._documents = count()
         settings = {
@@ -168,30 +168,32 @@ class Api:
             "MAX_INFLIGHT": "100000",
             "TENANTS": json.dumps({"acme": {"max_sites": 300}, "trial": {"mode": "shadow", "max_sites": 10}}),
         }
-        env = os.environ | {f"FANOUT_GUARD_{name}": value for name, value in settings.items()}
+        env = os.environ | variables | {f"FANOUT_GUARD_{name}": value for name, value in settings.items()}
         uvicorn = [sys.executable, "-m", "uvicorn", "examples.monitoring.app:app"]
-        command = [*uvicorn, "--port", str(self.port), "--log-level", "critical"]
-        start(command, f"http://127.0.0.1:{self.port}/metrics/", stack, cwd=ROOT, env=env)
+        self.metrics_url = f"http://127.0.0.1:{self.port}/metrics/"
+        command = [*uvicorn, "--port", str(self.port), "--log-level", "critical", *options]
+        start(command, self.metrics_url, stack, cwd=ROOT, env=env)
 
     def load(self) -> list[int]:
         """Send what is admitted, near a cap, refused, shadowed, refunded and unreadable; return the statuses."""
         document = f"d-{next(self._documents)}"
         return [
-            self._circulate("acme", document, 250),
-            self._circulate("acme", f"{document}-big", 600),
-            self._circulate("acme", document, 100, first=1000),
-            self._circulate("trial", document, 50),
-            self._circulate("walk-in", f"missing-{document}", 40),
+            self.circulate("acme", document, 250),
+            self.circulate("acme", f"{document}-big", 600),
+            self.circulate("acme", document, 100, first=1000),
+            self.circulate("trial", document, 50),
+            self.circulate("walk-in", f"missing-{document}", 40),
             self._post("acme", b"{not json"),
         ]
 
-    def _circulate(self, tenant: str, document: str, sites: int, first: int = 0) -> int:
+    def circulate(self, tenant: str, document: str, sites: int, first: int = 0) -> int:
         names = [f"Site{number}" for number in range(first, first + sites)]
         return self._post(tenant, json.dumps({"document_id": document, "target_sites": names}).encode())
 
     def _post(self, tenant: str, body: bytes) -> int:
         url = f"http://127.0.0.1:{self.port}/circulate-document"
-        request = urllib.request.Request(url, body, {"X-Tenant-ID": tenant})
+        headers = {"X-Tenant-ID": tenant, "Content-Type": "application/json"}
+        request = urllib.request.Request(url, body, headers)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return int(answer.status)
@@ -274,3 +276,17 @@ def test_every_alert_is_evaluated_and_none_fires_on_a_healthy_api(prometheus: st
 
     until(lambda: len(rules()) == 8 and all(rule["health"] == "ok" for rule in rules()), lambda: str(rules()))
     assert [rule["name"] for rule in rules() if rule["state"] == "firing"] == []
+
+
+def test_several_workers_show_one_page_of_metrics(tmp_path: Path) -> None:
+    """As the README says it: each scrape reaches one worker, and must count what all of them did."""
+    with ExitStack() as stack:
+        api = Api("off", stack, "--workers", "2", PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+        until(lambda: len(list(tmp_path.glob("counter_*.db"))) == 2)
+        for number in range(20):
+            assert api.circulate("acme", f"d-{number}", 10) == 200
+        # The lease ends after the response, so a scrape may come in between.
+        until(lambda: b"fanout_guard_inflight_sites 0.0" in get(api.metrics_url))
+        page = get(api.metrics_url).decode()
+    assert 'fanout_guard_decisions_total{outcome="admitted",policy=""} 20.0' in page
+    assert 'fanout_guard_sites_total{outcome="admitted"} 200.0' in page

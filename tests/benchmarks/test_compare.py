@@ -1,0 +1,53 @@
+"""Two runs beside each other: only what noise cannot explain is a regression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from fanout_guard.stress.results import write_results
+from tests.stress.story import Latency, hinge, pool_of, run_of
+
+
+def saved(folder: Path, latency: Latency, seed: int) -> str:
+    folder.mkdir()
+    write_results(folder / "results.json", run_of(latency, seed=seed))
+    return str(folder)
+
+
+def test_two_runs_of_the_same_product_show_no_regression(tmp_path: Path) -> None:
+    """A gate that cries wolf is switched off."""
+    for seed in range(5):
+        old = saved(tmp_path / f"old{seed}", pool_of(300), seed)
+        new = saved(tmp_path / f"new{seed}", pool_of(300), seed + 100)
+        assert main(["compare", old, new]) == 0
+
+
+def test_a_product_that_became_slower_below_the_cap_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cap may still hold relative to its own base while every document takes longer."""
+    old = saved(tmp_path / "old", hinge(300.0), 1)
+    new = saved(tmp_path / "new", hinge(300.0, base=600.0), 2)
+    assert main(["compare", old, new]) == 1
+    assert "the median rose by" in capsys.readouterr().out
+
+
+def test_a_knee_that_fell_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The knee is what the cap stands on."""
+    old = saved(tmp_path / "old", hinge(400.0), 1)
+    new = saved(tmp_path / "new", hinge(310.0), 2)
+    assert main(["compare", old, new]) == 1
+    assert "the knee fell from" in capsys.readouterr().out
+
+
+def test_a_run_that_cannot_be_judged_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unclear run is neither a regression nor a pass."""
+    old = saved(tmp_path / "old", hinge(300.0), 1)
+    new = tmp_path / "new"
+    new.mkdir()
+    write_results(new / "results.json", run_of(hinge(300.0), documents=1))
+    assert main(["compare", old, str(new)]) == 3
+    assert "cannot tell: the new run is inconclusive" in capsys.readouterr().out

@@ -1,0 +1,37 @@
+"""Locust changes the whole process that imports it, so only its own process does."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import benchmarks
+
+FOLDER = Path(benchmarks.__file__).parent
+
+
+def test_no_command_and_no_analysis_loads_locust_or_gevent() -> None:
+    """gevent under the analysis, the sampler or pytest would break asyncio and sockets there."""
+    program = (
+        "import sys; from benchmarks.__main__ import parser; parser(); import benchmarks.sampler, benchmarks.report;"
+        "print(sorted({'locust', 'gevent'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=FOLDER.parent, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_what_locust_loads_has_no_asyncio_client() -> None:
+    """An asyncio client under gevent hangs or blocks the whole generator."""
+    loaded = [FOLDER / name for name in ("locustfile.py", "sequencer.py", "plan.py", "answers.py")]
+    names = set()
+    for path in loaded:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    assert not names & {"asyncio", "aiohttp", "httpx", "redis", "fanout_guard", "examples"}

@@ -1,0 +1,51 @@
+"""What the isolation test concludes from its three stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.isolation import Stage, compared, conclude
+
+
+def stages(flooded: float, guarded: float, *, documents: int = 80, refused: int = 40) -> list[Stage]:
+    random = np.random.default_rng(3)
+    alone = random.uniform(0.9, 1.0, documents) * 500
+
+    def stage(name: str, factor: float, flood_refused: int) -> Stage:
+        latencies = tuple(float(latency) for latency in alone * factor)
+        return Stage(name=name, latencies_ms=latencies, failed=0, flood_documents=40, flood_refused=flood_refused)
+
+    measured = [stage("alone", 1.0, 0), stage("without", flooded, 0), stage("with", guarded, refused)]
+    return [compared(one, measured[0]) for one in measured]
+
+
+def test_a_guard_that_keeps_bystanders_as_if_alone_passes() -> None:
+    """The blast radius without the guard and with it, one number each."""
+    verdict, reason = conclude(stages(2.2, 1.02))
+    assert verdict == "pass"
+    assert "2.20x without the guard, 1.02x with it" in reason
+
+
+def test_a_flood_that_does_not_hurt_has_no_power() -> None:
+    """If nothing happens without the guard, nothing is shown by it."""
+    verdict, reason = conclude(stages(1.4, 1.0))
+    assert verdict == "inconclusive"
+    assert "no power" in reason
+
+
+def test_bystanders_that_still_suffer_fail() -> None:
+    """The guard is there to prevent exactly this."""
+    assert conclude(stages(2.2, 1.4))[0] == "fail"
+
+
+def test_a_flood_that_gets_through_fails_however_fast_it_was() -> None:
+    """Latency may be fine by luck; the cap was not held."""
+    verdict, reason = conclude(stages(2.2, 1.0, refused=39))
+    assert (verdict, reason) == ("fail", "the guard let 1 of the flood through")
+
+
+@pytest.mark.parametrize("documents", [0, 5])
+def test_too_few_documents_tell_nothing(documents: int) -> None:
+    """A p95 of five documents is the slowest of them."""
+    assert conclude(stages(2.2, 1.0, documents=documents))[0] == "inconclusive"

@@ -1,0 +1,105 @@
+"""What is wrong with a command is said in one line, with exit 2, before anything is started or sent."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.options import BadUsage, read_names
+
+BAD = [
+    (["sweep", "--rate", "0"], "'0' is not a number above 0"),
+    (["sweep", "--rate", "nan"], "'nan' is not a number above 0"),
+    (["sweep", "--sites", "100,x"], "'x' is not a whole number"),
+    (["sweep", "--sites", "100,100"], "names a level twice"),
+    (["sweep", "--sites", ""], "'' is not a whole number"),
+    (["sweep", "--sites", "-5"], "'-5' is not a whole number"),
+    (["sweep", "--goal", "p95=fast"], "p95"),
+    (["sweep", "--goal", "speed=1"], "speed"),
+    (["sweep", "--profile", "slow"], "invalid choice"),
+    (["sweep", "--usage", "/no/such/file"], "cannot be read"),
+    (["sweep", "--host", "api.example.com"], "is not an address"),
+    (["sweep", "--host", "http://x/path"], "is not an address"),
+    (["sweep", "--nonsense"], "unrecognized"),
+    (["analyze", "/no/such/folder"], "results.json"),
+    (["compare", "/no/such/folder", "/nor/this"], "results.json"),
+    (["isolation", "--flood-sites", "300"], "is not over the cap of 300"),
+    ([], "COMMAND"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "problem"), BAD)
+def test_a_bad_command_says_what_is_wrong(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2 is for usage alone, so that a pipeline can tell it from a failed cap."""
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_cap_of_the_environment_that_is_no_number_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unlimited cap cannot be swept; the variable is named."""
+    monkeypatch.setenv("FANOUT_GUARD_MAX_SITES", "unlimited")
+    assert main(["sweep"]) == 2
+    assert "FANOUT_GUARD_MAX_SITES" in capsys.readouterr().err
+
+
+def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two sources of one number would leave it to chance which counts."""
+    usage = tmp_path / "usage.csv"
+    usage.write_text("time,sites\n1,2\n2,3\n")
+    assert main(["sweep", "--rate", "1", "--usage", str(usage)]) == 2
+    assert "leave one out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ([], "needs --site-names"),
+        (["--site-names", "{few}"], "holds 2 names, the largest level needs 3"),
+        (["--site-names", "{many}"], "no terminal to ask on"),
+        (["--site-names", "{many}", "--yes", "--body", "{}"], "lacks"),
+        (["--site-names", "{many}", "--yes", "--body", "@/no/such/file"], "--body"),
+        (["--site-names", "{many}", "--yes", "--body", "{nonsense"], "--body"),
+        (["--site-names", "{many}", "--yes", "--header", "no colon"], "not of the form"),
+        (["--site-names", "{many}", "--yes", "--header", "X-Org: {tenant}"], "no --tenant"),
+        (["--site-names", "{many}", "--yes", "--path", "circulate"], "does not start with /"),
+    ],
+)
+def test_nothing_is_sent_to_a_host_until_all_is_said(
+    more: list[str],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Documents on real sites cannot be taken back."""
+    (tmp_path / "few").write_text("a\nb\n")
+    (tmp_path / "many").write_text("a\nb\nc\n")
+    files = {"few": str(tmp_path / "few"), "many": str(tmp_path / "many")}
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    chosen = [text.replace("{few}", files["few"]).replace("{many}", files["many"]) for text in more]
+    host = ["sweep", "--host", "http://127.0.0.1:9", "--sites", "1,2,3", "--out", str(tmp_path / "out")]
+    assert main([*host, *chosen]) == 2
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"", "holds no site names"), (b"a\n\na\n", "line 3 repeats 'a' of line 1"), (b"\xff\n", "cannot be read")],
+)
+def test_a_file_of_names_is_checked_line_by_line(content: bytes, problem: str, tmp_path: Path) -> None:
+    """A site named twice would get each document twice."""
+    path = tmp_path / "names"
+    path.write_bytes(content)
+    with pytest.raises(BadUsage, match=problem):
+        read_names(path)

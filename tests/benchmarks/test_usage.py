@@ -1,0 +1,116 @@
+"""The load that an API has really seen, from a CSV or from two scrapes of its metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.usage import Usage, UsageError, from_csv, from_scrapes, read_usage
+
+
+def scrape(*cumulative: int, extra: str = "") -> str:
+    bounds = ("100", "300", "500", "+Inf")
+    lines = [
+        f'fanout_guard_circulation_sites_bucket{{le="{bound}"}} {count}.0'
+        for bound, count in zip(bounds, cumulative, strict=True)
+    ]
+    return "# TYPE fanout_guard_circulation_sites histogram\n" + "\n".join(lines) + "\n" + extra
+
+
+def test_a_csv_gives_rate_fan_out_and_what_is_over_the_cap() -> None:
+    """The report says which part of today's traffic a cap would refuse."""
+    rows = "\n".join(f"{second},{500 if second % 10 == 0 else 100}" for second in range(101))
+    usage = from_csv(f"time,sites\n{rows}\n", name="u.csv", cap=300)
+    assert (usage.circulations, usage.mean_rate) == (101, 1.0)
+    assert usage.share_over_cap == pytest.approx(11 / 101)
+    assert (usage.p50_sites, usage.p99_sites) == (100, 500)
+
+
+def test_the_busy_minutes_give_the_rate_to_test_with() -> None:
+    """A mean over nights and weekends would test a load that never happens."""
+    quiet = [f"{minute * 60},10" for minute in range(100)]
+    busy = [f"{6000 + minute * 60 + second},10" for minute in range(20) for second in range(60)]
+    usage = from_csv("time,sites\n" + "\n".join([*quiet, *busy, "7260,10"]), name="u.csv", cap=300)
+    assert usage.busy_rate == pytest.approx(1.0, rel=0.05)
+    assert usage.mean_rate < 0.2
+
+
+def test_iso_times_and_other_columns_are_read() -> None:
+    """Exports name their times in ISO 8601 and carry more columns."""
+    text = "tenant,time,sites\na,2026-01-01T00:00:00Z,10\nb,2026-01-01T00:00:10+00:00,20\nc,2026-01-01T00:00:20,30\n"
+    assert from_csv(text, name="u.csv", cap=300).mean_rate == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a,b\n1,2\n", "first row"),
+        ("time,sites\n1,10\nx,20\n", "row 3, column time: 'x'"),
+        ("time,sites\n1,10\n2,-5\n", "row 3, column sites: '-5'"),
+        ("time,sites\n1,10\n2,1e3\n", "row 3, column sites: '1e3'"),
+        ("time,sites\n1,10\n2,٣\n", "row 3, column sites"),
+        ("time,sites\nnan,10\n2,20\n", "row 2, column time: 'nan'"),
+        ("time,sites\n1,10\n2\n", "row 3 has 1 cells"),
+        ("time,sites\n1,10\n", "two times or more"),
+        ("time,sites\n1,10\n1,10\n", "two times or more"),
+        ("time,sites\n", "two times or more"),
+    ],
+)
+def test_a_bad_cell_is_named_by_row_and_column(text: str, problem: str) -> None:
+    """Usage files are exports that people edit; they need to know where."""
+    with pytest.raises(UsageError, match=problem):
+        from_csv(text, name="u.csv", cap=300)
+
+
+def test_two_scrapes_give_what_happened_between_them() -> None:
+    """The API's own metrics are the usage that a load test should start from."""
+    usage = from_scrapes(scrape(5, 5, 5, 5), scrape(25, 45, 53, 55), interval_s=100, cap=300)
+    assert (usage.circulations, usage.mean_rate) == (50, 0.5)
+    assert usage.share_over_cap == pytest.approx(0.2)
+    assert usage.p50_sites == pytest.approx(100 + 200 * 5 / 20)
+    assert usage.exact
+
+
+def test_a_cap_inside_a_bucket_says_about() -> None:
+    """An interpolated share must not look counted."""
+    usage = from_scrapes(scrape(0, 0, 0, 0), scrape(10, 20, 30, 30), interval_s=10, cap=400)
+    assert usage.share_over_cap == pytest.approx(1 / 6)
+    assert "about 16.7%" in usage.describe(400)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        (scrape(5, 5, 5, 5), scrape(1, 1, 1, 1), "counts less"),
+        (scrape(5, 5, 5, 5), scrape(5, 5, 5, 5), "nothing was circulated"),
+        ("other 1\n", "other 2\n", "hold no"),
+    ],
+)
+def test_scrapes_that_do_not_fit_each_other_are_refused(before: str, after: str, problem: str) -> None:
+    """Swapped files, or a restart between them, give nonsense rates."""
+    with pytest.raises(UsageError, match=problem):
+        from_scrapes(before, after, interval_s=60, cap=300)
+
+
+def test_files_are_checked_before_they_are_read(tmp_path: Path) -> None:
+    """Missing, empty and lone files get a line each."""
+    one, empty = tmp_path / "one", tmp_path / "empty"
+    one.write_text(scrape(1, 1, 1, 1))
+    empty.write_text("\n")
+    for paths, interval, problem in (
+        ([tmp_path / "none"], None, "cannot be read"),
+        ([empty], None, "is empty"),
+        ([one], None, "give two"),
+        ([one, one], None, "need --interval"),
+        ([one, one, one], 5.0, "one CSV or two"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            read_usage(paths, interval_s=interval, cap=300)
+
+
+def test_a_csv_of_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """Spreadsheets write one."""
+    path = tmp_path / "u.csv"
+    path.write_bytes(b"\xef\xbb\xbftime,sites\r\n1,10\r\n2,20\r\n")
+    assert isinstance(read_usage([path], interval_s=None, cap=300), Usage)
