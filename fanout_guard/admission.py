@@ -95,13 +95,8 @@ class Admission:
         if self._renewal is not None:
             self._renewal.cancel()
         self._guard.observers.inflight(-self.decision.requested)
-        if self._refunded or not self.decision.leased:
-            return
-        held = self._held - asyncio.get_running_loop().time()
-        if held > 0:
-            self._guard.later(self._guard.renew(self.tenant, self.lease_id, held, exact=True))
-        else:
-            self._guard.later(self._guard.release(self.tenant, self.lease_id))
+        if self.decision.leased and not self._refunded:
+            self._guard.settle(self.decision, self._held - asyncio.get_running_loop().time())
 
     def _renew_later(self) -> None:
         pause = self._guard.lease_ms / 1000 / _RENEWALS
@@ -109,7 +104,7 @@ class Admission:
 
     def _renew(self) -> None:
         if not self._ends and not self._refunded:
-            self._guard.later(self._guard.renew(self.tenant, self.lease_id, self._guard.lease_ms / 1000))
+            self._guard.keep(self.decision)
             self._renew_later()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import Any
 
@@ -138,7 +138,7 @@ class FanoutGuard:
             yield admission
         except Exception:
             if self.refunds(RAISED):
-                await self._refund(decision.tenant, decision.lease_id)
+                await admission.refund()
             raise
         finally:
             admission.settle()
@@ -146,24 +146,14 @@ class FanoutGuard:
     async def release(self, tenant: str, lease_id: str) -> bool:
         """Give a lease back before it expires; False where there was none, or during an outage (it is done later)."""
         lease = parse_lease(lease_id)
-        if lease is None:
-            return False
-        try:
-            counted, _ = await self.tenants.resolve(tenant)
-            return await self._holder(lease).release(counted, lease)
-        except (CountersUnavailable, UnknownTenant):
-            return False
+        counted = await self._counted(tenant)
+        return lease is not None and counted is not None and await self._release(counted, lease)
 
-    async def renew(self, tenant: str, lease_id: str, seconds: float, *, exact: bool = False) -> bool:
-        """Let a lease live for ``seconds`` from now: at least, or exactly; False where it is gone."""
+    async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
+        """Let a lease live for at least ``seconds`` from now; False where it is gone."""
         lease = parse_lease(lease_id)
-        if lease is None:
-            return False
-        try:
-            counted, _ = await self.tenants.resolve(tenant)
-            return await self._holder(lease).renew(counted, lease, milliseconds(seconds), exact=exact)
-        except (CountersUnavailable, UnknownTenant):
-            return False
+        counted = await self._counted(tenant)
+        return lease is not None and counted is not None and await self._renew(counted, lease, milliseconds(seconds))
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
         """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
@@ -171,17 +161,18 @@ class FanoutGuard:
         Each entry once, while the lease lives and for 60 s after the decision; 0 from then on. During an outage 0 as
         well: it is done when the server is back.
         """
-        if sites is None:
-            return await self._refund(tenant, lease_id)
+        lease = parse_lease(lease_id)
+        packed, counts, entries = b"", list[int](), None
         if isinstance(sites, int):
             if isinstance(sites, bool) or sites < 0:
                 raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
-            return await self._refund(tenant, lease_id, entries=sites) if sites else 0
-        keys = site_keys(sites)
-        if not keys:
+            entries = sites
+        elif sites is not None:
+            packed, counts = self._digests.counted_sites(site_keys(sites))
+        counted = await self._counted(tenant)
+        if lease is None or counted is None or (sites is not None and not packed and not entries):
             return 0
-        packed, counts = self._digests.counted_sites(keys)
-        return await self._refund(tenant, lease_id, sites=packed, counts=counts)
+        return await self._refund(counted, lease, entries=entries, sites=packed, counts=counts)
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
         """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
@@ -226,8 +217,28 @@ class FanoutGuard:
         """Whether a response with this status takes the charge back."""
         return status in self._refund_on
 
-    def later(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run ``work`` without making anybody wait for it."""
+    def settle(self, decision: Decision, held_s: float = 0) -> None:
+        """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""
+        lease = parse_lease(decision.lease_id or "")
+        if lease is None:
+            return
+        if held_s > 0:
+            self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
+        else:
+            self._later(lease, self._release(decision.tenant, lease))
+
+    def keep(self, decision: Decision) -> None:
+        """Renew the entries in flight, without making anybody wait."""
+        lease = parse_lease(decision.lease_id or "")
+        if lease is not None:
+            self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
+
+    def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:
+        if isinstance(self._holder(lease), MemoryCounters):
+            # Counters in this process never wait, so that it is done before the next request can come.
+            with suppress(StopIteration):
+                work.send(None)
+            return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -237,8 +248,9 @@ class FanoutGuard:
             await self.observers.notify(decision)
         except BaseException:
             # Cancelled while the user's hook ran: nobody will use this decision.
-            if decision.lease_id and decision.admitted:
-                self.later(self._refund(decision.tenant, decision.lease_id))
+            lease = parse_lease(decision.lease_id or "")
+            if lease is not None and decision.admitted:
+                self._later(lease, self._refund(decision.tenant, lease))
             raise
 
     async def _decide(
@@ -303,22 +315,38 @@ class FanoutGuard:
             return b""
         return self._digests.idempotency(key, circulation.document, sites)
 
+    async def _counted(self, tenant: str) -> str | None:
+        """The tenant that is counted for ``tenant``, or None where it is not known and must be."""
+        try:
+            counted, _ = await self.tenants.resolve(tenant)
+        except UnknownTenant:
+            return None
+        return counted
+
+    async def _release(self, tenant: str, lease: Lease) -> bool:
+        try:
+            return await self._holder(lease).release(tenant, lease)
+        except CountersUnavailable:
+            return False
+
+    async def _renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
+        try:
+            return await self._holder(lease).renew(tenant, lease, lease_ms, exact=exact)
+        except CountersUnavailable:
+            return False
+
     async def _refund(
         self,
         tenant: str,
-        lease_id: str | None,
+        lease: Lease,
         *,
         entries: int | None = None,
         sites: bytes = b"",
         counts: Sequence[int] = (),
     ) -> int:
-        lease = parse_lease(lease_id or "")
-        if lease is None:
-            return 0
         try:
-            counted, _ = await self.tenants.resolve(tenant)
-            back = await self._holder(lease).refund(counted, lease, entries=entries, sites=sites, counts=counts)
-        except (CountersUnavailable, UnknownTenant):
+            back = await self._holder(lease).refund(tenant, lease, entries=entries, sites=sites, counts=counts)
+        except CountersUnavailable:
             return 0
         if back:
             self.observers.refunded(back)
