@@ -56,7 +56,7 @@ UNREADABLE = (
     "body-too-large",
     "unsupported-encoding",
 )
-"""Why a request is refused before a decision: the last part of the problem types, no more."""
+"""Why a request is refused before a decision: the last part of the problem types. All else is ``other``."""
 
 REASONS = (
     "timeout",

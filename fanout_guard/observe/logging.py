@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from fanout_guard.core.model import Decision, Outcome
-from fanout_guard.observe.hooks import REASONS, Observer
+from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
 from fanout_guard.observe.sampling import Sampler
 from fanout_guard.observe.text import printable, quoted
 
@@ -27,9 +27,7 @@ class LogObserver(Observer):
     Text that a client chose is escaped in both, so that no formatter writes it as a second line.
     """
 
-    def __init__(
-        self, *, on_outage: str = "", burst: int = 10, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, on_outage: str = "", burst: int = 10, clock: Callable[[], float] = time.monotonic) -> None:
         self._consequence = _CONSEQUENCES.get(on_outage, "")
         self._sampler = Sampler(burst=burst, clock=clock)
         self._clock = clock
@@ -45,10 +43,9 @@ class LogObserver(Observer):
 
     def unreadable(self, kind: str) -> None:
         self._summarise()
+        kind = kind if kind in UNREADABLE else "other"
         if self._sampler.passes(kind):
-            _write(
-                "request refused", "request-unreadable", {"outcome": str(Outcome.UNREADABLE), "policy": kind}
-            )
+            _write("request unreadable", "request-unreadable", {"outcome": str(Outcome.UNREADABLE), "policy": kind})
 
     def outage(self, active: bool, reason: str) -> None:
         if active and self._outage is None:
@@ -74,7 +71,7 @@ class LogObserver(Observer):
     def _summarise(self, *, at_once: bool = False) -> None:
         for policy, count in self._sampler.missed(at_once=at_once).items():
             extra = {"event": "rejections-not-logged", "policy": policy, "count": count}
-            logger.warning("%d more refused by %s, not logged one by one", count, policy, extra=extra)
+            logger.warning("%d more of %s, not logged one by one", count, policy, extra=extra)
 
 
 def _fields(decision: Decision) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fanout_guard.core.model import Decision, Outcome
-from fanout_guard.observe.hooks import Observer
+from fanout_guard.observe.hooks import UNREADABLE, Observer
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -31,7 +31,7 @@ class SpanObserver(Observer):
         span = self._current_span()
         if span.is_recording():
             span.set_attribute("fanout_guard.outcome", str(Outcome.UNREADABLE))
-            span.set_attribute("fanout_guard.policy", kind)
+            span.set_attribute("fanout_guard.policy", kind if kind in UNREADABLE else "other")
 
 
 def span_observer() -> SpanObserver | None:

@@ -71,8 +71,14 @@ def test_an_unreadable_request_is_logged_by_its_kind(log: pytest.LogCaptureFixtu
     """A client that has begun to send another body shape is seen here first."""
     LogObserver().unreadable("tenant-unidentified")
     (record,) = log.records
-    assert record.getMessage() == "request refused: policy=tenant-unidentified"
+    assert record.getMessage() == "request unreadable: policy=tenant-unidentified"
     assert fields(record)["event"] == "request-unreadable"
+
+
+def test_a_refusal_of_no_known_kind_is_logged_as_other(log: pytest.LogCaptureFixture) -> None:
+    """A user's ``tenant=`` hook that fails refuses requests too, and an empty reason would look like a bug here."""
+    LogObserver().unreadable("")
+    assert log.records[0].getMessage() == "request unreadable: policy=other"
 
 
 def test_a_flood_is_sampled_and_counted(reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock) -> None:
@@ -84,7 +90,7 @@ def test_a_flood_is_sampled_and_counted(reject: Decide, log: pytest.LogCaptureFi
     clock.seconds += 1
     observer.decided(reject(), 0.001)
     summary, next_one = log.records[3:]
-    assert summary.getMessage() == "97 more refused by circulation, not logged one by one"
+    assert summary.getMessage() == "97 more of circulation, not logged one by one"
     assert (fields(summary)["policy"], fields(summary)["count"]) == ("circulation", 97)
     assert next_one.getMessage().startswith("circulation rejected")
 
@@ -99,9 +105,7 @@ def test_the_count_of_a_flood_is_written_by_the_next_admitted_circulation(
     clock.seconds += 1
     observer.decided(decide(), 0.001)
     observer.decided(decide(), 0.001)
-    assert [record.getMessage() for record in log.records[1:]] == [
-        "4 more refused by circulation, not logged one by one"
-    ]
+    assert [record.getMessage() for record in log.records[1:]] == ["4 more of circulation, not logged one by one"]
 
 
 def test_closing_writes_the_count_of_a_flood(reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock) -> None:
@@ -111,9 +115,7 @@ def test_closing_writes_the_count_of_a_flood(reject: Decide, log: pytest.LogCapt
         observer.decided(reject(), 0.001)
     observer.close()
     observer.close()
-    assert [record.getMessage() for record in log.records[1:]] == [
-        "4 more refused by circulation, not logged one by one"
-    ]
+    assert [record.getMessage() for record in log.records[1:]] == ["4 more of circulation, not logged one by one"]
 
 
 def test_a_flood_by_one_policy_hides_no_other(reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock) -> None:

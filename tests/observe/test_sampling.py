@@ -40,3 +40,21 @@ def test_any_number_of_kinds_takes_bounded_memory(clock: HandClock) -> None:
     passed = sum(sampler.passes(f"kind-{number}") for number in range(10_000))
     assert passed == 65
     assert sum(sampler.missed(at_once=True).values()) == 10_000 - 65
+
+
+def test_what_did_not_pass_is_kept_until_somebody_asks(clock: HandClock) -> None:
+    """The interval may end between the question and the next event, and its count must not fall in between."""
+    sampler = Sampler(burst=1, clock=clock)
+    for _ in range(3):
+        for _ in range(4):
+            sampler.passes("a")
+        clock.seconds += 1
+    assert sampler.missed() == {"a": 9}
+
+
+def test_sampling_goes_on_after_a_count_at_once(clock: HandClock) -> None:
+    """A guard that was closed can be used again, and its log must not stay silent."""
+    sampler = Sampler(burst=1, clock=clock)
+    assert [sampler.passes("a") for _ in range(2)] == [True, False]
+    sampler.missed(at_once=True)
+    assert [sampler.passes("a") for _ in range(2)] == [True, False]
