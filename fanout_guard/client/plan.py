@@ -46,7 +46,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     state: State
     todo: tuple[str, ...]
     most: int | None = None
-    size: int | None = None
+    size: int
     next_size: int | None = None
     pause: Wait | None = None
     chunk_wait_s: float | None = None
@@ -66,10 +66,12 @@ def next_size(plan: Plan) -> int:
 
 
 def expected_wait_s(plan: Plan) -> float | None:
-    """How long all that is left may have to wait, by what the API said of the time between circulations."""
-    if plan.chunk_wait_s is None or plan.size is None:
+    """How long all that is left may have to wait, if every circulation waits as the API last said."""
+    wait_s = plan.chunk_wait_s if plan.pause is None else plan.pause.seconds
+    if wait_s is None or not plan.todo:
         return None
-    return max(-(-len(plan.todo) // plan.size) - (0 if plan.pause else 1), 0) * plan.chunk_wait_s
+    chunks = -(-len(plan.todo) // min(plan.size, plan.most or plan.size))
+    return wait_s * (chunks if plan.pause is not None else chunks - 1)
 
 
 def withdrawn(plan: Plan) -> Plan:

@@ -1,8 +1,8 @@
 """What to do next: a pure function of the plan so far, and of each answer. No I/O, no clock.
 
-One circulation at a time. A plan starts with everything in one chunk (or ``Rules.max_sites``); a refusal as too large
-gives the size, a refusal for now gives the wait or a smaller chunk that fits at once, an acceptance gives the pace of
-the next. A site leaves ``todo`` before it is sent and returns only if it was certainly not delivered.
+One circulation at a time. A plan starts with ``Rules.first_sites``; a refusal as too large gives the size, a refusal
+for now gives the wait or a smaller chunk that fits at once, an acceptance gives the pace of the next. A site leaves
+``todo`` before it is sent and returns only if it was certainly not delivered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def start(sites: Sequence[str], state: State, rules: Rules) -> Plan:
     """Plan for the sites that the state does not name yet; what an earlier run left without an answer is in doubt."""
     known = {*state.delivered, *state.in_doubt}
     todo = tuple(site for site in sites if site not in known)
-    plan = Plan(state=state, todo=todo, most=rules.max_sites, doubtful=state.sending is not None)
+    plan = Plan(
+        state=state, todo=todo, doubtful=state.sending is not None, size=rules.first_sites, most=rules.max_sites
+    )
     return plan if rules.idempotency_header is not None else unknown(plan)
 
 
@@ -73,7 +75,7 @@ def answered(plan: Plan, rules: Rules, answer: Answer) -> Plan:
     if answer.accepted:
         return _delivered(plan, answer)
     if answer.over_a_cap:
-        return _too_large(plan, answer)
+        return _too_large(plan, rules, answer)
     if answer.try_later:
         return _refused(plan, rules, answer)
     if answer.uncertain or (plan.doubtful and answer.status == CONFLICT):
@@ -145,21 +147,23 @@ def _paced(plan: Plan, answer: Answer) -> Plan:
     return replace(plan, pause=_pause(wait_s, "room under " + ", ".join(room.policy for room in tight)))
 
 
-def _too_large(plan: Plan, answer: Answer) -> Plan:
+def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:
     assert plan.state.sending is not None
     sent = len(plan.state.sending.sites)
-    if plan.doubtful:  # a repeat cannot be cut: the first may have been delivered whole
-        return _given_up(plan, 1, "the cap is now below a circulation in doubt", answer)
-    plan, problem = withdrawn(plan), answer.problem or Problem()
+    problem = answer.problem or Problem()
     in_bytes = problem.type == BODY_TOO_LARGE
     size = sent // 2 if in_bytes else problem.fits_now or problem.limit
     if not size:
-        return stopped(plan, StopReason.CAP_ALLOWS_NONE, "not even one site is within the cap", answer)
+        return stopped(withdrawn(plan), StopReason.CAP_ALLOWS_NONE, "not even one site is within the cap", answer)
     if size >= sent:
-        return stopped(plan, StopReason.REFUSED, "refused as too large within the limit it names", answer)
+        return stopped(withdrawn(plan), StopReason.REFUSED, "refused as too large within the limit it names", answer)
     if in_bytes:
-        return replace(plan, most=size)
-    return replace(plan, size=size, next_size=None, chunk_wait_s=problem.chunk_wait)
+        plan = replace(plan, most=size)
+    else:
+        plan = replace(plan, size=size, next_size=None, chunk_wait_s=problem.chunk_wait)
+    if plan.doubtful:  # a repeat cannot be cut: the first may have been delivered whole
+        return _given_up(plan, rules.max_unknown, "the cap is below a circulation in doubt", answer)
+    return withdrawn(plan)
 
 
 def _refused(plan: Plan, rules: Rules, answer: Answer) -> Plan:
@@ -207,7 +211,7 @@ def _pause(seconds: float, because: str) -> Wait | None:
 
 
 def _backoff(failures: int, because: str) -> Wait:
-    seconds = min(2.0 ** (failures - 1), MAX_BACKOFF_S)
+    seconds = min(2.0 ** min(failures - 1, 10), MAX_BACKOFF_S)
     return Wait(seconds, seconds / 4, because)
 
 

@@ -11,8 +11,10 @@ DAY_S = 86_400.0
 class Rules:
     """The request's shape and the bounds of patience; raises ValueError for what makes no sense.
 
-    ``max_sites`` is the cap, where it is known; else the first refusal tells it. ``attempts`` is how often in a row
-    a server may fail or be out of reach, ``max_unknown`` how many circulations in a row may end in doubt.
+    ``first_sites`` is how many sites to begin with, until an answer tells the cap: a first request for everything
+    would, if its answer were lost, leave everything in doubt. ``max_sites`` is a bound of the caller's own.
+    ``attempts`` is how often in a row a server may fail or be out of reach, ``max_unknown`` how many circulations in
+    a row may end in doubt.
     ``max_wait_s`` bounds all waiting together, ``deadline_s`` the whole call.
 
     ``idempotency_header`` is for APIs that themselves deliver a repeated key once: a request whose answer was lost is
@@ -21,6 +23,7 @@ class Rules:
 
     method: str = "POST"
     sites_field: str = "target_sites"
+    first_sites: int = 300
     max_sites: int | None = None
     idempotency_header: str | None = None
     idempotency_lifetime_s: float = DAY_S
@@ -30,7 +33,7 @@ class Rules:
     deadline_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_sites", "attempts", "max_unknown"):
+        for name in ("first_sites", "max_sites", "attempts", "max_unknown"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value!r}, expected at least 1")

@@ -1,0 +1,293 @@
+"""``circulate`` and ``circulate_async`` over real HTTP: both drivers, the same promises."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from fanout_guard.client import (
+    Journal,
+    Progress,
+    Report,
+    Rules,
+    StateError,
+    StateFile,
+    StopReason,
+    circulate,
+    circulate_async,
+)
+from tests.client.model_server import ModelServer
+from tests.client.serving import hanging_up, publishing_api, serving
+
+DOCUMENT = {"document_id": "d-1", "document_headline": "Ünlü"}
+SITES = [f"Site{number}" for number in range(1200)]
+
+Circulate = Callable[..., Report]
+
+
+def circulate_on_asyncio(*args: Any, **options: Any) -> Report:
+    """The asynchronous client, called like the other."""
+    return asyncio.run(circulate_async(*args, **options))
+
+
+@pytest.fixture(params=[circulate, circulate_on_asyncio], ids=["sync", "async"])
+def client(request: pytest.FixtureRequest) -> Circulate:
+    """Each of the two drivers."""
+    chosen: Circulate = request.param
+    return chosen
+
+
+def answering(*answers: tuple[int, dict[str, str]], seen: list[Any] | None = None) -> Starlette:
+    """An API that gives these answers in turn, the last for ever."""
+    turns = iter(answers)
+    last = answers[-1]
+
+    async def circulation(request: Request) -> JSONResponse:
+        if seen is not None:
+            seen.append((await request.json(), request.headers))
+        status, headers = next(turns, last)
+        return JSONResponse({}, status, headers)
+
+    return Starlette(routes=[Route("/circulate-document", circulation, methods=["POST", "PUT"])])
+
+
+def test_1200_sites_pass_a_cap_of_300(client: Circulate) -> None:
+    """The story's client, with a document cap that frees within seconds."""
+    server = ModelServer(document_window=0.5)
+    told: list[Progress] = []
+    with serving(publishing_api(server)) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, SITES, progress=told.append)
+
+    assert report.complete
+    assert report.stopped is None
+    assert report.delivered == tuple(SITES)
+    assert server.delivered == Counter(SITES)
+    assert report.waited_s >= 1
+    assert [progress.delivered for progress in told if not progress.wait_s][-1] == 1200
+    assert any("document" in str(progress) for progress in told if progress.wait_s)
+
+
+def test_a_cap_that_nobody_told_the_client_is_read_from_the_refusal(client: Circulate) -> None:
+    """A tenant on a smaller plan needs no other client."""
+    server = ModelServer(max_sites=40, document=None, fields=False)
+    with serving(publishing_api(server)) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, SITES[:100])
+
+    assert report.complete
+    assert report.requests == 4
+    assert server.delivered == Counter(SITES[:100])
+
+
+def test_the_request_is_the_storys(client: Circulate) -> None:
+    """The API must see what any client of it sends: its members, its headers, UTF-8 JSON."""
+    seen: list[Any] = []
+    with serving(answering((200, {}), seen=seen)) as url:
+        client(f"{url}/circulate-document", DOCUMENT, ["A", 7, {"id": 1}], headers={"X-Tenant-ID": "acme"})
+
+    body, headers = seen[0]
+    assert body == {**DOCUMENT, "target_sites": ["A", 7, {"id": 1}]}
+    assert headers["x-tenant-id"] == "acme"
+    assert headers["content-type"] == "application/json"
+    assert "idempotency-key" not in headers
+
+
+async def test_field_and_client_are_the_callers() -> None:
+    """An API with other names, behind the caller's own authentication, needs no other client."""
+    seen: list[Any] = []
+    own: dict[str, Any] = {"headers": {"Authorization": "Bearer t"}}
+    rules = Rules(sites_field="sites", method="PUT")
+    with serving(answering((200, {}), seen=seen)) as url:
+        with httpx.Client(base_url=url, **own) as http:
+            await asyncio.to_thread(circulate, "/circulate-document", {"doc": 1}, ["A"], http=http, rules=rules)
+        async with httpx.AsyncClient(base_url=url, **own) as http_async:
+            await circulate_async("/circulate-document", {"doc": 1}, ["A"], http=http_async, rules=rules)
+
+    assert [body for body, _ in seen] == [{"doc": 1, "sites": ["A"]}] * 2
+    assert [headers["authorization"] for _, headers in seen] == ["Bearer t"] * 2
+
+
+def test_a_repeated_site_is_sent_once_and_reported(client: Circulate) -> None:
+    """The guard counts entries and an API delivers each: a site named twice would get the document twice."""
+    seen: list[Any] = []
+    with serving(answering((200, {}), seen=seen)) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, ["A", "B", "A", "a", "A"])
+
+    assert seen[0][0]["target_sites"] == ["A", "B", "a"]
+    assert report.duplicates == ("A", "A")
+
+
+def test_retry_after_is_honoured(client: Circulate) -> None:
+    """A 503 that says when to come back is no failure to give up on."""
+    with serving(answering((503, {"Retry-After": "1"}), (429, {"Retry-After": "0"}), (200, {}))) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, ["A"])
+
+    assert report.complete
+    assert report.requests == 3
+    assert report.waited_s >= 1
+
+
+def test_a_refusal_of_the_api_itself_is_reported(client: Circulate) -> None:
+    """What was not sent, and why: the caller can put it right and go on."""
+    with serving(answering((200, {}), (401, {}))) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, SITES[:400])
+
+    assert report.delivered == tuple(SITES[:300])
+    assert report.not_sent == tuple(SITES[300:400])
+    assert report.stopped is not None
+    assert (report.stopped.reason, report.stopped.status) == (StopReason.REFUSED, 401)
+    assert not report.complete
+
+
+def test_a_lost_answer_leaves_its_sites_unknown(client: Circulate) -> None:
+    """A connection that ends after the request was sent says nothing about what the API did."""
+    with hanging_up() as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, SITES[:400], rules=Rules(max_unknown=1))
+
+    assert report.unknown == tuple(SITES[:300])
+    assert report.not_sent == tuple(SITES[300:400])
+    assert report.requests == 1
+
+
+def test_a_server_that_is_not_there_leaves_nothing_unknown(client: Circulate) -> None:
+    """A refused connection is certain: everything can be sent later."""
+    with serving(answering((200, {}))) as url:
+        pass
+    report = client(f"{url}/circulate-document", DOCUMENT, ["A"], rules=Rules(attempts=1))
+
+    assert report.not_sent == ("A",)
+    assert report.unknown == ()
+    assert report.stopped is not None
+    assert report.stopped.reason is StopReason.UNAVAILABLE
+
+
+def test_the_same_key_goes_with_the_same_circulation(client: Circulate) -> None:
+    """Where the API honours keys, a repeat after a lost answer carries the first one's; other chunks their own."""
+    seen: list[Any] = []
+    rules = Rules(idempotency_header="Idempotency-Key", first_sites=2)
+    with serving(answering((502, {}), (200, {}), seen=seen)) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, ["A", "B", "C"], rules=rules)
+
+    assert report.complete
+    first, repeat, other = [(body["target_sites"], headers["idempotency-key"]) for body, headers in seen]
+    assert first == repeat
+    assert other[0] == ["C"]
+    assert other[1] != first[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "document", "sites", "error"),
+    [
+        ("http://127.0.0.1:1", {"target_sites": []}, ["A"], ValueError),
+        ("http://127.0.0.1:1", {}, "Site1", ValueError),
+        ("http://127.0.0.1:1", {}, {"Site1": 1}, ValueError),
+        ("http://127.0.0.1:1", {}, [["A"]], ValueError),
+        ("http://127.0.0.1:1", {}, ["\ud800"], ValueError),
+        ("http://127.0.0.1:1", {}, [float("nan")], ValueError),
+        ("http://127.0.0.1:1", {}, [b"A"], ValueError),
+        ("http://127.0.0.1:1", {"at": float("inf")}, ["A"], ValueError),
+        ("http://127.0.0.1:port", {}, ["A"], httpx.InvalidURL),
+        ("/circulate-document", {}, ["A"], httpx.UnsupportedProtocol),
+    ],
+)
+def test_what_is_no_circulation_is_refused_before_anything_is_sent(
+    client: Circulate, url: str, document: Any, sites: Any, error: type[Exception]
+) -> None:
+    """A mistake in the call is an exception at once, and leaves no site in doubt."""
+    journal = Journal()
+    with pytest.raises(error):
+        client(url, document, sites, state=journal)
+    assert journal.state is None or journal.state.in_doubt == ()
+
+
+def test_a_state_file_lets_a_second_call_go_on(client: Circulate, tmp_path: Path) -> None:
+    """A run that was stopped by its bound, or died, is taken up by the next one, in another process too."""
+    server = ModelServer(document_window=0.5)
+    path = tmp_path / "d-1.json"
+    with serving(publishing_api(server)) as url:
+        target = f"{url}/circulate-document"
+        first = client(target, DOCUMENT, SITES[:700], rules=Rules(max_wait_s=0), state=StateFile(path))
+        assert len(json.loads(path.read_text())["delivered"]) == len(first.delivered) == 300
+        second = client(target, DOCUMENT, SITES[:700], state=StateFile(path))
+
+    assert second.complete
+    assert server.delivered == Counter(SITES[:700])
+
+
+def test_a_state_of_another_document_is_refused(client: Circulate, tmp_path: Path) -> None:
+    """Mixed up state files would skip sites that never got this document."""
+    with serving(answering((200, {}))) as url:
+        client(f"{url}/circulate-document", DOCUMENT, ["A"], state=StateFile(tmp_path / "s"))
+        with pytest.raises(StateError, match="another document"):
+            client(f"{url}/circulate-document", {"document_id": 2}, ["A"], state=StateFile(tmp_path / "s"))
+
+
+def test_an_interrupt_while_waiting_leaves_the_state_right(client: Circulate) -> None:
+    """Ctrl-C in the long wait is the normal way to stop: nothing is in doubt then."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.wait_s:
+            raise KeyboardInterrupt
+
+    server, journal = ModelServer(), Journal()
+    with serving(publishing_api(server)) as url, pytest.raises(KeyboardInterrupt):
+        client(f"{url}/circulate-document", DOCUMENT, SITES, state=journal, progress=interrupt)
+
+    assert journal.state is not None
+    assert len(journal.state.delivered) == 300
+    assert journal.state.in_doubt == ()
+
+
+class InterruptedTransport(httpx.HTTPTransport):
+    """Sends the request, and is interrupted before the answer is seen."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        super().handle_request(request).close()
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_sending_leaves_doubt_on_record(tmp_path: Path) -> None:
+    """The document may have been delivered: the next call must not send it again."""
+    server, path = ModelServer(), tmp_path / "state.json"
+    with serving(publishing_api(server)) as url:
+        target = f"{url}/circulate-document"
+        with httpx.Client(transport=InterruptedTransport()) as http, pytest.raises(KeyboardInterrupt):
+            circulate(target, DOCUMENT, ["A", "B"], http=http, state=StateFile(path))
+        report = circulate(target, DOCUMENT, ["A", "B", "C"], state=StateFile(path))
+
+    assert report.unknown == ("A", "B")
+    assert report.delivered == ("C",)
+    assert server.delivered == Counter("ABC")
+
+
+async def test_cancelling_while_sending_leaves_doubt_on_record() -> None:
+    """A cancelled task is an interrupt like any other."""
+    arrived, release = threading.Event(), threading.Event()
+
+    async def slow(_: Request) -> JSONResponse:
+        arrived.set()
+        await asyncio.to_thread(release.wait)
+        return JSONResponse({})
+
+    journal = Journal()
+    with serving(Starlette(routes=[Route("/", slow, methods=["POST"])])) as url:
+        task = asyncio.create_task(circulate_async(url, DOCUMENT, ["A"], state=journal))
+        await asyncio.to_thread(arrived.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        release.set()
+
+    assert journal.state is not None
+    assert journal.state.in_doubt == ('"A"',)
