@@ -1,0 +1,239 @@
+"""Strict JSON: which bytes are read at all, and what the tree shows."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import pytest
+
+from fanout_guard.core.fields import AmbiguousField, Fields
+from fanout_guard.core.lookalike import Lookalikes
+from fanout_guard.core.model import Spelling
+from fanout_guard.core.strict_json import MAX_DEPTH, Members, NotStrictJson, parse
+
+
+def test_numbers_keep_their_spelling_and_objects_their_pairs() -> None:
+    """What a library makes of a number or of a repeated name is what readers disagree about."""
+    tree = parse(b' {"a":[1,1.0,-0,1e2,"1",null,true],"a":{}}\r\n')
+    numbers = [Spelling(text) for text in ("1", "1.0", "-0", "1e2")]
+    assert tree == Members((("a", [*numbers, "1", None, True]), ("a", Members())))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "empty"),
+        (b" \r\n\t ", "empty"),
+        (b'\xef\xbb\xbf{"a":1}', "byte order mark"),
+        (b'{"a":"\xed\xa0\x80"}', "not UTF-8 at byte 6"),
+        (b'{"a":"\xc0\x80"}', "not UTF-8"),
+        ('{"a":1}'.encode("utf-16"), "not UTF-8"),
+        ('{"a":1}'.encode("utf-16-le"), "not JSON"),
+        ('{"a":1}'.encode("utf-32-be"), "not JSON"),
+        (b'{"a":NaN}', "NaN"),
+        (b'{"a":-Infinity}', "NaN or Infinity"),
+        (b'{"a":1e999}', "range of a double"),
+        (b'{"a":-1E+400}', "range of a double"),
+        (b'{"a":' + b"9" * 400 + b"}", "range of a double"),
+        (b"{not json", "not JSON at character 1"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused_with_a_reason(body: bytes, said: str) -> None:
+    """A client must be able to tell what to repair."""
+    with pytest.raises(NotStrictJson, match=said):
+        parse(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[1,]", b'{"a":1,}', b"[,1]", b"{'a':1}", b"{a:1}", b"[1 2]", b'["a" "b"]', b"[1]//", b"/**/[1]", b"[1]#"),
+        *(b"[01]", b"[1.]", b"[.1]", b"[+1]", b"[-]", b"[1e]", b"[0x1]", b"[1_0]", "[١]".encode(), b"[--1]", b"[1.e1]"),
+        *(
+            b'["\t"]',
+            b'["\0"]',
+            b'["\n"]',
+            b'["\\x41"]',
+            b'["\\u12"]',
+            b'["\\u 123"]',
+            b'["\\u+123"]',
+            b'["\\\'"]',
+            b'["a]',
+        ),
+        *(
+            b"[1]\0",
+            b"[1][2]",
+            b"[1]\n[2]",
+            b"[1]x",
+            b"[1],",
+            b"\0[1]",
+            b"\x0b[1]",
+            b"[1]\x0c",
+            b"[1]\xc2\xa0",
+            b"\x1e[1]",
+        ),
+        *(
+            b"[True]",
+            b"[nul]",
+            b"[undefined]",
+            b"[",
+            b"]",
+            b"[}",
+            b'{"a"}',
+            b'{"a":}',
+            b"{1:2}",
+            b'"a',
+            b"nan",
+            b'{"a":1 "b":2}',
+        ),
+    ],
+)
+def test_what_a_lenient_reader_would_take_is_refused(body: bytes) -> None:
+    """Comments, other quotes, trailing commas, second documents: some application reads on where the guard stopped."""
+    with pytest.raises(NotStrictJson):
+        parse(body)
+
+
+@pytest.mark.parametrize("whole", [b'{"a":"%s"}', b'[[["%s"]]]', b"%s", b'"%s'])
+def test_a_refusal_quotes_nothing_of_the_body(whole: bytes) -> None:
+    """Errors reach logs and other tenants' eyes."""
+    with pytest.raises(NotStrictJson) as caught:
+        parse(whole.replace(b"%s", b"secret\x01"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("opened", ["[", '{"a":', '[{"a":'])
+@pytest.mark.parametrize("times", [2000, 20_000, 100_000])
+def test_deep_nesting_is_refused_at_once(opened: str, times: int) -> None:
+    """The interpreter's own limit differs by version, and its RecursionError was a 500."""
+    started = time.perf_counter()
+    with pytest.raises(NotStrictJson, match="nested"):
+        parse(b'{"ignored":' + opened.encode() * times)
+    assert time.perf_counter() - started < 5
+
+
+def test_the_bound_of_nesting_is_exact() -> None:
+    """Strings with brackets in them and wide bodies are not deep ones."""
+    deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert parse(deepest) == json.loads(deepest)
+    with pytest.raises(NotStrictJson, match="nested"):
+        parse(b"[" + deepest + b"]")
+    assert parse(b"[" + b"[]," * 5000 + b"{}]") == [[]] * 5000 + [Members()]
+    assert parse(b'["' + b'[{\\"[\\\\' * 5000 + b'"]') == ['[{"[\\' * 5000]
+
+
+def test_the_interpreters_own_limit_is_a_refusal_too() -> None:
+    """An application deep in its own calls leaves the scanner less room."""
+    limit = sys.getrecursionlimit()
+    body = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+
+    def deep(levels: int) -> object:
+        return parse(body) if levels == 0 else deep(levels - 1)
+
+    for levels in range(limit - 150, limit - 60, 10):
+        try:
+            deep(levels)
+        except (NotStrictJson, RecursionError):
+            continue
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"a":"' + b'\\"' * 400_000, b"[" * 200 + b'"' + b'\\"' * 400_000, b"[" + b"9" * 800_000, b"{" * 800_000]
+)
+def test_hostile_bodies_take_linear_time(body: bytes) -> None:
+    """A quadratic scan of one body of 1 MiB would stop a worker for minutes."""
+    started = time.perf_counter()
+    with pytest.raises(NotStrictJson):
+        parse(body)
+    assert time.perf_counter() - started < 5
+
+
+FIELDS = Fields([("target", "sites"), ("document_id",)])
+
+
+def test_fields_are_found_on_their_way_only() -> None:
+    """What stands elsewhere is the application's own business, duplicates included."""
+    tree = parse(b'{"document_id":1,"x":{"a":1,"a":2,"sites":3},"target":{"sites":[],"document_id":2},"x":4}')
+    assert FIELDS.read(tree) == {
+        ("document_id",): Spelling("1"),
+        ("target", "sites"): [],
+        ("target",): Members((("sites", []), ("document_id", Spelling("2")))),
+    }
+
+
+@pytest.mark.parametrize("tree", [b"[]", b"1", b"null", b"{}", b'{"target":null}', b'{"target":[{"sites":[]}]}'])
+def test_fields_that_are_not_there_are_not_found(tree: bytes) -> None:
+    """Nothing is looked for inside arrays, or in what is no object."""
+    assert ("target", "sites") not in FIELDS.read(parse(tree))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"target":{"sites":[1],"sites":[1,2]}}',
+        '{"target":{"sites":[1]},"target":{"sites":[1,2]}}',
+        '{"target":{"sites":[1]},"target":null}',
+        '{"target":{"sites":[1]},"Target":{"sites":[1,2]}}',
+        '{"target":{"sites":[1],"SITES":[1,2]}}',
+        '{"document_id":1,"document_id":1}',
+        '{"documentId":1}',
+        '{"DOCUMENT_ID":1,"document_id":1}',
+    ],
+)
+def test_a_second_candidate_anywhere_on_the_way_is_refused(body: str) -> None:
+    """First or last, exact or folded: only refusing is right for every reader."""
+    with pytest.raises(AmbiguousField):
+        FIELDS.read(parse(body.encode()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Target_Sites",
+            "TARGET_SITES",
+            "targetSites",
+            "target-sites",
+            "target sites",
+            "-target_sites",
+            "__targetsites",
+        ),
+        *("target_\u017fites", "target_site\u017f", "\uff54arget_sites", "target_s\u0131tes", "target_s\u0130tes"),
+        *(
+            "target_sites\0",
+            "target_sites\0x",
+            "target\0_sites",
+            "\0target_sites",
+            "target_sites\x7f",
+            "\ttarget_sites",
+        ),
+        *("\u200btarget_sites", "target\u00ad_sites", "\ufefftarget_sites", "target_sites\ud800", "ta\u0301rget_sites"),
+        *(" target_sites", "target_sites\u00a0", "target_sites\u2028", "t_a_r_g_e_t_s_i_t_e_s"),
+    ],
+)
+def test_a_name_that_a_reader_takes_for_another_is_a_lookalike(name: str) -> None:
+    """Readers fold case, normalise, drop, trim, or stop at NUL."""
+    assert name in Lookalikes(["target_sites", "x"])
+
+
+@pytest.mark.parametrize(
+    "name", ["", "target_site", "target_sites2", "sites", "target", "xx", "\u0442arget_sites", "目标", "é"]
+)
+def test_other_names_are_no_lookalikes(name: str) -> None:
+    """A refusal of what nobody confuses would turn good clients away."""
+    assert name not in Lookalikes(["target_sites", "x"])
+
+
+def test_the_long_s_and_the_kelvin_sign_are_letters() -> None:
+    """Go compares member names by simple folding, in which these two are an s and a k."""
+    assert "\u212aey\u017f" in Lookalikes(["keys"])
+
+
+@pytest.mark.parametrize("name", ["t" + "\u200b" * 300_000, "\u0301" * 300_000, "target_sites" * 30_000, "é" * 300_000])
+def test_a_long_name_is_compared_in_linear_time(name: str) -> None:
+    """Normalising a long run of marks is quadratic in the standard library."""
+    started = time.perf_counter()
+    assert name not in Lookalikes(["target_sites"])
+    assert time.perf_counter() - started < 5
