@@ -157,8 +157,8 @@ class FanoutGuardMiddleware:
 
     async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:
         mode = await self._mode(refused.tenant)
-        if refused.kind is not None and mode is not Mode.OFF:
-            self.guard.observers.unreadable(refused.kind)
+        if mode is not Mode.OFF:
+            self.guard.observers.unreadable(refused.kind or "other")
         if mode is not Mode.ENFORCE:
             await self.app(scope, body.receive, send)
             return
