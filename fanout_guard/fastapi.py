@@ -1,0 +1,155 @@
+"""For FastAPI: the admission as a dependency, and the guard's answers in the application's OpenAPI document.
+
+    from fanout_guard.fastapi import current_admission, document_guard
+
+    app = FastAPI()
+    app.add_middleware(FanoutGuardMiddleware)
+    document_guard(app)
+
+    @app.post("/circulate-document")
+    async def circulate(
+        body: Circulate, admission: Annotated[Admission, Depends(current_admission)]
+    ) -> Receipt: ...
+
+Needs the extra ``fastapi``. Both work with plain Starlette routes too, where there is no OpenAPI document to add to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+from fastapi import FastAPI, Request
+
+from fanout_guard.admission import Admission
+from fanout_guard.asgi.middleware import SCOPE_KEY
+from fanout_guard.asgi.route import Routes
+from fanout_guard.errors import FanoutGuardError
+from fanout_guard.settings import Settings
+
+Json: TypeAlias = dict[str, Any]
+
+PROBLEM_JSON = "application/problem+json"
+SCHEMA_NAME = "FanoutGuardProblem"
+
+
+class AdmissionMissing(FanoutGuardError, RuntimeError):
+    """Raised when a handler wants the admission of a request that the guard did not decide on."""
+
+
+def current_admission(request: Request) -> Admission:
+    """The admission of this request, as a dependency: ``Annotated[Admission, Depends(current_admission)]``.
+
+    Raises AdmissionMissing where there is none. A handler that must also run while the guard is off, or in shadow
+    mode on a body that cannot be read, takes ``optional_admission``.
+    """
+    admission = optional_admission(request)
+    if admission is None:
+        raise AdmissionMissing(
+            f"{request.method} {request.url.path} was not decided on: add FanoutGuardMiddleware to the application and "
+            "this route to FANOUT_GUARD_ROUTES, and see that FANOUT_GUARD_MODE is not off; where shadow mode lets "
+            "unreadable bodies through, take optional_admission"
+        )
+    return admission
+
+
+def optional_admission(request: Request) -> Admission | None:
+    """The admission of this request, or None where the guard did not decide on it."""
+    admission = request.scope.get(SCOPE_KEY)
+    return admission if isinstance(admission, Admission) else None
+
+
+def document_guard(app: FastAPI, settings: Settings | None = None, *, mounted_at: str = "") -> None:
+    """Add the guard's refusals to every guarded operation of the application's OpenAPI document.
+
+    ``settings`` default to the environment, as the middleware's do. ``mounted_at`` is the path of an application that
+    is mounted below the guarded one. What the application says of the same statuses stays, FastAPI's 422 too.
+    """
+    settings = Settings.from_env() if settings is None else settings
+    guarded, responses = Routes(settings.routes), _responses(settings)
+    generate: Callable[[], Json] = app.openapi
+
+    def openapi() -> Json:
+        document = generate()
+        for operation in _operations(document, guarded, mounted_at):
+            document.setdefault("components", {}).setdefault("schemas", {})[SCHEMA_NAME] = PROBLEM_SCHEMA
+            for status, response in responses.items():
+                _add(operation.setdefault("responses", {}), status, response)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _operations(document: Json, guarded: Routes, mounted_at: str) -> Iterator[Json]:
+    for path, item in document.get("paths", {}).items():
+        concrete = mounted_at + re.sub(r"\{[^}]*\}", "x", path)
+        for method, operation in item.items():
+            # A path item has members besides its operations ("parameters", "summary"): no route has such a method.
+            if guarded.match({"method": method.upper(), "path": concrete}) is not None:
+                yield operation
+
+
+def _add(responses: Json, status: str, response: Json) -> None:
+    own = responses.setdefault(status, {"description": response["description"]})
+    for member in ("content", "headers"):
+        if member in response:
+            own.setdefault(member, {}).update(response[member])
+
+
+def _responses(settings: Settings) -> dict[str, Json]:
+    """The refusals by status; where one status has several, its description names each."""
+    reasons: dict[int, list[str]] = {}
+    for status, reason in _refusals(settings):
+        reasons.setdefault(status, []).append(reason)
+    return {str(status): _response(status, reasons[status]) for status in sorted(reasons)}
+
+
+def _refusals(settings: Settings) -> Iterator[tuple[int, str]]:
+    yield settings.reject_status, "More sites than one circulation may have: split it as `chunks` and `fits_now` say."
+    yield 400, "The circulation or its tenant cannot be read with certainty."
+    if settings.unknown_tenants == "reject":
+        yield 403, "The tenant is not known."
+    yield 413, f"The body is longer than {settings.max_body_bytes} bytes."
+    yield 415, "The body is encoded, or a form."
+    yield 429, "More sites than the tenant may circulate to for now: come back after `Retry-After`."
+    yield 503, "No capacity for the circulation just now: come back after `Retry-After`."
+
+
+def _response(status: int, reasons: list[str]) -> Json:
+    content = {PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{SCHEMA_NAME}"}}}
+    response: Json = {"description": f"{HTTPStatus(status).phrase}. {' '.join(reasons)}", "content": content}
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": _SECONDS}}
+    return response
+
+
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_SECONDS: Json = {"type": "integer", "minimum": 1}
+
+PROBLEM_SCHEMA: Json = {
+    "title": SCHEMA_NAME,
+    "description": "Why a circulation was refused, and how to succeed. Members that do not apply are left out.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri", "description": "Names the kind of refusal."},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "For a person."},
+        "violated-policies": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The caps that refuse: `circulation`, `document`, `rate-…`, `inflight`, `inflight-global`.",
+        },
+        "limit": {**_COUNT, "description": "The cap."},
+        "requested_sites": {**_COUNT, "description": "The entries of the circulation."},
+        "excess": {**_COUNT, "description": "The entries over the cap."},
+        "used": {**_COUNT, "description": "What counts under the cap already."},
+        "fits_now": {**_COUNT, "description": "How many entries would be admitted now."},
+        "chunks": {**_COUNT, "description": "How many circulations it takes."},
+        "chunk_wait": {**_COUNT, "description": "Seconds to leave between them."},
+        "retry_after": {**_SECONDS, "description": "Seconds to wait before the same circulation is sent again."},
+    },
+}
