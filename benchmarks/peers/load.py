@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from array import array
-from itertools import count
 from time import perf_counter, process_time
 from typing import NamedTuple
 
@@ -22,46 +21,64 @@ class Block(NamedTuple):
     worker_us: float
     server_us: float
 
-    @property
-    def per_decision_us(self) -> float:
-        """The inverse of the rate."""
-        return 1e6 / self.rate
+
+class Mark(NamedTuple):
+    """The meters at one moment."""
+
+    at: float
+    worker_s: float
+    server_s: float
+    decided: int
 
 
-async def drive(decide: Decide, server: Server, *, at_once: int, tenants: int, seconds: float, warm_up: float) -> Block:
-    """Keep ``at_once`` decisions under way; what happens in the first ``warm_up`` seconds does not count."""
-    names = [f"tenant-{number}" for number in range(tenants)]
-    numbers = count()
-    latencies = array("d")
-    began = perf_counter() + warm_up
-    until = began + seconds
+class Load:
+    """Keeps ``at_once`` decisions under way, tenant after tenant."""
 
-    async def one_after_another() -> None:
+    def __init__(self, decide: Decide, server: Server, *, at_once: int, tenants: int) -> None:
+        self._decide = decide
+        self._server = server
+        self._at_once = at_once
+        self._tenants = [f"tenant-{number}" for number in range(tenants)]
+        self._started = 0
+        self._decided = 0
+        self._latencies = array("d")
+
+    async def run(self, *, seconds: float, warm_up: float) -> Block:
+        """Load for ``warm_up`` seconds, of which nothing counts, and then for ``seconds``."""
+        gc.collect()
+        counts_from = perf_counter() + warm_up
+        until = counts_from + seconds
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._at_once):
+                tasks.create_task(self._one_after_another(counts_from, until))
+            await asyncio.sleep(warm_up)
+            first = self._mark()
+            await asyncio.sleep(until - perf_counter())
+            last = self._mark()
+        return self._block(first, last)
+
+    async def _one_after_another(self, counts_from: float, until: float) -> None:
+        decide, tenants, latencies = self._decide, self._tenants, self._latencies
         while (start := perf_counter()) < until:
-            await decide(names[next(numbers) % tenants])
-            if start >= began:
+            tenant = tenants[self._started % len(tenants)]
+            self._started += 1
+            await decide(tenant)
+            self._decided += 1
+            if start >= counts_from:
                 latencies.append(perf_counter() - start)
 
-    gc.collect()
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(at_once):
-            tasks.create_task(one_after_another())
-        await asyncio.sleep(warm_up)
-        marks = _marks(server, numbers)
-        await asyncio.sleep(until - perf_counter())
-        ends = _marks(server, numbers)
-    elapsed, worker_s, server_s, decided = (end - mark for end, mark in zip(ends, marks, strict=True))
-    ordered = sorted(latencies)
-    return Block(
-        rate=decided / elapsed,
-        p50_ms=1e3 * ordered[len(ordered) // 2],
-        p99_ms=1e3 * ordered[len(ordered) * 99 // 100],
-        worker_us=1e6 * worker_s / decided,
-        server_us=1e6 * server_s / decided,
-    )
+    def _mark(self) -> Mark:
+        return Mark(perf_counter(), process_time(), self._server.cpu_seconds(), self._decided)
 
-
-def _marks(server: Server, numbers: count[int]) -> tuple[float, float, float, int]:
-    # The counter's next value is read without taking it: taken numbers would be decisions that never were.
-    taken = numbers.__reduce__()[1][0]
-    return perf_counter(), process_time(), server.cpu_seconds(), taken
+    def _block(self, first: Mark, last: Mark) -> Block:
+        at, worker_s, server_s, decided = (end - begin for begin, end in zip(first, last, strict=True))
+        ordered = sorted(self._latencies)
+        if not ordered:
+            raise TimeoutError("no decision ended in time")
+        return Block(
+            rate=decided / at,
+            p50_ms=1e3 * ordered[len(ordered) // 2],
+            p99_ms=1e3 * ordered[len(ordered) * 99 // 100],
+            worker_us=1e6 * worker_s / decided,
+            server_us=1e6 * server_s / decided,
+        )
