@@ -1,0 +1,289 @@
+"""Guarded routes: every spelling that a router sends to the handler, and nothing that costs a request."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from fastapi import FastAPI
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from fanout_guard.asgi.route import PathParams, Routes, root_path_of
+from fanout_guard.core.routes import Segment, parse_routes
+from fanout_guard.types import ASGIApp, Message, Receive, Scope, Send
+
+
+def scope_of(path: str, *, method: str = "POST", root_path: str = "") -> dict[str, Any]:
+    """What a server makes of a request: the path is decoded."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(errors="replace"),
+        "root_path": root_path,
+        "query_string": b"",
+        "headers": [(b"host", b"example.org")],
+    }
+
+
+def match(routes: str, path: str, *, method: str = "POST", root_path: str = "") -> PathParams | None:
+    """The parameters with which a path is guarded."""
+    return Routes(routes).match(scope_of(path, method=method, root_path=root_path))
+
+
+class Probe:
+    """Stands where the guard stands, and notes whether a request that reached the handler would be guarded."""
+
+    def __init__(self, app: ASGIApp, routes: Routes) -> None:
+        self.app = app
+        self.routes = routes
+        self.guarded: PathParams | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.guarded = self.routes.match(scope)
+        await self.app(scope, receive, send)
+
+
+class Handled:
+    """A handler that notes with which parameters it was reached."""
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] | None = None
+
+    async def handle(self, request: Request) -> PlainTextResponse:
+        self.params = dict(request.path_params)
+        return PlainTextResponse("done")
+
+
+def drive(app: ASGIApp, scope: dict[str, Any]) -> int:
+    """The status of one request, through the bare ASGI call."""
+    statuses = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    asyncio.run(_call(app, scope, receive, send))
+    return int(statuses[0])
+
+
+async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
+PATH = "/circulate-document"
+
+
+@pytest.mark.parametrize(
+    "path", [PATH, PATH + "/", PATH + "\n", PATH + "/\n", PATH + "//", unquote("/%63irculate%2Ddocument")]
+)
+def test_the_spellings_of_a_path_are_guarded(path: str) -> None:
+    """Decoded, with slashes at the end, with the newline that a ``$`` lets through."""
+    assert match(f"POST {PATH}", path) == {}
+    assert match(f"POST {PATH}/", path) == {}
+    assert match("POST /%63irculate-document", path) == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("", "/", "/circulate", PATH + "s", PATH + "/x", "/x" + PATH, "/" + PATH, "/." + PATH, PATH.upper(), PATH[1:]),
+        *("/%63irculate-document", PATH + "\n\n", PATH + "\n/x", PATH + " ", PATH + "\0", PATH + "?x=1", PATH + ";x=1"),
+    ],
+)
+def test_other_paths_are_not_guarded(path: str) -> None:
+    """Their requests are not the guard's to refuse."""
+    assert match(f"POST {PATH}", path) is None
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", ""])
+def test_other_methods_are_not_guarded(method: str) -> None:
+    """Preflights once used up a tenant's quota."""
+    assert match(f"POST {PATH}", PATH, method=method) is None
+
+
+def test_a_method_in_lower_case_is_guarded() -> None:
+    """Some servers pass on what came, and some frameworks raise it to upper case themselves."""
+    assert match(f"POST {PATH}", PATH, method="post") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("/t/acme/circulate", {"tenant": "acme"}),
+        ("/t/a b\n/circulate/", {"tenant": "a b\n"}),
+        ("/t/a%2Fb/circulate\n", {"tenant": "a%2Fb"}),
+        ("/t//circulate", None),
+        ("/t/a/b/circulate", None),
+    ],
+)
+def test_a_name_in_braces_is_one_segment(path: str, params: dict[str, str] | None) -> None:
+    """The parameter is what the router gives the handler."""
+    assert match("POST /t/{tenant}/circulate", path) == params
+
+
+def test_a_parameter_at_the_end_keeps_its_newline() -> None:
+    """The router's own pattern is greedy: to the application these are two documents."""
+    assert match("PUT /documents/{id}", "/documents/d\n", method="PUT") == {"id": "d\n"}
+    assert match("PUT /documents/{id}", "/documents/d/\n", method="PUT") == {"id": "d"}
+
+
+@pytest.mark.parametrize(
+    ("routes", "path", "root_path", "guarded"),
+    [
+        ("POST /circulate", "/api/circulate", "/api", True),
+        ("POST /circulate", "/circulate", "/api", True),
+        ("POST /circulate", "/apis/circulate", "/api", False),
+        ("POST /v1/circulate", "/v1/circulate", "/v", True),
+        ("POST /1/circulate", "/v1/circulate", "/v", False),
+        ("POST /api/circulate", "/api/circulate", "/api", True),
+        ("POST /", "/api", "/api", True),
+        ("POST /circulate", "/api//circulate", "/api", False),
+        ("POST /circulate", "/api//circulate", "/api/", True),
+    ],
+)
+def test_a_root_path_ends_at_a_segment(routes: str, path: str, root_path: str, guarded: bool) -> None:
+    """Stripping ``/v`` from ``/v1`` skipped a policy; not stripping at all did, too."""
+    assert (match(routes, path, root_path=root_path) is not None) is guarded
+
+
+def test_the_parameters_are_those_below_the_root_path() -> None:
+    """Where a pattern fits with and without the prefix, the router goes by the path without it."""
+    assert match("POST /{a}/c, POST /{b}/{a}/c", "/x/t/c", root_path="/x") == {"a": "t"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "POST", "/x", "POST x", "post /x", "POST /x,", "HEAD /x", "OPTIONS /x", "GET|POST /x", "POST /{a}/{a}"),
+        *("POST /{a:path}", "POST /a{b}", "POST /{}", "POST /{1}", "POST /a?b", "POST /a#b", "POST /a b", "POST /a\0"),
+    ],
+)
+def test_what_is_no_route_is_refused(text: str) -> None:
+    """A route that can never match leaves the handler unguarded."""
+    with pytest.raises(ValueError):
+        parse_routes(text)
+
+
+def test_routes_tell_their_parameters() -> None:
+    """Configuration checks that a ``path:`` source has a segment to come from."""
+    first, second = parse_routes("POST /t/{tenant}/c,  GET   /a%20b/")
+    assert (first.method, first.params) == ("POST", ("tenant",))
+    assert second.segments == (Segment("a b", is_param=False), Segment("", is_param=False))
+
+
+PIECES = (
+    "circulate-document",
+    "t",
+    "acme",
+    "api",
+    "v",
+    "v1",
+    "/",
+    "/",
+    "//",
+    "\n",
+    ".",
+    "..",
+    "%63",
+    "C",
+    " ",
+    "\0",
+    "é",
+)
+ENDS = ("", "", "", "/", "\n", "/\n", "\n\n", "//", "\n/", " ", "/.", "\0")
+
+
+@st.composite
+def paths(draw: st.DrawFn) -> str:
+    """Paths near the guarded ones, and some that are not."""
+    if draw(st.integers(0, 7)) == 0:
+        return "/" + "".join(draw(st.lists(st.sampled_from(PIECES), max_size=8)))
+    common = (
+        ("", "/api") if draw(st.booleans()) else ("/v", "/v1", "/t", "/api/api", "/api/", "/v/api", "//api", "/v1/api")
+    )
+    prefix = draw(st.sampled_from(common))
+    odd = ("/t/a\n", "/t/ ", "/t/", "/t/%2F", "/t/api", "/t/a/b", "/t/\0")
+    tenant = draw(st.sampled_from(("", "/t/acme") if draw(st.booleans()) else odd))
+    return prefix + tenant + "/circulate-document" + draw(st.sampled_from(ENDS))
+
+
+@settings(max_examples=300, deadline=None)
+@given(paths(), st.sampled_from(["", "/api", "/v", "/api/", "/t", "/t/acme"]))
+@example("/circulate-document\n", "")
+@example("/api/circulate-document", "/api")
+@example("/v1/circulate-document", "/v")
+@example("/t/acme\n/circulate-document\n", "")
+def test_whatever_reaches_a_handler_is_guarded(path: str, root_path: str) -> None:
+    """The one property that counts, against the real routers: no spelling gets round the guard."""
+    for framework in (Starlette, FastAPI):
+        for prefix in ("", "/api"):
+            handled = Handled()
+            inner = _application(framework, handled)
+            routes = Routes(f"POST {prefix}/circulate-document, POST {prefix}/t/{{tenant}}/circulate-document")
+            app = Probe(Starlette(routes=[Mount(prefix, app=inner)]) if prefix else inner, routes)
+            drive(app, scope_of(path, root_path=root_path))
+            if handled.params is not None:
+                assert app.guarded == handled.params
+
+
+@settings(max_examples=300, deadline=None)
+@given(paths())
+@example("/api/circulate-document\n")
+def test_whatever_reaches_a_mounted_handler_is_guarded_inside_the_mount(path: str) -> None:
+    """A guard in the mounted application sees a root path that has grown."""
+    handled = Handled()
+    inner = Probe(
+        _application(Starlette, handled), Routes("POST /circulate-document, POST /t/{tenant}/circulate-document")
+    )
+    drive(Starlette(routes=[Mount("/{version}/api", app=inner), Mount("/api", app=inner)]), scope_of(path))
+    if handled.params is not None:
+        assert inner.guarded is not None
+        assert inner.guarded.items() <= handled.params.items()
+
+
+def test_a_root_path_that_the_application_sets_itself_is_honoured() -> None:
+    """FastAPI puts its ``root_path`` into the scope after a guard outside has looked at it."""
+    handled = Handled()
+    api = FastAPI()
+    api.root_path = "/api"
+    api.add_route("/circulate-document", handled.handle, methods=["POST"])
+    app = Probe(api, Routes("POST /circulate-document", root_path=root_path_of(api)))
+    for path, root_path in (
+        ("/api/circulate-document", ""),
+        ("/circulate-document", ""),
+        ("/api/circulate-document", "/x"),
+    ):
+        assert drive(app, scope_of(path, root_path=root_path)) == 200
+        assert app.guarded == {}
+    assert root_path_of(Probe(Probe(api, app.routes), app.routes)) == "/api"
+    assert root_path_of(Starlette()) == ""
+
+
+def test_the_patterns_of_the_installed_router_are_those_that_were_read() -> None:
+    """A new Starlette that lets more spellings through must fail here first."""
+    assert (
+        re.compile("^/circulate\\-document$").pattern
+        == Route(PATH, Handled().handle, methods=["POST"]).path_regex.pattern
+    )
+    assert Route("/t/{tenant}", Handled().handle).path_regex.pattern == "^/t/(?P<tenant>[^/]+)$"
+
+
+def _application(framework: type[Starlette], handled: Handled) -> Starlette:
+    app = framework()
+    app.add_route("/circulate-document", handled.handle, methods=["POST"])
+    app.add_route("/t/{tenant}/circulate-document", handled.handle, methods=["POST"])
+    return app
