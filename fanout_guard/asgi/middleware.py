@@ -132,6 +132,9 @@ class FanoutGuardMiddleware:
             tenant = self.guard.tenants.name(asked.tenant)
             return await self.guard.decide(tenant, asked.circulation, self._idempotency_key(scope))
         except CirculationError as error:
+            if self._tenant_hook is not None and asked.tenant is not None:
+                logger.error("tenant= gave what is no tenant id")
+                raise _Refused(None, "It could not be told who asks. Send it again in 1 second.") from None
             detail = f"{str(error)[0].upper()}{str(error)[1:]}."
             raise _Refused("tenant-unidentified", detail) from None
         except UnknownTenant:

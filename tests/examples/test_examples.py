@@ -1,0 +1,52 @@
+"""Every example does what it says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+ROOT = Path(__file__).parents[2]
+
+PRINTED = {
+    "plans": (
+        "acme           500 sites: admitted\n"
+        "globex         500 sites: admitted\n"
+        "hooli          500 sites: admitted\n"
+        "somebody-else  500 sites: rejected: send 2 circulations\n"
+    ),
+    "queue_worker": "in flight: 300\nrejected by: inflight\nin flight: 300\n",
+    "refunds": "counted: 300\ntaken back: 2\na second time: 0\ncounted: 298\nthe rest: 298\ncounted: 0\n",
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_prints_what_it_promises(name: str) -> None:
+    """People copy examples; one that is wrong is copied too."""
+    command = [sys.executable, "-W", "error", "-m", f"examples.{name}"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == (PRINTED[name], "")
+
+
+@pytest.mark.parametrize("module", ["minimal", "fastapi_app"])
+def test_a_small_application_is_guarded(module: str) -> None:
+    """The smallest applications need no server beside them."""
+    app = __import__(f"examples.{module}", fromlist=["app"]).app
+    with TestClient(app) as client:
+        for count, status in ((300, 200), (301, 422)):
+            sites = [f"Site{number}" for number in range(count)]
+            body = {"document_id": f"d-{count}", "document_headline": "Hello", "target_sites": sites}
+            assert client.post("/circulate-document", json=body).status_code == status
+
+
+def test_the_demo_goes_as_promised() -> None:
+    """Real servers, real HTTP: two workers admit exactly what the caps allow."""
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("FANOUT_GUARD_")}
+    command = [sys.executable, "-m", "examples.demo"]
+    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Everything as promised." in ran.stdout
