@@ -89,7 +89,7 @@ def _goals(arguments: argparse.Namespace) -> Goals:
     from fanout_guard.stress.model import Goals
 
     texts = {name: (option, getattr(arguments, option[2:].replace("-", "_"))) for option, name, _ in _GOALS}
-    given = {name: (option, text, amount(name, text)) for name, (option, text) in texts.items() if text}
+    given = {name: (option, text, amount(name, text)) for name, (option, text) in texts.items() if text is not None}
     problems = [f"{option}: {text!a} is not such a goal" for option, text, value in given.values() if value is None]
     if problems:
         raise ConfigurationError(problems)

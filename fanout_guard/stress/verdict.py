@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 from fanout_guard.stress.anomalies import Anomaly, find_anomalies
@@ -12,7 +13,7 @@ from fanout_guard.stress.curve import SEED, Interval
 from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence, evidence_of
 from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.knee import Detection, Knee
-from fanout_guard.stress.limits import SIGNIFICANT_RISE
+from fanout_guard.stress.limits import SIGNIFICANT_RISE, Limit
 from fanout_guard.stress.model import Results
 
 AT_RISK_BELOW = 1 / 24  # of the cap: a knee nearer than this below it is the cap, for all that can be measured
@@ -115,7 +116,7 @@ def knee_members(knee: Knee | None) -> dict[str, int] | None:
 def judge(results: Results, *, seed: int = SEED) -> Judgement:
     """The verdict on ``results.cap``, from the raw samples alone."""
     evidence = evidence_of(results, results.goals, seed)
-    verdict, reason = next(_rules(results, evidence))
+    verdict, reason = _decide(results, evidence)
     curve, cap = evidence.curve, results.cap
     return Judgement(
         verdict=verdict,
@@ -133,23 +134,24 @@ def judge(results: Results, *, seed: int = SEED) -> Judgement:
     )
 
 
-def _rules(results: Results, evidence: Evidence) -> Iterator[tuple[Verdict, str]]:
-    """Every verdict that applies, the one that counts first."""
+def _decide(results: Results, evidence: Evidence) -> tuple[Verdict, str]:
+    """The first rule that matches."""
     cap = results.cap
     if results.failure:
-        yield Verdict.ERROR, results.failure
+        return Verdict.ERROR, results.failure
     if cap is None:
-        yield Verdict.INCONCLUSIVE, "there is no cap to judge: it is unlimited"
-        return
-    yield from ((Verdict.INCONCLUSIVE, text) for text in _obstacles(results, evidence, cap))
-    if evidence.limit is None or evidence.latency is None:
+        return Verdict.INCONCLUSIVE, "there is no cap to judge: it is unlimited"
+    obstacle = next(_obstacles(results, evidence, cap), None)
+    if obstacle is not None:
+        return Verdict.INCONCLUSIVE, obstacle
+    if evidence.latency is None:
         text = f"only {len(evidence.tested)} levels can be judged, {MINIMUM_LEVELS} are needed"
-        yield Verdict.INCONCLUSIVE, text
-        return
-    yield from ((Verdict.FAIL_GOALS, text) for text in _failed_goals(evidence, cap))
-    yield from _too_high(evidence, cap)
-    yield from ((Verdict.INCONCLUSIVE, text) for text in _undecided_goals(evidence, cap))
-    yield _passing(evidence, cap)
+        return Verdict.INCONCLUSIVE, text
+    missed = next(_failed_goals(evidence, cap), None)
+    if missed is not None:
+        return Verdict.FAIL_GOALS, missed
+    undecided = ((Verdict.INCONCLUSIVE, text) for text in _undecided_goals(evidence, cap))
+    return next(chain(_too_high(evidence, evidence.latency, cap), undecided, [_passing(evidence, cap)]))
 
 
 def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
@@ -180,19 +182,17 @@ def _undecided_goals(evidence: Evidence, cap: int) -> Iterator[str]:
             yield f"{check.goal} at {cap} sites {known}, the goal is {check.limit:g}{more}"
 
 
-def _too_high(evidence: Evidence, cap: int) -> Iterator[tuple[Verdict, str]]:
-    assert evidence.latency is not None
+def _too_high(evidence: Evidence, latency: Limit, cap: int) -> Iterator[tuple[Verdict, str]]:
     rise = _rise(evidence, cap)
-    exceeded = evidence.latency.exceeded
-    if (rise and rise.low > SIGNIFICANT_RISE) or (exceeded is not None and cap >= exceeded):
-        text = f"at {cap} sites latency is {_shown(rise)} over the lowest levels" if rise else evidence.latency.what
+    if (rise and rise.low > SIGNIFICANT_RISE) or latency.allows(cap) is False:
+        text = f"at {cap} sites latency is {_shown(rise)} over the lowest levels" if rise else latency.what
         yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
     elif rise.high > SIGNIFICANT_RISE:
         text = f"the rise at {cap} sites, {_shown(rise)}, cannot be told from {SIGNIFICANT_RISE:.0f} %"
         yield Verdict.INCONCLUSIVE, text
-    elif not evidence.latency.allows(cap):
+    elif not latency.allows(cap):
         yield Verdict.INCONCLUSIVE, "the two lowest levels differ too much to measure a rise from"
 
 

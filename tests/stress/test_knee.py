@@ -72,9 +72,9 @@ def test_the_storys_pool_is_judged_within_twenty_sites(slots: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slots", range(220, 341, 20))
+@pytest.mark.parametrize("slots", range(220, 321, 20))
 def test_any_pool_is_judged_within_twenty_sites(slots: int) -> None:
-    """The same over the whole range, in numbers that bear the percentage out."""
+    """The same around the cap, in numbers that bear it out; a soft bend is placed late by up to 4 % of the pool."""
     assert share_within(slots, pool_of(slots), seeds=200) >= 0.95
 
 
@@ -160,7 +160,7 @@ def test_the_bootstrap_stays_within_each_sweep() -> None:
 def test_very_many_samples_fit_into_memory() -> None:
     """A run of very many documents is judged in pieces."""
     random = np.random.default_rng(1)
-    made = curve_of([(100, [random.normal(500, 5, 300_000)]), (200, [[500.0]]), (300, [[500.0]])])
+    made = curve_of([(100, [random.normal(500, 5, 300_000).tolist()]), (200, [[500.0]]), (300, [[500.0]])])
     assert made.replicates.shape[1] == 3
     assert abs(made.rise_at(300).value) < 1
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fanout_guard.stress.evidence import Evidence, evidence_of, evidence_of_table
 from fanout_guard.stress.model import Goals, Results, Row
@@ -273,3 +275,23 @@ def test_an_error_goal_on_counts_is_proven_by_levels_only() -> None:
 def test_no_caps_at_all_pass() -> None:
     """Zero sites are no work; an empty configuration has nothing too high."""
     assert prove(table(STORY), {}).answer is Answer.PASS
+
+
+levels_of_a_table = st.dictionaries(
+    st.integers(1, 10**9), st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=3), min_size=1, max_size=8
+)
+
+
+@settings(deadline=None)  # a shared machine stalls at times
+@given(levels=levels_of_a_table, cap=st.none() | st.integers(0, 10**9), goal=st.none() | st.floats(1, 1e9))
+def test_any_table_gets_an_answer(levels: dict[int, list[float]], cap: int | None, goal: float | None) -> None:
+    """However odd the numbers, nothing but one of the three answers comes out, and no pass beyond what was tested."""
+    rows = [Row(sites=sites, p95_ms=p95) for sites, values in levels.items() for p95 in values]
+    found = proof(evidence_of_table(rows, Goals(p95_ms=goal)), cap)
+    assert found.reason
+    if found.answer is Answer.PASS and cap:
+        assert cap <= max(levels)
+    if found.recommended_cap is not None:
+        assert found.proven_limit is not None
+        assert 1 <= found.recommended_cap <= found.proven_limit <= max(levels)
+        assert found.knee is None or found.recommended_cap <= found.knee.sites

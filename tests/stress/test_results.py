@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout_guard.stress.model import Goals, Level, Results, ResultsError, Sample
@@ -98,7 +98,7 @@ def test_a_judgement_repeated_from_the_file_is_the_same(tmp_path: Path) -> None:
 def test_a_file_with_only_the_contracts_members_is_enough() -> None:
     """Other programs may write results too."""
     (level,) = parse(stored()).levels
-    assert level.latencies_ms == (500, 501, 502, 503, 504)
+    assert list(level.latencies_ms) == [500, 501, 502, 503, 504]
     assert (level.failed, level.answered, level.rss_mb) == (1, 6, 37)
 
 
@@ -220,6 +220,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # a shared machine stalls at times
 @given(
     member=st.sampled_from([*sorted(stored()["levels"][0]), "sweeps", "failures", "figures", "refused", "capped"]),
     value=json_values,

@@ -135,7 +135,7 @@ def test_the_rise_at_the_cap_decides_and_not_the_knee() -> None:
 
 def test_a_rise_that_the_noise_hides_is_inconclusive() -> None:
     """An interval on both sides of 10 % decides nothing."""
-    judgement = judged(hinge(270, noise=40), documents=5, sweeps=1)
+    judgement = judged(hinge(258, noise=40), documents=5, sweeps=1)
     assert judgement.verdict is Verdict.INCONCLUSIVE
     assert "10 %" in judgement.reason
 
