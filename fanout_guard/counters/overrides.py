@@ -6,13 +6,13 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
 
-from fanout_guard.core.policy import Caps
+from fanout_guard.core.policy import CAP_FIELDS, Caps
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
 
@@ -20,6 +20,11 @@ logger = logging.getLogger("fanout_guard")
 
 DEFAULTS = "*"
 """The tenant that stands for the deployment's defaults."""
+
+_FOREVER = float("inf")
+_POLLS_PER_TTL = 0.8  # leaves the rest of the time to the answer
+_GRACE_S = 0.005
+_NO_OUTAGE = ("noperm", "wrongtype", "script")
 
 
 class Override(Struct, frozen=True):
@@ -33,56 +38,60 @@ class Override(Struct, frozen=True):
     until_ms: int | None = None
 
 
+def caps_of(overrides: Iterable[Override]) -> dict[str, Caps]:
+    """Overrides as caps, by tenant."""
+    given: dict[str, dict[str, Any]] = {}
+    for one in overrides:
+        given.setdefault(one.tenant, {})[one.field] = one.value
+    return {tenant: Caps(**values) for tenant, values in given.items()}
+
+
 class OverrideStore:
     """Reads and writes overrides; a change makes a new version, which workers look for."""
 
     def __init__(self, counters: RedisCounters) -> None:
-        self._counters = counters
+        self.counters = counters
         stem = counters.space.everybody.stem
         self._fields = stem + b"o"
         self._version = stem + b"v"
 
     async def set(self, tenant: str, values: dict[str, Any], *, by: str, for_ms: int | None = None) -> None:
-        """Override the given fields; ConfigurationError where they are no caps."""
+        """Override the given fields, all at once; ConfigurationError where they are no caps."""
         Caps(**values)
-        now = await self.now_ms()
-        until = None if for_ms is None else now + for_ms
-        entries: list[str | bytes] = []
-        for field, value in values.items():
-            entries += [_name(tenant, field), json.dumps({"value": value, "by": by, "at": now, "until": until})]
-        await self._counters.command("HSET", self._fields, *entries)
-        await self._counters.command("INCR", self._version)
+        texts = {field: json.dumps(value) for field, value in values.items()}
+        await self._change(tenant, texts, by=by, for_ms=for_ms)
 
     async def unset(self, tenant: str, fields: Sequence[str] = ()) -> int:
         """Take overrides back, all of the tenant's if no fields are named; how many there were."""
-        if not fields:
-            fields = [override.field for override in await self.list() if override.tenant == tenant]
-        if not fields:
-            return 0
-        names = [_name(tenant, field) for field in fields]
-        gone = int(await self._counters.command("HDEL", self._fields, *names))
-        await self._counters.command("INCR", self._version)
-        return gone
+        return await self._change(tenant, dict.fromkeys(fields or CAP_FIELDS, ""), by="", for_ms=None)
 
-    async def list(self) -> list[Override]:
-        """All overrides that hold now."""
-        now = await self.now_ms()
-        found = await self._counters.command("HGETALL", self._fields)
+    async def read(self) -> tuple[int, Sequence[Override]]:
+        """The server's time, and all overrides that hold then, by tenant and field."""
+        now_ms = await self._now_ms()
+        found = await self.counters.command("HGETALL", self._fields)
         overrides = [_read(name, text) for name, text in zip(found[::2], found[1::2], strict=True)]
-        return [one for one in overrides if one is not None and (one.until_ms is None or one.until_ms > now)]
+        live = [one for one in overrides if one is not None and (one.until_ms is None or one.until_ms > now_ms)]
+        return now_ms, sorted(live, key=lambda one: (one.tenant, one.field))
+
+    async def list(self) -> Sequence[Override]:
+        """All overrides that hold now, by tenant and field."""
+        return (await self.read())[1]
 
     async def version(self) -> bytes:
         """What changes with every change."""
-        return await self._counters.command("GET", self._version) or b""
+        return await self.counters.command("GET", self._version) or b""
 
-    async def now_ms(self) -> int:
-        """The server's time."""
-        seconds, micros = await self._counters.command("TIME")
+    async def _change(self, tenant: str, texts: dict[str, str], *, by: str, for_ms: int | None) -> int:
+        arguments = [json.dumps(by), str(-1 if for_ms is None else for_ms)]
+        for field, text in texts.items():
+            arguments += [f"{field}:{tenant}", text]
+        encoded = [argument.encode() for argument in arguments]
+        answer = await self.counters.run("override", [self._fields, self._version], encoded)
+        return int(answer[0])
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self.counters.command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
-
-
-def _name(tenant: str, field: str) -> str:
-    return f"{field}:{tenant}"
 
 
 def _read(name: bytes, text: bytes) -> Override | None:
@@ -90,7 +99,10 @@ def _read(name: bytes, text: bytes) -> Override | None:
     try:
         entry = json.loads(text)
         Caps(**{field: entry["value"]})
-        return Override(tenant, field, entry["value"], str(entry["by"]), int(entry["at"]), entry["until"])
+        until = entry["until"]
+        return Override(
+            tenant, field, entry["value"], str(entry["by"]), int(entry["at"]), None if until is None else int(until)
+        )
     except (ValueError, TypeError, KeyError, ConfigurationError):
         logger.warning("an override of %r cannot be read and is ignored", field)
         return None
@@ -106,12 +118,13 @@ class Overrides:
         self._store = store
         self._ttl_s = ttl_s
         self._version: bytes | None = None
-        self._found: list[Override] = []
-        self._ends: dict[tuple[str, str], float] = {}
+        self._found: Sequence[tuple[Override, float]] = ()
         self._caps: dict[str, Caps] = {}
         self._until_s = 0.0
-        self._expiry_s = float("inf")
+        self._expiry_s = _FOREVER
+        self._trouble = ""
         self._pollers: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     def of(self, tenant: str) -> Caps | None:
         """The override of a tenant, or of the defaults (``*``)."""
@@ -125,57 +138,94 @@ class Overrides:
         return time.monotonic() >= self._until_s
 
     async def refresh(self) -> None:
-        """Look at the server now, and from now on in the background; CountersUnavailable if it does not answer."""
+        """Look at the server now, and from now on in the background.
+
+        Waits no longer than one decision may. CountersUnavailable where the server does not answer in time.
+        """
         self._poll()
+        counters = self._store.counters
+        reason = counters.out_of_reach
+        if reason is None:
+            look = self._look()
+            # The second wait gives an answer that lies in the socket the turns of the loop that it needs.
+            await asyncio.wait((look,), timeout=max(counters.timeout_s - _GRACE_S, counters.timeout_s / 2))
+            done, _ = await asyncio.wait((look,), timeout=_GRACE_S)
+            if done:
+                return look.result()
+            # The decision that needed this would wait as long again; an outage is waited for once.
+            reason = "timeout"
+            counters.give_up(reason)
+        self._until_s = time.monotonic() + self._ttl_s
+        raise CountersUnavailable(reason)
+
+    async def aclose(self) -> None:
+        """Stop looking."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in (self._pollers.pop(loop, None), self._looks.pop(loop, None)) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._until_s = 0.0
+
+    def _look(self) -> asyncio.Task[None]:
+        """The look that is under way in this loop; whoever needs one shares it."""
+        loop = asyncio.get_running_loop()
+        look = self._looks.get(loop)
+        if look is None or look.done():
+            look = self._looks[loop] = loop.create_task(self._load())
+            look.add_done_callback(_quietly)
+        return look
+
+    async def _load(self) -> None:
         try:
-            await self._load()
+            version = await self._store.version()
+            if version != self._version:
+                now_ms, found = await self._store.read()
+                monotonic = time.monotonic()
+                self._found = [(one, _end(one, now_ms, monotonic)) for one in found]
+                self._apply(monotonic)
+                self._version = version
+            self._trouble = ""
+        except CountersUnavailable as error:
+            self._tell(error.reason)
+            raise
         finally:
             # Also where it failed: an outage is not waited for on every request.
             self._until_s = time.monotonic() + self._ttl_s
 
-    async def aclose(self) -> None:
-        """Stop looking."""
-        task = self._pollers.pop(asyncio.get_running_loop(), None)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._until_s = 0.0
-
-    async def _load(self) -> None:
-        version = await self._store.version()
-        if version == self._version:
-            return
-        self._found = await self._store.list()
-        now_ms = await self._store.now_ms()
-        monotonic = time.monotonic()
-        self._ends = {
-            (one.tenant, one.field): monotonic + (one.until_ms - now_ms) / 1000
-            for one in self._found
-            if one.until_ms is not None
-        }
-        self._apply(monotonic)
-        self._version = version
-
     def _apply(self, monotonic: float) -> None:
-        given: dict[str, dict[str, Any]] = {}
-        live_ends = [end for end in self._ends.values() if end > monotonic]
-        for one in self._found:
-            if self._ends.get((one.tenant, one.field), float("inf")) > monotonic:
-                given.setdefault(one.tenant, {})[one.field] = one.value
-        self._caps = {tenant: Caps(**values) for tenant, values in given.items()}
-        self._expiry_s = min(live_ends, default=float("inf"))
+        live = [(one, end) for one, end in self._found if end > monotonic]
+        self._caps = caps_of(one for one, _ in live)
+        self._expiry_s = min((end for _, end in live), default=_FOREVER)
+
+    def _tell(self, reason: str) -> None:
+        """Once, and only what no outage tells: the counters may work where this does not."""
+        if reason in _NO_OUTAGE and reason != self._trouble:
+            logger.warning("overrides cannot be read (%s); the last ones hold", reason)
+        self._trouble = reason
 
     def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         if loop in self._pollers:
             return
-        for old in [old for old in self._pollers if old.is_closed()]:
-            del self._pollers[old]
+        for tasks in (self._pollers, self._looks):
+            for old in [old for old in tasks if old.is_closed()]:
+                del tasks[old]
         self._pollers[loop] = loop.create_task(self._keep_fresh())
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(self._ttl_s * 0.8)
+            await asyncio.sleep(self._ttl_s * _POLLS_PER_TTL)
             with suppress(CountersUnavailable):
-                await self._load()
-            self._until_s = time.monotonic() + self._ttl_s
+                await self._look()
+
+
+def _end(override: Override, now_ms: int, monotonic: float) -> float:
+    """When an override ends, by this process's clock."""
+    return _FOREVER if override.until_ms is None else monotonic + (override.until_ms - now_ms) / 1000
+
+
+def _quietly(look: asyncio.Task[None]) -> None:
+    """Take note of the error of a look that nobody waits for."""
+    if not look.cancelled():
+        look.exception()

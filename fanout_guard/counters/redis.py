@@ -21,6 +21,7 @@ from fanout_guard.errors import CountersUnavailable
 
 DEFAULT_PORT = 6379
 SENTINEL_PORT = 26379
+SCAN_STEP = 1000
 
 
 class Server(Protocol):
@@ -32,7 +33,10 @@ class Server(Protocol):
         """Run one script call; safe to send again, since a script applies an id once."""
 
     async def command(self, *arguments: str | bytes | int) -> Any:
-        """Run one command, where speed does not matter."""
+        """Run one command, where speed does not matter; the answer is as it came, whatever the driver makes of it."""
+
+    def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
+        """The keys of a pattern, step by step; a key may come twice."""
 
     async def probe(self, prefix: str) -> None:
         """Return if decisions can be made: the server is up, writable, has memory, and lets scripts run."""
@@ -121,6 +125,15 @@ class _Single:
                         raise
         raise AssertionError("unreachable")
 
+    async def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
+        cursor: Any = b"0"
+        while True:
+            cursor, found = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_STEP)
+            for key in found:
+                yield key
+            if int(cursor) == 0:
+                return
+
     async def probe(self, prefix: str) -> None:
         await self.command("SET", f"{prefix}:probe", 1, "PX", 1000)
         await self.call(join("release", (), None))
@@ -182,6 +195,10 @@ class _Cluster:
             protocol=2,
             **options,
         )
+        # Answers as one server gives them; the driver itself needs those about its nodes and its scans made over.
+        callbacks = self._client.response_callbacks
+        for command in [name for name in callbacks if not name.startswith(("CLUSTER", "SCAN"))]:
+            del callbacks[command]
 
     async def call(self, call: Call) -> list[Any]:
         count = len(call.keys)
@@ -204,6 +221,13 @@ class _Cluster:
     async def command(self, *arguments: str | bytes | int) -> Any:
         try:
             return await self._client.execute_command(*arguments)
+        except (TimeoutError, exceptions.RedisError, OSError) as error:
+            raise CountersUnavailable(_reason(error)) from None
+
+    async def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
+        try:
+            async for key in self._client.scan_iter(match=pattern, count=SCAN_STEP):
+                yield key
         except (TimeoutError, exceptions.RedisError, OSError) as error:
             raise CountersUnavailable(_reason(error)) from None
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from fanout_guard.core.keys import KeySpace, decode_id, encode_id, format_lease
 from fanout_guard.core.model import Charge, Lease, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.redis import open_server
+from fanout_guard.counters.scripts import Call, script
 from fanout_guard.counters.session import Session
 from fanout_guard.errors import CountersUnavailable
+
+T = TypeVar("T")
 
 
 class RedisCounters:
@@ -25,7 +29,7 @@ class RedisCounters:
         self.on_outage: Callable[[bool, str], None] = lambda active, reason: None
         self.on_error: Callable[[str], None] = lambda reason: None
         self._url = url
-        self._timeout_s = timeout_ms / 1000
+        self.timeout_s = timeout_ms / 1000
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
 
     @property
@@ -37,13 +41,22 @@ class RedisCounters:
             for old in [old for old in self._sessions if old.is_closed()]:
                 del self._sessions[old]
             session = self._sessions[loop] = Session(
-                open_server(self._url, self._timeout_s),
+                open_server(self._url, self.timeout_s),
                 self.space,
-                timeout_s=self._timeout_s,
+                timeout_s=self.timeout_s,
                 on_outage=lambda active, reason: self.on_outage(active, reason),
                 on_error=lambda reason: self.on_error(reason),
             )
         return session
+
+    @property
+    def out_of_reach(self) -> str | None:
+        """Why the server cannot be reached now, as far as is known; None where it can."""
+        return self.session.breaker.reason
+
+    def give_up(self, reason: str) -> None:
+        """Take the server for out of reach, without waiting for it once more."""
+        self.session.breaker.open(reason)
 
     async def decide(self, charge: Charge) -> Tally:
         return await self.session.decide(charge)
@@ -71,7 +84,7 @@ class RedisCounters:
             await command("UNLINK", names.document + encode_id(document))
             return
         await command("UNLINK", names.rates)
-        for key in await self.scan(names.document + b"*"):
+        for key in {key async for key in self.scan(names.document)}:
             await command("UNLINK", key)
 
     async def leases(self, tenant: str) -> Sequence[LeaseInfo]:
@@ -89,21 +102,26 @@ class RedisCounters:
 
     async def command(self, *arguments: str | bytes | int) -> Any:
         """One plain command within the time budget, for what is not a decision."""
+        return await self._in_time(self.session.server.command(*arguments))
+
+    async def run(self, name: str, keys: Sequence[bytes], arguments: Sequence[bytes]) -> list[Any]:
+        """One call of the script ``lua/<name>.lua`` within the time budget, for what is not a decision."""
+        return cast(
+            "list[Any]", await self._in_time(self.session.server.call(Call(script(name), [*keys], [*arguments])))
+        )
+
+    async def scan(self, stem: bytes, glob: bytes = b"*") -> AsyncIterator[bytes]:
+        """The keys that begin with ``stem`` and go on as ``glob`` says, step by step; a key may come twice."""
+        steps = self.session.server.scan(_escaped(stem) + glob)
+        while (key := await self._in_time(anext(steps, None))) is not None:
+            yield key
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(max(self._timeout_s, 1.0)):
-                return await self.session.server.command(*arguments)
+            async with asyncio.timeout(max(self.timeout_s, 1.0)):
+                return await answer
         except TimeoutError:
             raise CountersUnavailable("timeout") from None
-
-    async def scan(self, pattern: bytes) -> list[bytes]:
-        """All keys of a pattern, step by step."""
-        keys: set[bytes] = set()
-        cursor: Any = b"0"
-        while True:
-            cursor, found = await self.command("SCAN", cursor, "MATCH", _escaped(pattern), "COUNT", 1000)
-            keys.update(found)
-            if int(cursor) == 0:
-                return sorted(keys)
 
     async def aclose(self) -> None:
         session = self._sessions.pop(asyncio.get_running_loop(), None)
@@ -111,8 +129,5 @@ class RedisCounters:
             await session.aclose()
 
 
-def _escaped(pattern: bytes) -> bytes:
-    stem = pattern.rstrip(b"*")
-    for special in (b"\\", b"[", b"]", b"?", b"*"):
-        stem = stem.replace(special, b"\\" + special)
-    return stem + b"*" * (len(pattern) - len(pattern.rstrip(b"*")))
+def _escaped(stem: bytes) -> bytes:
+    return re.sub(rb"([\\[\]?*^])", rb"\\\1", stem)
