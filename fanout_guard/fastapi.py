@@ -11,7 +11,7 @@
         body: Circulate, admission: Annotated[Admission, Depends(current_admission)]
     ) -> Receipt: ...
 
-Needs the extra ``fastapi``. Both work with plain Starlette routes too, where there is no OpenAPI document to add to.
+Needs the extra ``fastapi``.
 """
 
 from __future__ import annotations

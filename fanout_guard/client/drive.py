@@ -24,6 +24,8 @@ from fanout_guard.client.state import Chunk, Journal, State, StateError
 
 # Reading waits longer than httpx's 5 s: a circulation is answered when its slowest site has it.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
+# No connection waits with us: a server that closes an idle one just as we send leaves the circulation in doubt.
+LIMITS = httpx.Limits(max_keepalive_connections=0)
 
 # Nothing of the request has reached the API. ProxyError is a refused CONNECT.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
@@ -58,12 +60,13 @@ def circulate(
     """Circulate ``document`` (the request's members but the sites) to every site, once, as fast as the caps allow.
 
     Blocks for as long as that takes, bounded by ``rules``. ``state`` keeps what was done, also after an interrupt;
-    give the same one again to go on. Raises ValueError for sites or a document that are none, and StateError for a
-    state that cannot be used; what the API does is never raised but reported.
+    give the same one again to go on. A client of your own (``http``) had better keep no idle connections, as the one
+    made here: a server that closes one at the wrong moment leaves a circulation in doubt. Raises ValueError for sites
+    or a document that are none, and StateError for a state that cannot be used; what the API does is reported.
     """
     headers, rules = headers or {}, rules or Rules()
     with ExitStack() as stack:
-        client = stack.enter_context(httpx.Client(timeout=TIMEOUT)) if http is None else http
+        client = stack.enter_context(httpx.Client(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
         journal = stack.enter_context(Journal() if state is None else state)
         steps = _conversation(url, document, sites, headers, rules, journal, progress)
         client.build_request(rules.method, url, headers=headers)  # a wrong URL or header raises before the journal
@@ -94,10 +97,12 @@ async def circulate_async(
     state: Journal | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Report:
-    """The same as ``circulate`` for asyncio and trio; cancelling it leaves the state right."""
+    """The same as ``circulate``, to be awaited; cancelling it leaves the state right."""
     headers, rules = headers or {}, rules or Rules()
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT)) if http is None else http
+        client = (
+            await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
+        )
         journal = stack.enter_context(Journal() if state is None else state)
         steps = _conversation(url, document, sites, headers, rules, journal, progress)
         client.build_request(rules.method, url, headers=headers)  # a wrong URL or header raises before the journal

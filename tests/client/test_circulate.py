@@ -8,11 +8,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -49,14 +50,22 @@ def client(request: pytest.FixtureRequest) -> Circulate:
     return chosen
 
 
-def answering(*answers: tuple[int, dict[str, str]], seen: list[Any] | None = None) -> Starlette:
+class Seen(NamedTuple):
+    """One request as the API saw it."""
+
+    body: Any
+    headers: Headers
+    address: Any
+
+
+def answering(*answers: tuple[int, dict[str, str]], seen: list[Seen] | None = None) -> Starlette:
     """An API that gives these answers in turn, the last for ever."""
     turns = iter(answers)
     last = answers[-1]
 
     async def circulation(request: Request) -> JSONResponse:
         if seen is not None:
-            seen.append((await request.json(), request.headers))
+            seen.append(Seen(await request.json(), request.headers, request.client))
         status, headers = next(turns, last)
         return JSONResponse({}, status, headers)
 
@@ -92,11 +101,11 @@ def test_a_cap_that_nobody_told_the_client_is_read_from_the_refusal(client: Circ
 
 def test_the_request_is_the_storys(client: Circulate) -> None:
     """The API must see what any client of it sends: its members, its headers, UTF-8 JSON."""
-    seen: list[Any] = []
+    seen: list[Seen] = []
     with serving(answering((200, {}), seen=seen)) as url:
         client(f"{url}/circulate-document", DOCUMENT, ["A", 7, {"id": 1}], headers={"X-Tenant-ID": "acme"})
 
-    body, headers = seen[0]
+    body, headers, _ = seen[0]
     assert body == {**DOCUMENT, "target_sites": ["A", 7, {"id": 1}]}
     assert headers["x-tenant-id"] == "acme"
     assert headers["content-type"] == "application/json"
@@ -105,7 +114,7 @@ def test_the_request_is_the_storys(client: Circulate) -> None:
 
 async def test_field_and_client_are_the_callers() -> None:
     """An API with other names, behind the caller's own authentication, needs no other client."""
-    seen: list[Any] = []
+    seen: list[Seen] = []
     own: dict[str, Any] = {"headers": {"Authorization": "Bearer t"}}
     rules = Rules(sites_field="sites", method="PUT")
     with serving(answering((200, {}), seen=seen)) as url:
@@ -114,17 +123,27 @@ async def test_field_and_client_are_the_callers() -> None:
         async with httpx.AsyncClient(base_url=url, **own) as http_async:
             await circulate_async("/circulate-document", {"doc": 1}, ["A"], http=http_async, rules=rules)
 
-    assert [body for body, _ in seen] == [{"doc": 1, "sites": ["A"]}] * 2
-    assert [headers["authorization"] for _, headers in seen] == ["Bearer t"] * 2
+    assert [request.body for request in seen] == [{"doc": 1, "sites": ["A"]}] * 2
+    assert [request.headers["authorization"] for request in seen] == ["Bearer t"] * 2
+
+
+def test_no_connection_waits_between_circulations(client: Circulate) -> None:
+    """A server that closes an idle connection just as the next request leaves would put its sites in doubt."""
+    seen: list[Seen] = []
+    with serving(answering((200, {}), seen=seen)) as url:
+        client(f"{url}/circulate-document", DOCUMENT, SITES[:900])
+
+    assert len(seen) == 3
+    assert len({request.address for request in seen}) == 3
 
 
 def test_a_repeated_site_is_sent_once_and_reported(client: Circulate) -> None:
     """The guard counts entries and an API delivers each: a site named twice would get the document twice."""
-    seen: list[Any] = []
+    seen: list[Seen] = []
     with serving(answering((200, {}), seen=seen)) as url:
         report = client(f"{url}/circulate-document", DOCUMENT, ["A", "B", "A", "a", "A"])
 
-    assert seen[0][0]["target_sites"] == ["A", "B", "a"]
+    assert seen[0].body["target_sites"] == ["A", "B", "a"]
     assert report.duplicates == ("A", "A")
 
 
@@ -174,13 +193,13 @@ def test_a_server_that_is_not_there_leaves_nothing_unknown(client: Circulate) ->
 
 def test_the_same_key_goes_with_the_same_circulation(client: Circulate) -> None:
     """Where the API honours keys, a repeat after a lost answer carries the first one's; other chunks their own."""
-    seen: list[Any] = []
+    seen: list[Seen] = []
     rules = Rules(idempotency_header="Idempotency-Key", first_sites=2)
     with serving(answering((502, {}), (200, {}), seen=seen)) as url:
         report = client(f"{url}/circulate-document", DOCUMENT, ["A", "B", "C"], rules=rules)
 
     assert report.complete
-    first, repeat, other = [(body["target_sites"], headers["idempotency-key"]) for body, headers in seen]
+    first, repeat, other = [(request.body["target_sites"], request.headers["idempotency-key"]) for request in seen]
     assert first == repeat
     assert other[0] == ["C"]
     assert other[1] != first[1]

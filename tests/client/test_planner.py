@@ -329,6 +329,15 @@ def test_a_503_that_says_when_is_believed_and_asked_ever_more_rarely() -> None:
     assert run.plan.state.in_doubt == ()
 
 
+def test_a_429_that_does_not_say_when_is_asked_ever_more_rarely() -> None:
+    """Other limiters leave Retry-After out: their refusals must not become a busy loop."""
+    script = iter([Answer(status=429)] * 4)
+    run = drive(ModelServer(), names(3), answer=lambda server, body: next(script, None) or server.post(body))
+
+    assert run.waits == [1, 2, 4, 8]
+    assert run.stop is None
+
+
 def test_waiting_beyond_the_bound_stops_before_it_begins() -> None:
     """A bound that is only noticed after an hour's sleep is none; an absurd Retry-After cannot hang a client."""
     plan = one_answer(Answer(status=429, retry_after=366 * 86_400.0, problem=Problem(violated=("rate-60",))))

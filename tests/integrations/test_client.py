@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 
+from examples.publishing_api.servers import Setup, serve
 from fanout_guard.client import Report, Rules, circulate, circulate_async
 from tests.integrations.serving import serving
 
@@ -37,8 +38,11 @@ def received(url: str) -> Counter[str]:
     return Counter(httpx.get(f"{url}/health").json()["received"])
 
 
-@pytest.mark.parametrize(("tenant", "first_sites"), [("default", 300), ("default", 1200), ("small", 300)])
-@pytest.mark.parametrize("client", [circulate, circulate_async_too], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("client", "tenant", "first_sites"),
+    [(circulate, "default", 300), (circulate_async_too, "default", 1200), (circulate, "small", 300)],
+    ids=["sync", "async-nothing-known", "rate-cap"],
+)
 def test_1200_sites_are_delivered_once_each(
     url: str, client: Callable[..., Report], tenant: str, first_sites: int
 ) -> None:
@@ -63,3 +67,18 @@ def test_a_tenant_without_a_single_site_is_told_so(url: str) -> None:
     assert report.stopped is not None
     assert report.stopped.reason == "cap-allows-none"
     assert report.requests == 1
+
+
+def test_the_example_delivers_to_every_site_once() -> None:
+    """The story end to end: two workers, counters in Redis's protocol, and receivers that count what they get."""
+    with serve(Setup(environ={"FANOUT_GUARD_DOCUMENT_WINDOW": "1"})) as servers:
+        report = circulate(
+            f"{servers.api_url}/circulate-document",
+            {"document_id": "d-1", "document_headline": "News"},
+            SITES,
+            rules=Rules(max_wait_s=20),
+        )
+        received = servers.received("d-1")
+
+    assert report.complete
+    assert (received["deliveries"], received["sites"]) == (1200, 1200)

@@ -7,14 +7,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from fanout_guard.fastapi import current_admission
 from tests.integrations.apps.common import go_on, parts, record, status
 from tests.integrations.apps.layers import LAYERS
 
 
 async def circulate(request: Request) -> Response:
     """Circulate, in Starlette."""
-    return JSONResponse(record(current_admission(request), (await request.json())["target_sites"]))
+    return JSONResponse(record(request.scope["fanout_guard"], (await request.json())["target_sites"]))
 
 
 async def stream(_: Request) -> Response:
