@@ -146,7 +146,7 @@ def _found(source: Source, request: _Request) -> Sequence[object]:
                 return (request.path_params[source.name],) if source.name in request.path_params else ()
             case "query":
                 return query_values(request.scope.get("query_string", b""), source.name)
-            case "scope":
+            case _:
                 value = scope_value(request.scope, source.path)
                 return () if value is None else (value,)
     except ValueError:

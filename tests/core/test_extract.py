@@ -241,7 +241,8 @@ def test_a_tenant_may_stand_in_path_query_or_scope() -> None:
     for query in (b"tenant=a&tenant=b", b"tenant=%ff", b"tenant=a+"):
         with pytest.raises(Unreadable):
             tenant_of("query:tenant", query_string=query)
-    for value in (True, 1.5, [], b"a"):
+    wrong: list[object] = [True, 1.5, [], b"a"]
+    for value in wrong:
         with pytest.raises(Unreadable):
             tenant_of("scope:user.id", user={"id": value})
     with pytest.raises(Unreadable):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fanout_guard.core.fields import AmbiguousField, Fields
-from fanout_guard.core.lookalike import Lookalikes
+from fanout_guard.core.lookalike import _CACHED, _LETTERS, Lookalikes
 from fanout_guard.core.model import Spelling
 from fanout_guard.core.strict_json import MAX_DEPTH, Members, NotStrictJson, parse
 
@@ -237,3 +237,10 @@ def test_a_long_name_is_compared_in_linear_time(name: str) -> None:
     started = time.perf_counter()
     assert name not in Lookalikes(["target_sites"])
     assert time.perf_counter() - started < 5
+
+
+def test_what_is_remembered_of_letters_is_bounded() -> None:
+    """A client may send every character there is."""
+    lookalikes = Lookalikes(["x"])
+    assert not any(chr(code) in lookalikes for code in range(0x4E00, 0x4E00 + 2 * _CACHED))
+    assert len(_LETTERS) <= _CACHED
