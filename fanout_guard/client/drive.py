@@ -39,7 +39,7 @@ class Request(Struct, frozen=True):
     method: str
     url: str
     content: bytes
-    headers: dict[str, str]
+    headers: httpx.Headers
 
 
 Outcome: TypeAlias = httpx.Response | httpx.RequestError | None
@@ -183,7 +183,8 @@ def _state_of(document: str, journal: Journal) -> State:
 
 def _request(url: str, document: Mapping[str, Any], headers: Mapping[str, str], rules: Rules, chunk: Chunk) -> Request:
     body = {**document, rules.sites_field: [read_site(site) for site in chunk.sites]}
-    sent = {"Content-Type": "application/json", **headers}
+    sent = httpx.Headers({"Content-Type": "application/json"})
+    sent.update(headers)
     if rules.idempotency_header is not None:
         sent[rules.idempotency_header] = chunk.key
     return Request(rules.method, url, json.dumps(body, ensure_ascii=False).encode(), sent)
