@@ -70,7 +70,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--cap", type=options.whole, help="cap of the guard (FANOUT_GUARD_MAX_SITES, or 300)")
     parser.add_argument("--flood-sites", type=options.whole, default=500, help="sites of the flood's documents (500)")
-    parser.add_argument("--flood-rate", type=options.positive, default=2.0, help="its documents a second (2)")
+    parser.add_argument("--flood-rate", type=options.positive, default=1.5, help="its documents a second (1.5)")
     parser.add_argument("--sites", type=options.whole, default=20, help="sites of a bystander's document (20)")
     parser.add_argument("--rate", type=options.positive, default=4.0, help="bystanders' documents a second (4)")
     parser.add_argument("--documents", type=options.whole, default=80, help="bystanders' documents per stage (80)")
@@ -148,6 +148,7 @@ def flood(given: argparse.Namespace, *, refused: bool) -> Phase:
         name="flood",
         discarded=0,
         beside=True,
+        poisson=2,
         refused=refused,
     )
 

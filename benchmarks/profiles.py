@@ -24,7 +24,7 @@ class Profile:
 
 
 PROFILES = {
-    "quick": Profile(sweeps=1, documents=7, budget_s=52),
+    "quick": Profile(sweeps=1, documents=7, budget_s=52, at_cap=2),
     "full": Profile(sweeps=3, documents=7, budget_s=215, refine=True),
     "soak": Profile(sweeps=4, documents=7, budget_s=1200, at_cap=10),
 }

@@ -34,6 +34,8 @@ class Sequencer:
     def record(self, msg: Any, **_: Any) -> None:
         """A circulation has ended, here or in a worker."""
         outcome = Decoder(Outcome).decode(msg.data)
+        if (outcome.phase, outcome.index) in self._ended:
+            return  # given up before, and counted as such
         self._ended[outcome.phase, outcome.index] = outcome
         self._write(outcome)
 

@@ -20,6 +20,7 @@ from msgspec.structs import replace as replace_struct
 
 from benchmarks import machine, measure, options, profiles
 from benchmarks.generator import GeneratorFailed
+from benchmarks.measure import Finished
 from benchmarks.plan import Phase
 from benchmarks.profiles import Profile
 from benchmarks.progress import Progress, progress
@@ -171,9 +172,9 @@ def measure_levels(session: Session, target: Target, request: Request, shown: Pr
         phases = profiles.sweep_phases(
             request.sites, request.profile, sweep=number, rate=request.rate, cap=request.cap, random=random
         )
-        session.run(addressed(phases, target, request.cap))
-    if target.servers and target.guarded:
-        check_cap(session, target, request)
+        last = number == request.profile.sweeps
+        checks = cap_check(target, request.cap) if last else []
+        require_held(session.run(addressed(phases, target, request.cap) + checks))
     number = request.profile.sweeps
     while request.profile.refine:
         number += 1
@@ -192,17 +193,22 @@ def addressed(phases: list[Phase], target: Target, cap: int) -> list[Phase]:
     ]
 
 
-def check_cap(session: Session, target: Target, request: Request) -> None:
-    """The cap itself, unlifted: as many sites as it allows pass, one more is refused."""
-    shape = {"sweep": 0, "documents": 1, "rate": 10.0, "tenant": target.tenant, "name": "check"}
-    at_cap = Phase(sites=request.cap, discarded=0, **shape)  # type: ignore[arg-type]
-    over = Phase(sites=request.cap + 1, discarded=0, refused=True, **shape)  # type: ignore[arg-type]
-    done = session.run([at_cap, over])
-    results = [outcome.result for one in done for outcome in one.outcomes]
-    if results != ["ok", "refused"]:
-        raise TargetFailed(
-            f"the guard does not hold its cap: {request.cap} sites were {results[0]}, one more {results[-1]}"
-        )
+def cap_check(target: Target, cap: int) -> list[Phase]:
+    """The cap itself, unlifted: as many sites as it allows must pass, one more must be refused."""
+    if not (target.servers and target.guarded):
+        return []
+    check = Phase(sweep=0, sites=cap, documents=1, rate=10.0, tenant=target.tenant, name="check", discarded=0)
+    return [check, replace_struct(check, sites=cap + 1, refused=True)]
+
+
+def require_held(done: list[Finished]) -> None:
+    """Raise TargetFailed where the check of the cap did not go as it must."""
+    checks = [one for one in done if one.phase.name == "check"]
+    for one in checks:
+        expected = "refused" if one.phase.refused else "ok"
+        if one.outcomes[0].result != expected:
+            seen = f"{one.phase.sites} sites were {one.outcomes[0].result}, not {expected}"
+            raise TargetFailed(f"the guard does not hold its cap: {seen}")
 
 
 def refinement(judgement: Judgement, request: Request, sweep: int, tested: list[int]) -> list[Phase]:

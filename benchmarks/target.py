@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from benchmarks.plan import Plan
@@ -74,14 +74,7 @@ def example(setup: Setup, *, cap: int, largest: int, run: str) -> Iterator[Targe
         # Enough for any document of the run; the guard checks that it is no contradiction to the caps.
         "FANOUT_GUARD_MAX_BODY_BYTES": str(max(2**20, 32 * largest)),
     }
-    setup = Setup(
-        workers=setup.workers,
-        slots=setup.slots,
-        service_seconds=setup.service_seconds,
-        guarded=setup.guarded,
-        redis=setup.redis,
-        environ={**environ, **setup.environ},
-    )
+    setup = replace(setup, environ={**environ, **setup.environ})
     try:
         with serve(setup) as servers:
             yield Target(

@@ -1,0 +1,158 @@
+"""The locustfile under a real Locust: on its own, in several processes, with its web UI, and with a plan."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from benchmarks.generator import LOCUSTFILE, generate
+from benchmarks.plan import Outcome, Phase, Plan
+from examples.publishing_api.servers import Servers, Setup, free_port, serve
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[Servers]:
+    with serve(Setup(workers=1, slots=10, guarded=False, redis=False)) as servers:
+        yield servers
+
+
+def locust(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Locust as its users start it, from any folder."""
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *arguments]
+    return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=80)
+
+
+def samples_of(path: Path) -> list[Outcome]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        Outcome(**{name: value for name, value in line.items() if name != "type"})
+        for line in lines
+        if line["type"] == "document"
+    ]
+
+
+@contextmanager
+def answering(seconds_by_number: dict[int, float]) -> Iterator[str]:
+    """A server that handles one request after the other and stalls on some; it reaches no site."""
+    lock, handled = threading.Lock(), [0]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            with lock:
+                handled[0] += 1
+                time.sleep(seconds_by_number.get(handled[0], 0.0))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_plain_locust_sends_every_document_and_its_own_figures_agree(
+    processes: int, example: Servers, tmp_path: Path
+) -> None:
+    """Totals that lack the last seconds, or a share lost between processes, would go unnoticed."""
+    before = example.received()["deliveries"]
+    options = ["--headless", "--host", example.api_url, "--sites", "3,5", "--documents", "4", "--rate", "10"]
+    options += ["--samples", "samples.jsonl", "--csv", "stats"]
+    options += ["--processes", str(processes)] if processes > 1 else []
+    answer = locust(*options, folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    outcomes = samples_of(tmp_path / "samples.jsonl")
+    assert sorted(outcome.index for outcome in outcomes) == sorted([*range(-1, 4)] * 2)
+    assert {outcome.result for outcome in outcomes} == {"ok"}
+    assert example.received()["deliveries"] - before == 5 * (3 + 5)
+    with (tmp_path / "stats_stats.csv").open() as stream:
+        total = next(row for row in csv.DictReader(stream) if row["Name"] == "Aggregated")
+    assert (total["Request Count"], total["Failure Count"]) == ("10", "0")
+    slowest = max(outcome.latency_ms for outcome in outcomes)
+    assert float(total["Max Response Time"]) == pytest.approx(slowest, abs=0.01)
+
+
+def test_the_web_ui_runs_it_too(example: Servers, tmp_path: Path) -> None:
+    """Locust's own users start it with a browser."""
+    options = ["--host", example.api_url, "--sites", "3", "--documents", "2", "--rate", "10", "--autostart"]
+    options += ["--autoquit", "0", "--web-host", "127.0.0.1", "--web-port", str(free_port())]
+    answer = locust(*options, "--samples", "samples.jsonl", folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert len(samples_of(tmp_path / "samples.jsonl")) == 3
+
+
+def test_a_host_that_refuses_is_no_success(tmp_path: Path) -> None:
+    """A pipeline that only looks at the exit code must see that nothing was tested."""
+    names = tmp_path / "names"
+    names.write_text("a\nb\n")
+    options = ["--headless", "--host", "http://127.0.0.1:9", "--sites", "2", "--documents", "2", "--rate", "10"]
+    answer = locust(*options, "--site-names", str(names), folder=tmp_path)
+    assert answer.returncode not in (0, 2), answer.stderr
+
+
+def test_nothing_is_published_to_invented_sites_of_a_stranger(tmp_path: Path) -> None:
+    """Without names only the example gets documents: another API's sites may be real."""
+    with answering({}) as host:
+        answer = locust("--headless", "--host", host, "--sites", "2", "--documents", "2", folder=tmp_path)
+    assert answer.returncode == 2
+    assert "--site-names" in answer.stderr
+
+
+def test_a_stalled_target_cannot_slow_the_arrivals_or_hide_its_stall(tmp_path: Path) -> None:
+    """A closed loop would send one slow document and wait: latency counts from when each was due."""
+    plan = Plan(phases=(Phase(sweep=1, sites=1, documents=10, rate=10.0, discarded=0),), site_names=("a",))
+    with answering({1: 1.5}) as host:
+        records = list(generate(plan, host, tmp_path, started=lambda _: None))
+    outcomes = sorted((r for r in records if isinstance(r, Outcome)), key=lambda outcome: outcome.index)
+    assert len(outcomes) == 10
+    for outcome in outcomes:
+        assert outcome.latency_ms > 1500 - 100 * outcome.index - 100
+    gaps = [b.scheduled - a.scheduled for a, b in pairwise(outcomes)]
+    assert gaps == pytest.approx([0.1] * 9, abs=1e-4)
+
+
+def test_documents_that_never_end_are_counted(tmp_path: Path) -> None:
+    """A run that stops waiting loses the slowest documents first."""
+    phase = Phase(sweep=1, sites=1, documents=3, rate=10.0, discarded=0)
+    plan = Plan(phases=(phase,), site_names=("a",), drain_seconds=0.5)
+    with answering({1: 3.0}) as host:
+        records = list(generate(plan, host, tmp_path, started=lambda _: None))
+    assert [r.result for r in records if isinstance(r, Outcome)] == ["unfinished"] * 3
+
+
+def test_a_level_that_mostly_fails_is_cut_short_and_stays_in_the_figures(tmp_path: Path) -> None:
+    """Half an hour of errors tells no more than ten of them."""
+    phase = Phase(sweep=1, sites=1, documents=200, rate=20.0, discarded=0)
+    plan = Plan(phases=(phase,), site_names=("a",), path="/circulate-document")
+    port = free_port()
+    begin = time.monotonic()
+    records = list(generate(plan, f"http://127.0.0.1:{port}", tmp_path, started=lambda _: None))
+    results = [r.result for r in records if isinstance(r, Outcome)]
+    assert time.monotonic() - begin < 9
+    assert set(results) == {"failed", "unfinished"}
+    assert len(results) == 200

@@ -1,0 +1,167 @@
+"""The sweep from end to end, with real servers and a real load generator, kept short."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.measure import Finished
+from benchmarks.plan import Outcome, Phase, PhaseEnd
+from benchmarks.sweep import require_held
+from benchmarks.target import TargetFailed
+from examples.publishing_api.servers import Servers, Setup, serve
+from tests.benchmarks.running import SMALL_TARGET, TINY, run, start, wait_for
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def somebodys_api() -> Iterator[Servers]:
+    """An API that the sweep did not start, with a cap of its own."""
+    setup = Setup(workers=1, slots=8, service_seconds=0.02, redis=False, environ={"FANOUT_GUARD_MAX_SITES": "8"})
+    with serve(setup) as servers:
+        yield servers
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Path:
+    path = tmp_path / "names"
+    path.write_text("\n".join(f"real-{number}" for number in range(16)))
+    return path
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "results.json").read_bytes()))
+
+
+def test_a_sweep_measures_judges_and_leaves_everything_behind(tmp_path: Path) -> None:
+    """The whole way: servers, generator, sampler, judgement, files, verdict and exit code."""
+    answer = run("sweep", *TINY, *SMALL_TARGET, "--goal", "error=50%", "--seed", "3", "--out", str(tmp_path))
+    assert answer.returncode in (0, 1, 3), answer.stderr
+    results = results_in(tmp_path)
+    assert results["schema"] == "fanout-guard-stress/1"
+    assert [level["sites"] for level in results["levels"]] == [4, 8, 12, 16]
+    assert [level["documents"] for level in results["levels"]] == [5, 5, 5, 5]
+    for level in results["levels"]:
+        assert len(level["latencies_ms"]) + level["errors"] == 5
+        assert level["scheduled_rate"] == 10
+        assert level["cpu_percent"] is not None
+        assert level["rss_mb"] > 10
+    assert results["environment"]["cap_checked"] is True
+    assert results["environment"]["lifted"] == [12, 16]
+    assert "--seed 3" in answer.stderr
+    assert "as a tenant whose cap this run lifts" in answer.stderr
+    assert answer.stdout.startswith(results["verdict"])
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "report.md").read_text().startswith("## ")
+
+
+def test_analyze_judges_the_saved_samples_and_not_the_saved_verdict(tmp_path: Path) -> None:
+    """Samples are kept raw so that a judgement can be repeated."""
+    run("sweep", *TINY, *SMALL_TARGET, "--out", str(tmp_path))
+    path = tmp_path / "results.json"
+    first = results_in(tmp_path)
+    path.write_text(json.dumps({**first, "verdict": "pass_headroom", "reason": "forged", "recommended_cap": 10**6}))
+    answer = run("analyze", str(tmp_path))
+    again = results_in(tmp_path)
+    assert (again["verdict"], again["reason"]) == (first["verdict"], first["reason"])
+    assert again["levels"] == first["levels"]
+    assert answer.stdout.startswith(first["verdict"])
+
+
+def test_a_host_gets_documents_for_the_named_sites_only_and_its_cap_shows(
+    tmp_path: Path, names: Path, somebodys_api: Servers
+) -> None:
+    """Levels that the target's own cap refuses say nothing of its latency, and are reported as capped."""
+    host = ("--host", somebodys_api.api_url, "--site-names", str(names), "--tenant", "acme", "--yes")
+    answer = run("sweep", *TINY, *host, "--out", str(tmp_path / "out"))
+    levels = results_in(tmp_path / "out")["levels"]
+    assert [level["capped"] for level in levels] == [False, False, True, True], answer.stderr
+    assert [level["refused"] for level in levels] == [0, 0, 5, 5]
+    assert levels[2]["latencies_ms"] == []
+    assert "refused by the target's cap" in answer.stderr
+    received = somebodys_api.received()
+    assert received["sites"] == 8
+    assert received["deliveries"] == 6 * (4 + 8)
+
+
+def test_interrupting_keeps_the_levels_that_were_measured(tmp_path: Path) -> None:
+    """A run of minutes must not be lost for its last one."""
+    log = tmp_path / "log"
+    process = start("sweep", *TINY[:-1], "12", *SMALL_TARGET, "--out", str(tmp_path), log=log)
+    wait_for(log, "slowest")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 3, log.read_text()
+    results = results_in(tmp_path)
+    assert results["interrupted"] is True
+    assert 1 <= len(results["levels"]) < 4
+    assert results["verdict"] == "inconclusive"
+    assert "interrupted: what was measured is kept" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_target_that_dies_ends_the_run_as_failed(tmp_path: Path, names: Path, somebodys_api: Servers) -> None:
+    """Refused connections are no latency and no verdict on a cap."""
+    log = tmp_path / "log"
+    host = ("--host", somebodys_api.api_url, "--site-names", str(names), "--yes")
+    process = start("sweep", "--sites", "2,4,6,8", *TINY[2:], *host, "--out", str(tmp_path / "out"), log=log)
+    wait_for(log, "slowest")
+    somebodys_api.api.terminate()
+    assert process.wait(60) == 4, log.read_text()
+    results = results_in(tmp_path / "out")
+    assert results["verdict"] == "error"
+    assert results["levels"]
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_host_that_refuses_connections_is_a_failed_target(tmp_path: Path, names: Path) -> None:
+    """A run without one useful request must not look like a result."""
+    answer = run(
+        "sweep", *TINY, "--host", "http://127.0.0.1:9", "--site-names", str(names), "--yes", "--out", str(tmp_path)
+    )
+    assert answer.returncode == 4
+    assert answer.stdout.startswith("error: http://127.0.0.1:9")
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(("sites", "refused", "result"), [(8, False, "refused"), (9, True, "failed")])
+def test_a_guard_that_does_not_hold_its_cap_fails_the_target(sites: int, refused: bool, result: str) -> None:
+    """Levels above the cap go out lifted, so the cap itself is checked once, apart."""
+    phase = Phase(sweep=0, sites=sites, documents=1, rate=1.0, name="check", refused=refused)
+    end = PhaseEnd(phase=0, begin=0.0, end=1.0, drain_seconds=0.0)
+    outcome = Outcome(phase=0, index=0, scheduled=0.0, result=result, status=200)
+    with pytest.raises(TargetFailed, match="does not hold its cap"):
+        require_held([Finished(phase=phase, end=end, outcomes=(outcome,))])
+
+
+def test_the_commands_are_described() -> None:
+    """``--help`` is where a user starts."""
+    answer = run("--help")
+    assert answer.returncode == 0
+    for name in ("sweep", "analyze", "compare", "isolation"):
+        assert name in answer.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("slots", "never"), [(200, (0,)), (450, (1, 4))])
+def test_negative_controls(slots: int, never: tuple[int, ...], tmp_path: Path) -> None:
+    """A pool of 200 must not pass a cap of 300, and one of 450 must not fail it, however noisy the machine."""
+    code = run("sweep", "--profile", "quick", "--slots", str(slots), "--out", str(tmp_path)).returncode
+    assert code not in never
+
+
+@pytest.mark.slow
+def test_isolation_end_to_end(tmp_path: Path) -> None:
+    """The guard holds the flood back, whatever the machine does to the latencies."""
+    answer: subprocess.CompletedProcess[str] = run("isolation", "--documents", "40", "--out", str(tmp_path))
+    assert answer.returncode in (0, 3), answer.stdout + answer.stderr
+    stages = json.loads((tmp_path / "isolation.json").read_bytes())["stages"]
+    assert stages[2]["flood_refused"] == stages[2]["flood_documents"] > 0
+    assert stages[1]["flood_refused"] == 0
