@@ -191,6 +191,11 @@ class FanoutGuard:
             usages[reading.policy] = Usage(reading.limit, reading.used, remaining, -(-reading.reset_ms // 1000))
         return usages
 
+    async def refresh(self) -> None:
+        """See overrides as they are now, rather than within ``OVERRIDES_TTL``; CountersUnavailable in an outage."""
+        if self._overrides is not None:
+            await self._overrides.refresh()
+
     async def aclose(self) -> None:
         """Finish what is under way in this event loop and close its connections."""
         if self._tasks:

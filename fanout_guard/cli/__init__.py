@@ -12,9 +12,21 @@ from typing import NoReturn
 from fanout_guard import __version__
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import fail, prepare
-from fanout_guard.errors import ConfigurationError, CountersUnavailable, FanoutGuardError
+from fanout_guard.errors import ConfigurationError, CountersUnavailable, FanoutGuardError, UnknownTenant
+from fanout_guard.settings import PREFIX
 
-GROUPS = ("check_config", "doctor", "usage", "simulate", "caps", "leases", "verify")
+GROUPS = (
+    "check_config",
+    "doctor",
+    "usage",
+    "top",
+    "simulate",
+    "caps",
+    "reset",
+    "leases",
+    "verify",
+    "completion",
+)
 """The modules of this package that register commands, in the order of the help."""
 
 _EPILOG = """\
@@ -46,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_.code if isinstance(exit_.code, int) else Exit.BAD
     except ConfigurationError as error:
         fail(*error.problems)
+        return Exit.BAD
+    except UnknownTenant as error:
+        fail(f"tenant {error.tenant!a} is not known: nothing names it, and {PREFIX}UNKNOWN_TENANTS is 'reject'")
         return Exit.BAD
     except CountersUnavailable as error:
         fail(f"the counters cannot be reached: {error.reason}")

@@ -10,7 +10,7 @@ from binascii import Error as Base64Error
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from sys import byteorder
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fanout_guard.core.model import Lease, SiteKey
 
@@ -120,6 +120,7 @@ class KeySpace:
 
     def __init__(self, prefix: str, *, cached: int = 4096) -> None:
         self.prefix = prefix
+        self.stem = f"{prefix}:{FORMAT}:{{".encode()
         self.everybody = TenantKeys(prefix, _EVERYBODY_TAG)
         self._cached = cached
         self._tenants: dict[str, TenantKeys] = {}
@@ -134,6 +135,13 @@ class KeySpace:
             self._tenants[tenant] = keys
         return keys
 
+    def split(self, key: bytes) -> tuple[str, bytes] | None:
+        """The tag of the tenant whose key this is and what follows it, or None where it is no key of this space."""
+        tagged, end, rest = key.removeprefix(self.stem).partition(b"}:")
+        if not end or not key.startswith(self.stem) or not tagged.isascii():
+            return None
+        return tagged.decode(), rest
+
 
 def tag(tenant: str) -> str:
     """A tenant's hash tag: readable where that is short, never with a brace, a colon or an asterisk in it."""
@@ -141,6 +149,11 @@ def tag(tenant: str) -> str:
     if len(readable) <= _TAG_CHARACTERS:
         return readable
     return "#" + blake2b(tenant.encode(), digest_size=18).hexdigest()
+
+
+def tenant_of(tagged: str) -> str | None:
+    """The tenant that has this tag, or None where the tag is a digest, or everybody's."""
+    return None if tagged[:1] in ("#", _EVERYBODY_TAG) else unquote(tagged)
 
 
 def encode_id(raw: bytes) -> bytes:

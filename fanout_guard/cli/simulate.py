@@ -1,0 +1,182 @@
+"""``simulate``: what a payload would get now, without sending it and without charging it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+from fanout_guard.cli.command import Commands, add_command, tenant_id
+from fanout_guard.cli.deployment import deployment
+from fanout_guard.cli.exit import Exit
+from fanout_guard.cli.output import clean, fail, json_option, say, say_json
+from fanout_guard.core.circulation import Circulation
+from fanout_guard.core.extract import Reader, Unreadable
+from fanout_guard.core.model import Decision
+from fanout_guard.core.problem import Problem, refusal, unreadable
+from fanout_guard.core.source import parse_source, parse_sources
+from fanout_guard.errors import ConfigurationError, CountersUnavailable
+from fanout_guard.guard import FanoutGuard
+from fanout_guard.settings import PREFIX, Settings
+
+_MORE = """\
+FILE is a request's body, read as strictly as the guard reads it; - is standard input. Nothing is charged and nothing
+is sent. Caps that the application takes from a caps= hook are not known here. Without FANOUT_GUARD_REDIS_URL only
+what no counter has a say in can be told, such as the circulation cap.
+
+exit status: 0 it would be admitted, 1 it would be refused, 2 it cannot be read or the counters are not shared,
+3 the counters are out of reach
+
+examples:
+  fanout-guard simulate payload.json --tenant acme
+  echo '{"document_id": "d-1", "target_sites": ["Site1", "Site2"]}' | fanout-guard simulate - --tenant acme
+  fanout-guard simulate payload.json --tenant acme --json | jq .problem.chunks
+"""
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "simulate",
+        run,
+        summary="what a payload would get, without charging",
+        description="Decide on a request body as the application would now, and charge nothing.",
+        more=_MORE,
+    )
+    parser.add_argument("file", metavar="FILE", help="a request body, or - for standard input")
+    parser.add_argument(
+        "--tenant", metavar="T", type=tenant_id, help="who sends it; otherwise the body's or the default tenant"
+    )
+    parser.add_argument("--document", metavar="ID", help="its document, where that does not stand in the body")
+    json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decide on one body."""
+    settings = Settings.from_env()
+    try:
+        body = _body(arguments.file, settings.max_body_bytes)
+        tenant, circulation = _read(settings, body, arguments.tenant, arguments.document)
+    except _Refused as error:
+        answer = error.problem
+        if arguments.json:
+            say_json({"admitted": False, "status": answer.status, "problem": json.loads(answer.body)})
+        fail(f"{arguments.file}: would be refused with {answer.status}: {error}")
+        return Exit.BAD
+    decide = _decide if settings.redis_url else _decide_alone
+    decision = asyncio.run(decide(settings, tenant, circulation))
+    _print(decision, settings.reject_status, as_json=arguments.json)
+    return Exit.DONE if decision.admitted else Exit.NO
+
+
+class _Refused(Exception):
+    def __init__(self, kind: str, detail: str) -> None:
+        self.problem = unreadable(kind, detail)
+        super().__init__(detail)
+
+
+def _body(name: str, bound: int) -> bytes:
+    try:
+        if name == "-":
+            body = sys.stdin.buffer.read(bound + 1)
+        else:
+            with open(name, "rb") as file:
+                body = file.read(bound + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ConfigurationError([f"{name}: {reason or 'cannot be read'}"]) from None
+    if len(body) > bound:
+        raise _Refused("body-too-large", f"The body is longer than the {bound} bytes of {PREFIX}MAX_BODY_BYTES.")
+    return body
+
+
+def _read(settings: Settings, body: bytes, tenant: str | None, document: str | None) -> tuple[str | None, Circulation]:
+    tenants, documents = parse_source(settings.tenant), None
+    if settings.document and document is None:
+        documents = parse_source(settings.document)
+        if documents.kind != "json":
+            raise ConfigurationError([f"--document: missing; {PREFIX}DOCUMENT is {settings.document}, not in the body"])
+    reader = Reader(
+        tenant=tenants if tenants.kind == "json" else None, document=documents, sites=parse_sources(settings.sites)
+    )
+    try:
+        found = reader.read({}, {}, body)
+    except Unreadable as error:
+        raise _Refused(error.kind, error.detail) from None
+    circulation = found.circulation or Circulation(sites=())
+    if document is not None:
+        circulation = Circulation(document=document, sites=circulation.sites)
+    return tenant or found.tenant, circulation
+
+
+async def _decide(settings: Settings, tenant: str | None, circulation: Circulation) -> Decision:
+    async with deployment(settings) as reached:
+        decision = await _simulate(reached.guard, tenant, circulation)
+        if decision.degraded:
+            raise CountersUnavailable(reached.counters.out_of_reach or "timeout")
+        return decision
+
+
+async def _decide_alone(settings: Settings, tenant: str | None, circulation: Circulation) -> Decision:
+    guard = FanoutGuard(replace(settings, metrics=""))
+    decision = await _simulate(guard, tenant, circulation)
+    if decision.readings:
+        caps = ", ".join(reading.policy for reading in decision.readings)
+        raise ConfigurationError(
+            [
+                f"{PREFIX}REDIS_URL: not set, so the counters are inside the application's processes;"
+                f" this circulation is within the circulation cap, and {caps} can only be told from there"
+            ]
+        )
+    return decision
+
+
+async def _simulate(guard: FanoutGuard, tenant: str | None, circulation: Circulation) -> Decision:
+    return await guard.simulate(tenant=tenant, document=circulation.document, sites=circulation.sites)
+
+
+def _print(decision: Decision, reject_status: int, *, as_json: bool) -> None:
+    answer = None if decision.admitted else refusal(decision, reject_status)
+    if as_json:
+        say_json(_members(decision, answer))
+        return
+    for line in _lines(decision, answer):
+        say(clean(line))
+
+
+def _lines(decision: Decision, answer: Problem | None) -> list[str]:
+    asked = f"{decision.requested} sites for tenant {decision.tenant}"
+    if answer is not None:
+        problem = json.loads(answer.body)
+        return [f"refused with {answer.status}: {asked}, over {', '.join(decision.violated)}", problem["detail"]]
+    if decision.shadowed:
+        return [f"admitted: {asked}, in shadow mode; enforced, {', '.join(decision.shadowed)} would refuse"]
+    lines = [f"admitted: {asked}"]
+    lines += [
+        f"{reading.policy}: then {reading.used} of {reading.limit}"
+        for reading in decision.readings
+        if reading.policy != "inflight-global"
+    ]
+    return lines
+
+
+def _members(decision: Decision, answer: Problem | None) -> dict[str, Any]:
+    return {
+        "admitted": decision.admitted,
+        "outcome": decision.outcome.value,
+        "status": None if answer is None else answer.status,
+        "tenant": decision.tenant,
+        "document": decision.document,
+        "requested_sites": decision.requested,
+        "violated_policies": list(decision.violated),
+        "fits_now": decision.requested if decision.outcome == "admitted" else decision.fits_now,
+        "policies": {
+            reading.policy: {"limit": reading.limit, "used": reading.used, "needed": reading.needed}
+            for reading in decision.readings
+        },
+        "problem": None if answer is None else json.loads(answer.body),
+    }

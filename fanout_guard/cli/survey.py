@@ -1,0 +1,147 @@
+"""What stands in the shared counters: which tenants, and how they and their documents stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec.structs import replace
+
+from fanout_guard.cli.deployment import Deployment
+from fanout_guard.core.keys import decode_id, encode_id, new_id, tag, tenant_of
+from fanout_guard.core.model import Charge, Lease, Policy, Reading
+from fanout_guard.errors import UnknownTenant
+from fanout_guard.guard import Usage
+
+DOCUMENTS_AT_MOST = 2000
+"""So many documents of a tenant are looked at; the counters may hold millions."""
+
+_AT_ONCE = 200
+_STATE = b"*}:[rfd]*"  # rates, leases, documents
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Tenants that have state in the counters, each with its documents' digests; ``nameless`` have only a digest."""
+
+    documents: dict[str, list[bytes]] = field(default_factory=dict)
+    nameless: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a tenant stands: by policy, and its documents, the fullest first.
+
+    ``documents`` holds the digest (or the id, where one was asked for) of those that have sites counted.
+    """
+
+    tenant: str
+    mode: str
+    policies: dict[str, Usage]
+    documents: list[tuple[str, Usage]]
+    documents_found: int
+
+    def members(self, documents_shown: int) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "tenant": self.tenant,
+            "mode": self.mode,
+            "policies": {policy: _members(usage) for policy, usage in self.policies.items()},
+            "documents_found": self.documents_found,
+            "documents": [{"document": name} | _members(usage) for name, usage in self.documents[:documents_shown]],
+        }
+
+
+async def survey(deployment: Deployment) -> Survey:
+    """Every tenant that is configured, overridden, or has state in the counters."""
+    settings, counters = deployment.settings, deployment.counters
+    overridden = {one.tenant for one in await deployment.overrides.list()}
+    named = {*settings.policies().configured(), *overridden} - {"*"}
+    by_tag = {tag(tenant): tenant for tenant in named}
+    documents: dict[str, set[bytes]] = {tenant: set() for tenant in named}
+    nameless = set()
+    async for key in counters.scan(counters.space.stem, _STATE):
+        parts = counters.space.split(key)
+        if parts is None or parts[0] == "*":
+            continue
+        tenant = by_tag.get(parts[0]) or tenant_of(parts[0])
+        if tenant is None:
+            nameless.add(parts[0])
+            continue
+        found = documents.setdefault(tenant, set())
+        if parts[1].startswith(b"d:"):
+            found.add(decode_id(parts[1][2:]))
+    return Survey({tenant: sorted(documents[tenant]) for tenant in sorted(documents)}, len(nameless))
+
+
+async def documents_of(deployment: Deployment, tenant: str) -> list[bytes]:
+    """The digests of the documents that have state in the counters."""
+    stem = deployment.counters.space.of(tenant).document
+    return sorted({decode_id(key.removeprefix(stem)) async for key in deployment.counters.scan(stem)})
+
+
+async def standing(
+    deployment: Deployment, tenant: str, policy: Policy, documents: Sequence[bytes], *, document: str | None = None
+) -> Standing:
+    """How a tenant stands that is counted for itself: with the given documents, or the one that is named."""
+    policies = await deployment.guard.usage(tenant, document)
+    asked = policies.pop("document", None)
+    found = [(document, asked)] if document is not None and asked is not None else []
+    if document is None and policy.document is not None:
+        found = await _documents(deployment, tenant, policy, documents[:DOCUMENTS_AT_MOST])
+    return Standing(tenant, policy.mode.value, policies, found, len(documents) or len(found))
+
+
+async def standings(deployment: Deployment, found: Survey) -> list[Standing]:
+    """How all of them stand, by id; without those whose counts remain but that are not counted themselves any more."""
+    every = []
+    for tenant, documents in found.documents.items():
+        with suppress(UnknownTenant):
+            counted, policy = await deployment.resolve(tenant)
+            if counted == tenant:
+                every.append(await standing(deployment, tenant, policy, documents))
+    return every
+
+
+async def _documents(
+    deployment: Deployment, tenant: str, policy: Policy, digests: Sequence[bytes]
+) -> list[tuple[str, Usage]]:
+    alone = replace(policy, rates=(), inflight=None, inflight_global=None)
+    charges = [
+        Charge(
+            lease=Lease(new_id(), digest),
+            tenant=tenant,
+            cost=0,
+            sites=b"",
+            policy=alone,
+            lease_ms=deployment.guard.lease_ms,
+            look=True,
+        )
+        for digest in digests
+    ]
+    usages: list[tuple[str, Usage]] = []
+    for start in range(0, len(charges), _AT_ONCE):
+        some = charges[start : start + _AT_ONCE]
+        tallies = await asyncio.gather(*map(deployment.counters.decide, some))
+        for charge, tally in zip(some, tallies, strict=True):
+            usage = _usage(tally.readings[0])
+            if usage.used:
+                usages.append((encode_id(charge.lease.document).decode(), usage))
+    return sorted(usages, key=lambda each: (-each[1].used, each[0]))
+
+
+def _usage(reading: Reading) -> Usage:
+    remaining = max(reading.limit - reading.used, 0)
+    return Usage(reading.limit, reading.used, remaining, -(-reading.reset_ms // 1000))
+
+
+def _members(usage: Usage) -> dict[str, int]:
+    return {
+        "limit": usage.limit,
+        "used": usage.used,
+        "remaining": usage.remaining,
+        "reset_after": usage.reset_after,
+    }

@@ -1,0 +1,95 @@
+"""``usage``: how tenants stand under their caps."""
+
+from __future__ import annotations
+
+import argparse
+
+from fanout_guard.cli.command import Commands, add_command, tenant_id
+from fanout_guard.cli.deployment import Deployment, with_deployment
+from fanout_guard.cli.exit import Exit
+from fanout_guard.cli.output import clean, fail, json_option, say, say_json, table
+from fanout_guard.cli.survey import DOCUMENTS_AT_MOST, Standing, documents_of, standing, standings, survey
+from fanout_guard.core.circulation import document_text
+from fanout_guard.guard import Usage
+
+_MORE = f"""\
+Without TENANT: every tenant that is configured, overridden, or has anything counted. Documents are known by digest;
+--document looks one up by its id. Of a tenant's documents at most {DOCUMENTS_AT_MOST} are looked at. Caps that the
+application takes from a caps= hook are not known here. Charges nothing.
+
+examples:
+  fanout-guard usage
+  fanout-guard usage acme
+  fanout-guard usage acme --document d-1
+  fanout-guard usage --json | jq '.tenants[] | select(.policies["rate-60"].remaining == 0) | .tenant'
+"""
+
+_COLUMNS = ("tenant", "cap", "used", "of", "left", "more room in")
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "usage",
+        run,
+        summary="how tenants stand: rates, in flight, documents",
+        description="Show what counts against each cap now, and when room comes back.",
+        more=_MORE,
+    )
+    parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_id, help="only this tenant")
+    parser.add_argument("--document", metavar="ID", help="this document of TENANT")
+    parser.add_argument("--documents", metavar="N", type=int, default=10, help="list the N fullest documents (10)")
+    json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at one tenant, or at all."""
+    if arguments.document is not None and arguments.tenant is None:
+        fail("--document needs a TENANT, since every tenant has documents of its own")
+        return Exit.BAD
+    if arguments.tenant is not None:
+        return with_deployment("usage", lambda deployment: _one(deployment, arguments))
+    return with_deployment("usage", lambda deployment: _all(deployment, arguments))
+
+
+async def _one(deployment: Deployment, arguments: argparse.Namespace) -> int:
+    counted, policy = await deployment.resolve(arguments.tenant)
+    document = None if arguments.document is None else document_text(arguments.document)
+    found = [] if document else await documents_of(deployment, counted)
+    stands = await standing(deployment, counted, policy, found, document=document)
+    if arguments.json:
+        say_json(stands.members(arguments.documents))
+        return Exit.DONE
+    if counted != arguments.tenant:
+        say(clean(f"counted as {counted}, since nothing names {arguments.tenant}"))
+    _print([stands], arguments.documents)
+    return Exit.DONE
+
+
+async def _all(deployment: Deployment, arguments: argparse.Namespace) -> int:
+    found = await survey(deployment)
+    every = await standings(deployment, found)
+    if arguments.json:
+        say_json({"tenants": [each.members(arguments.documents) for each in every], "nameless": found.nameless})
+        return Exit.DONE
+    _print(every, 1)
+    if found.nameless:
+        say(f"and {found.nameless} with ids too long to be read from the counters: ask for them by name")
+    return Exit.DONE
+
+
+def _print(every: list[Standing], documents_shown: int) -> None:
+    rows: list[tuple[object, ...]] = []
+    for stands in every:
+        name = stands.tenant if stands.mode == "enforce" else f"{stands.tenant} ({stands.mode})"
+        rows += [_row(name, policy, usage) for policy, usage in stands.policies.items()]
+        rows += [_row(name, f"document {digest}", usage) for digest, usage in stands.documents[:documents_shown]]
+    table(_COLUMNS, rows)
+
+
+def _row(tenant: str, cap: str, usage: Usage) -> tuple[object, ...]:
+    room_in = f"{usage.reset_after} s" if usage.reset_after else ""
+    if cap == "circulation":
+        return tenant, cap, "", usage.limit, "", ""
+    return tenant, cap, usage.used, usage.limit, usage.remaining, room_in
