@@ -14,6 +14,7 @@ PathParams: TypeAlias = Mapping[str, str]
 
 _NO_PARAMS: PathParams = MappingProxyType({})
 _WRAPPERS = 32
+_SLASHES = re.compile("//+")
 
 
 @dataclass(slots=True)
@@ -35,22 +36,24 @@ class _Table:
 class Routes:
     """The guarded routes, ready to be matched, from ``METHOD /path, …``; ValueError where that is wrong.
 
-    A path counts decoded, as servers give it, with any slashes and one newline at its end: what ends in a slash some
-    routers serve, and a ``$`` lets a newline through. Case and the rest are exact, as they are to routers.
+    A path counts decoded, as servers give it, with any slashes and one newline at its end, and repeated slashes as
+    one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts let it
+    pull a second slash along. Case and the rest are exact, as they are to routers.
     ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
     """
 
     __slots__ = ("_root_path", "_tables")
 
     def __init__(self, text: str, *, root_path: str = "") -> None:
-        self._root_path = root_path
+        self._root_path = _single_slashed(root_path).rstrip("/")
         self._tables: dict[str, _Table] = {}
         for route in parse_routes(text):
             table = self._tables.setdefault(route.method, _Table())
             if route.params:
                 table.patterns.append(_pattern(route))
             else:
-                table.plain.add(_bare("".join(f"/{segment.text}" for segment in route.segments)))
+                path = "".join(f"/{segment.text}" for segment in route.segments)
+                table.plain.add(_bare(_single_slashed(path)))
 
     def match(self, scope: Mapping[str, Any]) -> PathParams | None:
         """The path parameters of a guarded HTTP request; None if it is not guarded."""
@@ -59,7 +62,7 @@ class Routes:
         table = self._tables.get(method) or self._tables.get(method.upper())
         if table is None:
             return None
-        path = scope["path"]
+        path = _single_slashed(scope["path"])
         root_path = scope.get("root_path") or self._root_path
         if root_path and (found := self._find_below(table, path, root_path)) is not None:
             return found
@@ -68,7 +71,7 @@ class Routes:
 
     def _find_below(self, table: _Table, path: str, root_path: str) -> PathParams | None:
         """As routers do: the application's own root path replaces the server's, and ends at a segment."""
-        for prefix in (self._root_path, root_path):
+        for prefix in (self._root_path, _single_slashed(root_path).rstrip("/")):
             if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
                 found = table.find(path[len(prefix) :])
                 if found is not None:
@@ -86,10 +89,14 @@ def root_path_of(app: object) -> str:
     return ""
 
 
+def _single_slashed(path: str) -> str:
+    return _SLASHES.sub("/", path) if "//" in path else path
+
+
 def _bare(path: str) -> str:
     return path.removesuffix("\n").rstrip("/")
 
 
 def _pattern(route: Route) -> re.Pattern[str]:
     parts = [f"(?P<{part.text}>[^/]+)" if part.is_param else re.escape(part.text) for part in route.segments]
-    return re.compile("/" + "/".join(parts).rstrip("/") + r"/*\n?\Z")
+    return re.compile(_single_slashed("/" + "/".join(parts)).rstrip("/") + r"/*\n?\Z")
