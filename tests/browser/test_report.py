@@ -1,0 +1,124 @@
+"""The report in a real browser: it opens without network or errors, and shows something at any width."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from benchmarks.report import publish
+from fanout_guard.stress.model import Goals, Results
+from fanout_guard.stress.verdict import judge
+from tests.stress.story import flat, pool_of, run_of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+)
+PHONE, DESKTOP = 500, 1280  # a headless window is no narrower than 500
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
+    pytest.mark.timeout(120),
+]
+OVERFLOW = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
+
+
+def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One run of the browser with a profile of its own."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+
+
+def report(folder: Path, results: Results, isolation: dict[str, Any] | None = None) -> Path:
+    if isolation:
+        (folder / "isolation.json").write_text(json.dumps(isolation))
+    publish(folder, results, judge(results))
+    return folder / "report.html"
+
+
+def story(**changes: Any) -> Results:
+    environment = {
+        "rate": 1.5,
+        "cpu": "<script>alert(1)</script>",
+        "phases": [{"sweep": 1, "sites": 100, "begin_s": 0.0, "end_s": 5.0, "tenant": "stress"}],
+    }
+    return run_of(pool_of(300), environment=environment, goals=Goals(p95_ms=600.0), **changes)
+
+
+def stages() -> dict[str, Any]:
+    def stage(name: str, slow: float) -> dict[str, Any]:
+        latencies = [400.0 + slow * number for number in range(30)]
+        middle = {"p50_ms": 450.0, "p95_ms": 450 + slow * 28, "ratio": 1.0 + slow / 20}
+        return {"name": name, "latencies_ms": latencies, "flood_refused": 0, "flood_documents": 0} | middle
+
+    return {
+        "reason": "the flood hurts",
+        "stages": [stage("alone", 3), stage("without the guard", 30), stage("with the guard", 3.1)],
+    }
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_report_shows_without_errors_at_any_width(tmp_path: Path, width: int) -> None:
+    """It is what a person decides from, often on a phone."""
+    page = report(tmp_path, story(), stages())
+    picture = tmp_path / "page.png"
+    answer = chromium(tmp_path, f"--window-size={width},2400", f"--screenshot={picture}", page.as_uri())
+    assert "CONSOLE" not in answer.stderr
+    pixels = np.asarray(matplotlib.image.imread(picture))[:, :, :3]
+    assert pixels.shape[1] == width
+    for band in np.array_split(pixels, 4):
+        assert band.std() > 0.02, "a part of the page is empty"
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_nothing_runs_out_of_the_page(tmp_path: Path, width: int) -> None:
+    """Wide tables scroll inside their frame; the page itself never sideways."""
+    page = report(tmp_path, story(), stages())
+    page.write_text(page.read_text().replace("</body>", f"{OVERFLOW}</body>"))
+    answer = chromium(tmp_path, f"--window-size={width},2400", "--dump-dom", page.as_uri())
+    assert f"<title>width {width}</title>" in answer.stdout
+
+
+def test_the_report_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    """It is mailed and kept as one file, and shows names that came from elsewhere."""
+    text = report(tmp_path, story(), stages()).read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', text.replace("xlink:href", "href"))
+    assert "<script>alert(1)</script>" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert text.count("<svg") == 5
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        Results(levels=(), cap=300, failure="the target ended with status 1"),
+        Results(levels=(), cap=300, interrupted=True, planned_sites=(100, 300)),
+        run_of(flat()),
+        run_of(pool_of(300), sites=(100, 300)),
+        run_of(pool_of(300), figures={"cpu_percent": None, "rss_mb": None, "pressure_percent": None}),
+    ],
+    ids=["failed", "interrupted", "flat", "few", "remote"],
+)
+def test_every_kind_of_run_has_a_report(tmp_path: Path, results: Results) -> None:
+    """A run that failed needs its report most."""
+    text = report(tmp_path, results).read_text()
+    judgement = judge(results)
+    assert judgement.reason.split(",")[0] in text
+    assert (tmp_path / "report.md").read_text().startswith("## ")
