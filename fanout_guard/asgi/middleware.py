@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
 from fanout_guard.asgi.responder import Field, Responder, respond
-from fanout_guard.asgi.route import Routes
+from fanout_guard.asgi.route import Routes, root_path_of
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import Reader, Unreadable
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
@@ -61,7 +61,7 @@ class FanoutGuardMiddleware:
         self.guard = guard = guard or FanoutGuard(settings, caps=caps, on_decision=on_decision)
         settings = guard.settings
         self._off = settings.mode is Mode.OFF
-        self._routes = Routes(settings.routes)
+        self._routes = Routes(settings.routes, root_path=root_path_of(app))
         self._tenant_hook = tenant
         self._circulation_hook = circulation
         self._reader = Reader(
@@ -165,7 +165,9 @@ class FanoutGuardMiddleware:
         if mode is not Mode.ENFORCE:
             await self.app(scope, body.receive, send)
             return
-        whole = await body.drain(_DRAIN_BYTES, _DRAIN_S)
+        # A client that waits to be asked for its body would send it only because of the draining.
+        expects = header_values(scope["headers"], b"expect")
+        whole = not expects and await body.drain(_DRAIN_BYTES, _DRAIN_S)
         problem = unreadable(refused.kind, refused.detail) if refused.kind else unavailable(refused.detail)
         await respond(problem, (), scope, send, close=not whole)
 
