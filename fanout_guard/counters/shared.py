@@ -84,8 +84,9 @@ class RedisCounters:
             await command("UNLINK", names.document + encode_id(document))
             return
         await command("UNLINK", names.rates)
-        for key in {key async for key in self.scan(names.document)}:
-            await command("UNLINK", key)
+        for stem in (names.document, names.idempotency):
+            for key in {key async for key in self.scan(stem)}:
+                await command("UNLINK", key)
 
     async def leases(self, tenant: str) -> Sequence[LeaseInfo]:
         seconds, micros = await self.command("TIME")

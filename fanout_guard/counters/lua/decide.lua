@@ -82,8 +82,11 @@ local function document_reading(r, sections, used, known)
 end
 
 local function rate_reading(buckets, entries, limit, window)
-  local used, wait = 0, 0
-  for i = 2, #buckets, 2 do used = used + buckets[i] end
+  local used, wait, reset = 0, 0, 0
+  for i = 2, #buckets, 2 do
+    used = used + buckets[i]
+    if reset == 0 and used > 0 then reset = buckets[i - 1] + window - now end
+  end
   local over = used + entries - limit
   if entries > 0 and over > 0 then
     for i = 1, #buckets, 2 do
@@ -94,7 +97,7 @@ local function rate_reading(buckets, entries, limit, window)
       end
     end
   end
-  return used, entries, wait, buckets[1] and buckets[1] + window - now or 0
+  return used, entries, wait, reset
 end
 
 local function lease_reading(leases, entries, cap)
@@ -111,7 +114,7 @@ local function fold(sections, before)
   for _, s in ipairs(sections) do
     local same = s.tag == SHARED and shared[s.ends]
     if same then
-      same.sites, same.count = same.sites .. s.sites, same.count + s.count
+      same.sites, same.count, same.at = same.sites .. s.sites, same.count + s.count, max(same.at, s.at)
     else
       kept[#kept + 1] = s
       if s.tag == SHARED then shared[s.ends] = s end
@@ -236,10 +239,11 @@ local function decide(r, keys)
   end
   if leases then add_lease(leases, id, entries, now + lease_ms) end
   if global then add_lease(global, id, entries, now + lease_ms) end
+  local shared = repeats and cmsgpack.unpack(repeats)
+  if shared then noted[6] = shared[6] end -- whose charge this repeats
   redis.call('SET', keys.record, cmsgpack.pack(noted), 'PX', max(RECORD_MS, lease_ms))
   if keys.idempotency then
-    if repeats then
-      local shared = cmsgpack.unpack(repeats)
+    if shared then
       shared[1] = shared[1] + 1
       redis.call('SET', keys.idempotency, cmsgpack.pack(shared), 'PX', max(redis.call('PTTL', keys.idempotency), 1))
     elseif lasts > 0 then

@@ -108,6 +108,8 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   local ttl = max(redis.call('PTTL', record_key), 1)
   local shared = ask('GET', shared_key)
   shared = shared and cmsgpack.unpack(shared)
+  local holds = record[2] > 0 and tag_of(r[1]) or record[6]
+  if shared and shared[6] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
   if not whole and others then return 0 end
   local sites, entries = '', record[2] - record[3]

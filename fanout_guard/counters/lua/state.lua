@@ -80,6 +80,7 @@ local function rate_buckets(state, window)
   end
   state[#state + 1] = window
   state[#state + 1] = live
+  if #live > 0 then state.changed = true end -- also where the circulation is refused: a new "now" would never pass
   return live
 end
 

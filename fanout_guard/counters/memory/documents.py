@@ -124,10 +124,11 @@ class View:
 class Document(Kept):
     """The sites that one document of one tenant has reached."""
 
-    __slots__ = ("sections",)
+    __slots__ = ("sections", "window")
 
     def __init__(self) -> None:
         super().__init__()
+        self.window = 0
         self.sections: list[Section] = []
 
     def live(self, window: int, now: int) -> list[Section]:

@@ -99,13 +99,23 @@ class TenantRates(Kept):
         self.epoch = epoch
         self.windows: dict[int, Buckets] = {}
 
-    def buckets(self, window: int, now: int) -> Buckets:
-        """The charges in one window; a new one starts from the longest that is known."""
-        found = self.windows.get(window)
-        if found is None:
-            longest = self.windows.get(max(self.windows, default=0))
-            found = longest.for_window(window, now) if longest else Buckets(window)
-        return found
+    def adopt(self, rates: tuple[Rate, ...], now: int) -> bool:
+        """Start windows that are new from the longest that is known; whether there were any.
+
+        Noted at once, also when the circulation is then refused: taken anew each time, "now" would never pass.
+        """
+        adopted = False
+        for rate in rates:
+            if rate.window_ms not in self.windows:
+                started = self.windows[max(self.windows)].for_window(rate.window_ms, now)
+                if started.ends:
+                    self.windows[rate.window_ms] = started
+                    adopted = True
+        return adopted
+
+    def buckets(self, window: int) -> Buckets:
+        """The charges in one window."""
+        return self.windows.get(window) or Buckets(window)
 
     def charge(self, buckets: list[Buckets], cost: int, now: int) -> tuple[tuple[int, int], ...]:
         """Charge every window; returns which bucket of which window took it."""

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from fanout_guard.core.model import Charge, Policy, Reading, Tally
 from fanout_guard.counters.memory.charges import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
-from fanout_guard.counters.memory.documents import Document, View
+from fanout_guard.counters.memory.documents import Document, Section, View
 from fanout_guard.counters.memory.leases import Hold, Leases
 from fanout_guard.counters.memory.rates import Buckets, TenantRates
 from fanout_guard.counters.memory.shelf import Kept, Shelf
@@ -163,19 +163,29 @@ class State:
         readings = []
         view = None
         if policy.document is not None and document_id:
-            document = _live(self._documents.get((tenant, document_id)), now)
-            sections = document.live(policy.document_window_ms, now) if document else []
+            sections = self._sections(tenant, document_id, policy.document_window_ms, now)
             view = View(sections, charge.sites if counted else b"", policy.document_window_ms)
             readings.append(view.reading(policy.document, now))
         buckets = []
         rates = _live(self._rates.get(tenant), now) if policy.rates else None
+        if rates and rates.adopt(policy.rates, now):
+            self._counted.update(rates, rates.frees, rates.size)
         for rate in policy.rates:
-            each = rates.buckets(rate.window_ms, now) if rates else Buckets(rate.window_ms)
+            each = rates.buckets(rate.window_ms) if rates else Buckets(rate.window_ms)
             readings.append(each.reading(rate, charge.cost if counted else 0, now))
             buckets.append(each)
         if policy.leased:
             readings += self._read_leases(policy, tenant, charge.cost if held else 0)
         return _Read(view, buckets, tuple(readings))
+
+    def _sections(self, tenant: str, document_id: bytes, window: int, now: int) -> list[Section]:
+        document = _live(self._documents.get((tenant, document_id)), now)
+        if document is None or not document.sections:
+            return []
+        if document.window != window:  # the configuration changed: kept for as long as the sites count under this one
+            document.window = window
+            self._counted.update(document, max(document.expires, document.frees(window)), document.size)
+        return document.live(window, now)
 
     def _read_leases(self, policy: Policy, tenant: str, cost: int) -> list[Reading]:
         readings = []
@@ -215,7 +225,8 @@ class State:
         document = _live(self._documents.get(key), now) or Document()
         fold_before = now - max(RECORD_MS, charge.lease_ms)
         document.sections = view.counted(charge.lease.id, now, fold_before)
-        frees = document.frees(charge.policy.document_window_ms)
+        document.window = charge.policy.document_window_ms
+        frees = document.frees(document.window)
         self._counted.keep(self._documents, key, document, frees, document.size)
         return frees
 

@@ -1,0 +1,123 @@
+"""For tests of an application that has the guard: a clock to move, counters that fail, decisions on record.
+
+    clock = FakeClock()
+    recorded = RecordedDecisions()
+    guard = FanoutGuard(settings, counters=MemoryCounters(clock), on_decision=recorded)
+    app = FanoutGuardMiddleware(app, guard=guard)
+    …
+    assert recorded.last.policy == "document"
+    clock.advance(seconds=5400)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fanout_guard.core.model import Charge, Decision, Lease, Tally
+from fanout_guard.counters.base import Counters, LeaseInfo
+from fanout_guard.counters.memory import MemoryCounters
+from fanout_guard.errors import CountersUnavailable
+
+__all__ = ["FailingCounters", "FakeClock", "MemoryCounters", "RecordedDecisions"]
+
+
+class FakeClock:
+    """A clock that stands still until it is moved; calling it gives its milliseconds."""
+
+    def __init__(self, now_ms: int = 0) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def advance(self, ms: int = 0, *, seconds: float = 0) -> None:
+        """Move forward; ValueError for a step back, which no clock of a process makes."""
+        step = ms + round(seconds * 1000)
+        if step < 0:
+            raise ValueError(f"advance: {step} ms; expected 0 or more")
+        self.now_ms += step
+
+
+class FailingCounters:
+    """Counters that are out of reach while ``failing``, and otherwise ``counters`` (in this process by default).
+
+    ``reason`` is the word that the metric of counter errors would get; ``calls`` how often they were asked.
+    """
+
+    def __init__(self, counters: Counters | None = None, *, reason: str = "timeout") -> None:
+        self.failing = True
+        self.reason = reason
+        self.calls = 0
+        self._counters: Counters = MemoryCounters() if counters is None else counters
+
+    async def decide(self, charge: Charge) -> Tally:
+        return await self._reached().decide(charge)
+
+    async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
+        return await self._reached().renew(tenant, lease, lease_ms, exact=exact)
+
+    async def release(self, tenant: str, lease: Lease) -> bool:
+        return await self._reached().release(tenant, lease)
+
+    async def refund(
+        self,
+        tenant: str,
+        lease: Lease,
+        *,
+        entries: int | None = None,
+        sites: bytes = b"",
+        counts: Sequence[int] = (),
+    ) -> int:
+        return await self._reached().refund(tenant, lease, entries=entries, sites=sites, counts=counts)
+
+    async def reset(self, tenant: str, document: bytes | None = None) -> None:
+        await self._reached().reset(tenant, document)
+
+    async def leases(self, tenant: str) -> Sequence[LeaseInfo]:
+        return await self._reached().leases(tenant)
+
+    async def aclose(self) -> None:
+        await self._counters.aclose()
+
+    def _reached(self) -> Counters:
+        self.calls += 1
+        if self.failing:
+            raise CountersUnavailable(self.reason)
+        return self._counters
+
+
+class RecordedDecisions:
+    """An ``on_decision`` hook that keeps every decision, in order."""
+
+    def __init__(self) -> None:
+        self.all: list[Decision] = []
+
+    def __call__(self, decision: Decision) -> None:
+        self.all.append(decision)
+
+    def __iter__(self) -> Iterator[Decision]:
+        return iter(self.all)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    @property
+    def last(self) -> Decision:
+        """The newest decision; LookupError if there is none."""
+        if not self.all:
+            raise LookupError("no decision was recorded")
+        return self.all[-1]
+
+    @property
+    def admitted(self) -> list[Decision]:
+        """Those that let the circulation through, in shadow mode too."""
+        return [decision for decision in self.all if decision.admitted]
+
+    @property
+    def rejected(self) -> list[Decision]:
+        """Those that refused."""
+        return [decision for decision in self.all if not decision.admitted]
+
+    def clear(self) -> None:
+        """Start over."""
+        self.all.clear()

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.counters.bench import Bench, ServerTime, in_memory, shared_counters
+from tests.counters.servers import binary_of, running
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A Valkey server of the test session."""
+    yield from _server("valkey")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis server of the test session."""
+    yield from _server("redis")
+
+
+@pytest.fixture(params=["valkey_url", "redis_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Each kind of server."""
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def shared(url: str) -> AsyncIterator[Bench]:
+    """Counters on an empty real server."""
+    async with _emptied(url) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def second(url: str, shared: Bench) -> AsyncIterator[Bench]:
+    """Another worker's counters on the same server."""
+    counters = shared_counters(url)
+    yield Bench(counters, ServerTime(counters))
+    await counters.aclose()
+
+
+@pytest.fixture(params=["memory", "valkey", "redis"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """Counters with nothing in them: in this process, and on real servers."""
+    if request.param == "memory":
+        yield in_memory()
+        return
+    async with _emptied(request.getfixturevalue(f"{request.param}_url")) as bench:
+        yield bench
+
+
+def _server(kind: str) -> Iterator[str]:
+    binary = binary_of(kind)
+    if binary is None:
+        pytest.skip(f"no {kind} server on this machine")
+    with running(binary) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _emptied(url: str) -> AsyncIterator[Bench]:
+    counters = shared_counters(url)
+    await counters.command("FLUSHALL")
+    yield Bench(counters, ServerTime(counters))
+    await counters.aclose()

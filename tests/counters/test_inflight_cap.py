@@ -1,0 +1,170 @@
+"""The in-flight caps: leases that are returned, or come back by themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout_guard.core.keys import new_id, parse_lease
+from fanout_guard.core.model import Lease, Policy
+from tests.counters.bench import LONG_MS, Bench, in_memory, inflight
+
+SHORT_MS = 400
+
+
+@pytest.mark.parametrize(("sizes", "admitted"), [([299, 1], [1, 1]), ([299, 2, 1], [1, 0, 1]), ([300, 1], [1, 0])])
+@pytest.mark.parametrize("policy", [inflight(300), inflight(None, 300), inflight(300, 300)])
+async def test_exactly_the_cap_is_in_flight(
+    bench: Bench, policy: Policy, sizes: list[int], admitted: list[int]
+) -> None:
+    """The comparison must be right at the cap itself."""
+    charged = [(await bench.circulate(size, policy)).charged for size in sizes]
+    assert charged == list(map(bool, admitted))
+
+
+async def test_released_units_are_free_at_once_and_once(bench: Bench) -> None:
+    """A lease that is returned twice must not make room that is not there."""
+    first = await bench.circulate(200, inflight(300))
+    second = await bench.circulate(100, inflight(300))
+    assert [await first.release(), await first.release()] == [True, False]
+    assert await bench.used(inflight(300)) == [100]
+    assert (await bench.circulate(200, inflight(300))).charged
+    assert await second.release()
+
+
+async def test_everybody_shares_the_global_cap(bench: Bench) -> None:
+    """The infrastructure is shared: the sum over all tenants is bounded, whoever asks."""
+    policy = inflight(300, 1000)
+    for tenant in ("a", "b", "c"):
+        assert (await bench.circulate(300, policy, tenant=tenant)).charged
+    refused = await bench.circulate(101, policy, tenant="d")
+    assert [(r.policy, r.used, r.fits) for r in refused.tally.readings] == [
+        ("inflight", 0, True),
+        ("inflight-global", 900, False),
+    ]
+    assert (await bench.circulate(100, policy, tenant="d")).charged
+
+
+async def test_one_tenants_refusals_leave_the_global_room_to_others(bench: Bench) -> None:
+    """A refusal by the tenant's own cap must not drain the one that all share."""
+    policy = inflight(300, 1000)
+    charged = [(await bench.circulate(300, policy, tenant="a")).charged for _ in range(20)]
+    assert charged == [True] + [False] * 19
+    assert (await bench.circulate(300, policy, tenant="b")).charged
+    assert await bench.used(policy, tenant="b") == [300, 600]
+
+
+async def test_a_released_lease_frees_the_global_cap_too(bench: Bench) -> None:
+    """Both totals belong to one lease."""
+    policy = inflight(300, 300)
+    held = await bench.circulate(300, policy, tenant="a")
+    assert not (await bench.circulate(1, policy, tenant="b")).charged
+    await held.release()
+    assert await bench.used(policy, tenant="b") == [0, 0]
+
+
+async def test_a_lease_that_nobody_returns_comes_back_by_itself(bench: Bench) -> None:
+    """A worker that died must not keep its units, and nobody else has to ask for that to happen."""
+    await bench.circulate(300, inflight(300, 300), lease_ms=SHORT_MS)
+    before = await bench.time.now()
+    waiting = await bench.circulate(300, inflight(300, 300), look=True)
+    if await bench.time.now() < before + SHORT_MS // 2:
+        assert not waiting.charged
+    await bench.time.advance(SHORT_MS)
+    back = await bench.circulate(300, inflight(300, 300))
+    assert back.charged
+    assert back.tally.expired == 1
+
+
+async def test_a_late_return_takes_nothing_from_a_newer_lease(bench: Bench) -> None:
+    """A slow request ends after its lease: what is in flight by then is somebody else's."""
+    slow = await bench.circulate(300, inflight(300), lease_ms=SHORT_MS)
+    await bench.time.advance(SHORT_MS)
+    newer = await bench.circulate(300, inflight(300))
+    assert newer.charged
+    assert not await slow.release()
+    assert not await slow.renew(LONG_MS)
+    assert await slow.refund() == 300
+    assert await bench.used(inflight(300)) == [300]
+
+
+async def test_a_renewed_lease_lives_on(bench: Bench) -> None:
+    """A request that runs longer than a lease keeps its units for as long as it runs."""
+    held = await bench.circulate(300, inflight(300), lease_ms=LONG_MS)
+    assert await held.renew(SHORT_MS)
+    await bench.time.advance(SHORT_MS)
+    assert await bench.used(inflight(300)) == [300]
+
+
+async def test_a_lease_can_be_given_an_exact_end(bench: Bench) -> None:
+    """``hold`` sets when the units come back, sooner than the lease that the request had."""
+    held = await bench.circulate(300, inflight(300), lease_ms=LONG_MS)
+    assert await held.renew(SHORT_MS, exact=True)
+    await bench.time.advance(SHORT_MS)
+    assert await bench.used(inflight(300)) == [0]
+
+
+async def test_a_held_lease_can_be_released_long_after_the_usual_lease() -> None:
+    """Work handed to a queue returns its units whenever it is done, and they do not come back before."""
+    bench = in_memory()
+    held = await bench.circulate(300, inflight(300), lease_ms=60_000)
+    assert await held.renew(LONG_MS, exact=True)
+    await bench.time.advance(LONG_MS - 1)
+    assert await bench.used(inflight(300)) == [300]
+    assert await held.release()
+    assert await bench.used(inflight(300)) == [0]
+
+
+async def test_leases_that_expire_are_counted_once(bench: Bench) -> None:
+    """The metric of expired leases says how many workers died, not how often somebody looked."""
+    found = [(await bench.circulate(10, inflight(300), lease_ms=1)).tally.expired for _ in range(3)]
+    await bench.time.advance(2)
+    found += [(await bench.circulate(1, inflight(300))).tally.expired for _ in range(3)]
+    assert sum(found) == 3
+
+
+async def test_live_leases_can_be_listed_and_released_by_what_the_list_says(bench: Bench) -> None:
+    """An operator sees who holds what, and can end it."""
+    first = await bench.circulate(10, inflight(300), lease_ms=LONG_MS)
+    await bench.circulate(20, inflight(300), lease_ms=2 * LONG_MS)
+    await bench.circulate(30, inflight(300), tenant="umbrella")
+    infos = await bench.counters.leases("acme")
+    assert [info.sites for info in infos] == [10, 20]
+    assert 0 < infos[0].expires_ms <= LONG_MS < infos[1].expires_ms
+    lease = parse_lease(infos[0].id)
+    assert lease is not None
+    assert lease.id == first.lease.id
+    assert await bench.counters.release("acme", lease)
+    assert [info.sites for info in await bench.counters.leases("acme")] == [20]
+
+
+async def test_another_tenants_lease_cannot_be_touched(bench: Bench) -> None:
+    """A lease id that leaked must not let one tenant end another's work."""
+    held = await bench.circulate(300, inflight(300))
+    assert not await bench.counters.release("umbrella", held.lease)
+    assert not await bench.counters.renew("umbrella", held.lease, 1, exact=True)
+    assert await bench.counters.refund("umbrella", held.lease) == 0
+    assert await bench.used(inflight(300)) == [300]
+
+
+async def test_an_unknown_lease_is_no_lease(bench: Bench) -> None:
+    """Ids that were never charged change nothing."""
+    unknown = Lease(new_id())
+    assert not await bench.counters.release("acme", unknown)
+    assert not await bench.counters.renew("acme", unknown, LONG_MS)
+    assert await bench.counters.leases("acme") == []
+
+
+async def test_a_lowered_cap_refuses_until_there_is_room(bench: Bench) -> None:
+    """Lowering a cap ends nobody's work; it stops new work."""
+    held = await bench.circulate(200, inflight(300))
+    assert not (await bench.circulate(1, inflight(100))).charged
+    await held.release()
+    assert (await bench.circulate(100, inflight(100))).charged
+
+
+async def test_a_full_cap_asks_to_come_back_in_a_second(bench: Bench) -> None:
+    """Nobody knows when work ends; a second is the promise of the contract."""
+    await bench.circulate(300, inflight(300, 1000))
+    own, everybody = (await bench.circulate(1, inflight(300, 1000))).tally.readings
+    assert (own.wait_ms, own.reset_ms) == (1000, 1000)
+    assert (everybody.wait_ms, everybody.reset_ms) == (0, 1000)
