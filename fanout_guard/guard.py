@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fanout_guard.admission import Admission, milliseconds
 from fanout_guard.core import decide as core
@@ -182,7 +183,10 @@ class FanoutGuard:
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         known = Circulation(document=document, sites=())
         lease = Lease(new_id(), self._document(policy, known))
-        tally = await self._counters.decide(self._charge(counted, policy, lease, 0, b"", look=True))
+        shared = share(policy, self._workers) if self._own_counters else policy
+        tally = await self._counters.decide(
+            Charge(lease=lease, tenant=counted, cost=0, sites=b"", policy=shared, lease_ms=self.lease_ms, look=True)
+        )
         usages = {}
         if policy.circulation is not None:
             usages[core.CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
@@ -274,39 +278,33 @@ class FanoutGuard:
         if not policy.counted:
             return core.admit_uncounted(policy, asked, format_lease(Lease(new_id())))
         document = self._document(policy, circulation)
-        packed = self._digests.sites(sites) if document else b""
         lease = Lease(new_id(), document, self._idempotency(policy, circulation, sites, key))
-        charge = self._charge(tenant, policy, lease, entries, packed, look=look)
-        return await self._count(policy, asked, charge)
-
-    async def _count(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
+        charge = Charge(
+            lease=lease,
+            tenant=tenant,
+            cost=entries,
+            sites=self._digests.sites(sites) if document else b"",
+            policy=share(policy, self._workers) if self._own_counters else policy,
+            lease_ms=self.lease_ms,
+            look=look,
+        )
         try:
             tally = await self._counters.decide(charge)
         except CountersUnavailable:
             return await self._without_counters(policy, asked, charge)
         if tally.expired:
             self.observers.leases_expired(tally.expired)
-        return core.decide(policy, asked, tally, format_lease(charge.lease))
+        return core.decide(policy, asked, tally, format_lease(lease))
 
     async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
         rule = self.settings.on_outage
-        lease = charge.lease
         if rule == "open":
-            return core.admit_uncounted(policy, asked, format_lease(lease), degraded=True)
+            return core.admit_uncounted(policy, asked, format_lease(charge.lease), degraded=True)
         if rule == "closed":
-            return core.refuse_in_outage(policy, asked, format_lease(lease))
-        local = Lease(lease.id, lease.document, lease.idempotency, local=True)
-        own = self._charge(
-            charge.tenant, share(policy, self._workers), local, charge.cost, charge.sites, look=charge.look
-        )
-        tally = await self._local.decide(own)
-        return core.decide(policy, asked, tally, format_lease(local), degraded=True)
-
-    def _charge(self, tenant: str, policy: Policy, lease: Lease, cost: int, sites: bytes, *, look: bool) -> Charge:
-        counted = share(policy, self._workers) if self._own_counters else policy
-        return Charge(
-            lease=lease, tenant=tenant, cost=cost, sites=sites, policy=counted, lease_ms=self.lease_ms, look=look
-        )
+            return core.refuse_in_outage(policy, asked, format_lease(charge.lease))
+        lease = replace(charge.lease, local=True)
+        tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
+        return core.decide(policy, asked, tally, format_lease(lease), degraded=True)
 
     def _document(self, policy: Policy, circulation: Circulation) -> bytes:
         if policy.document is None or circulation.document is None:

@@ -41,6 +41,7 @@ class Tenants:
         self._policies = policies
         self._default_tenant = default_tenant
         self._unknown = unknown
+        self._any_tenant = unknown == "own"
         self._overrides = overrides
         self._hooked = None if hook is None else HookedCaps(hook, hook_ttl_s)
 
@@ -68,7 +69,7 @@ class Tenants:
                 await overrides.refresh()
             except CountersUnavailable:
                 logger.debug("overrides could not be read; the last ones hold")
-        if overrides is None and self._hooked is None and self._unknown == "own":
+        if self._hooked is None and (overrides is None or overrides.none) and self._any_tenant:
             return tenant, self._policies.static(tenant)
         hooked = None if self._hooked is None else await self._hooked.of(tenant)
         own = None if overrides is None else overrides.of(tenant)

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from fanout_guard.cli.deployment import Deployment
-from fanout_guard.core.keys import decode_id, encode_id, new_id, tag, tenant_of
+from fanout_guard.core.keys import new_id, tag, tenant_of
 from fanout_guard.core.model import Charge, Lease, Policy, Reading
 from fanout_guard.errors import UnknownTenant
 from fanout_guard.guard import Usage
@@ -73,14 +73,14 @@ async def survey(deployment: Deployment) -> Survey:
             continue
         found = documents.setdefault(tenant, set())
         if parts[1].startswith(b"d:"):
-            found.add(decode_id(parts[1][2:]))
+            found.add(parts[1][2:])
     return Survey({tenant: sorted(documents[tenant]) for tenant in sorted(documents)}, len(nameless))
 
 
 async def documents_of(deployment: Deployment, tenant: str) -> list[bytes]:
     """The digests of the documents that have state in the counters."""
     stem = deployment.counters.space.of(tenant).document
-    return sorted({decode_id(key.removeprefix(stem)) async for key in deployment.counters.scan(stem)})
+    return sorted({key.removeprefix(stem) async for key in deployment.counters.scan(stem)})
 
 
 async def standing(
@@ -129,7 +129,7 @@ async def _documents(
         for charge, tally in zip(some, tallies, strict=True):
             usage = _usage(tally.readings[0])
             if usage.used:
-                usages.append((encode_id(charge.lease.document).decode(), usage))
+                usages.append((charge.lease.document.decode(), usage))
     return sorted(usages, key=lambda each: (-each[1].used, each[0]))
 
 

@@ -30,9 +30,11 @@ class Asked(NamedTuple):
 
 def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
     """The caps that this circulation can never pass, however long it waits, each with its limit."""
+    if policy.least is None or asked.entries <= policy.least:
+        return ()
     return tuple(
         (name, limit)
-        for name, limit in _static_limits(policy)
+        for name, limit in policy.limits
         if limit < (asked.distinct if name == DOCUMENT else asked.entries)
     )
 
@@ -148,19 +150,14 @@ def _settled(policy: Policy, members: dict[str, object]) -> Decision:
 
 
 def _charged(reading: Reading) -> Reading:
-    return reading._replace(used=reading.used + reading.needed, needed=0) if reading.needed else reading
-
-
-def _static_limits(policy: Policy) -> list[tuple[str, int]]:
-    limits = [(CIRCULATION, policy.circulation), (DOCUMENT, policy.document)]
-    limits += [(rate.policy, rate.limit) for rate in policy.rates]
-    limits += [("inflight", policy.inflight), (INFLIGHT_GLOBAL, policy.inflight_global)]
-    return [(name, limit) for name, limit in limits if limit is not None]
+    if not reading.needed:
+        return reading
+    return Reading(reading.policy, reading.limit, reading.used + reading.needed, 0, reading.wait_ms, reading.reset_ms)
 
 
 def _chunk_size(policy: Policy, asked: Asked) -> int:
     """The most entries that one circulation can have under every cap."""
-    return min((limit for _, limit in _static_limits(policy)), default=asked.entries)
+    return asked.entries if policy.least is None else policy.least
 
 
 def _chunks(policy: Policy, asked: Asked) -> tuple[int | None, int | None]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 
 class Mode(StrEnum):
@@ -43,11 +44,11 @@ class Rate(Struct, frozen=True):
 
     limit: int
     window_ms: int
+    policy: str = ""
+    """The policy's name, with the window in whole seconds: ``rate-60``."""
 
-    @property
-    def policy(self) -> str:
-        """The policy name, with the window in whole seconds: ``rate-60``."""
-        return f"rate-{self.window_ms // 1000}"
+    def __post_init__(self) -> None:
+        force_setattr(self, "policy", f"rate-{self.window_ms // 1000}")
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -60,6 +61,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     rates: tuple[Rate, ...] = ()
     inflight: int | None = None
     inflight_global: int | None = None
+    least: int | None = None
+    """The least cap, above which something refuses for good; worked out here, once for many requests."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "least", min((limit for _, limit in self.limits), default=None))
 
     @property
     def leased(self) -> bool:
@@ -69,6 +75,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the caps that apply."""
+        return tuple(name for name, _ in self.limits)
+
+    @property
+    def limits(self) -> tuple[tuple[str, int], ...]:
+        """The caps that apply, by name."""
         named = (
             ("circulation", self.circulation),
             ("document", self.document),
@@ -76,7 +87,7 @@ class Policy(Struct, frozen=True, kw_only=True):
             ("inflight", self.inflight),
             ("inflight-global", self.inflight_global),
         )
-        return tuple(name for name, cap in named if cap is not None)
+        return tuple((name, cap) for name, cap in named if cap is not None)
 
     @property
     def counted(self) -> bool:
@@ -109,7 +120,7 @@ class Charge(Struct, frozen=True, kw_only=True):
     look: bool = False
 
 
-class Reading(NamedTuple):
+class Reading(Struct, frozen=True, gc=False):
     """One policy's state at the moment of a decision, before the charge.
 
     ``needed`` is what the circulation adds (new sites for ``document``, entries for the rest); ``wait_ms`` is the

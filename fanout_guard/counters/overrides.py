@@ -126,6 +126,11 @@ class Overrides:
         self._pollers: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
         self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
+    @property
+    def none(self) -> bool:
+        """Whether there are no overrides at all."""
+        return not self._caps
+
     def of(self, tenant: str) -> Caps | None:
         """The override of a tenant, or of the defaults (``*``)."""
         if time.monotonic() >= self._expiry_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import msgpack
 
-from fanout_guard.core.keys import KeySpace, encode_id
+from fanout_guard.core.keys import KeySpace
 from fanout_guard.core.model import Charge, Lease, Reading, Tally
 from fanout_guard.errors import CountersUnavailable
 
@@ -64,7 +65,7 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     names = space.of(charge.tenant)
     keys = []
     flags = 0
-    own = encode_id(lease.id)
+    own = lease.id
     if not charge.look:
         flags = RECORD
         keys.append(names.charge + own)
@@ -72,7 +73,7 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     if policy.document is not None and lease.document:
         flags |= DOCUMENT
         document_cap = policy.document
-        keys.append(names.document + encode_id(lease.document))
+        keys.append(names.document + lease.document)
     rates: list[int] = []
     if policy.rates:
         flags |= RATES
@@ -84,7 +85,7 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
         keys.append(names.leases)
     if lease.idempotency and not charge.look:
         flags |= IDEMPOTENCY
-        keys.append(names.idempotency + encode_id(lease.idempotency))
+        keys.append(names.idempotency + lease.idempotency)
     if policy.inflight_global is not None:
         flags |= GLOBAL
     fields = (
@@ -102,11 +103,18 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     return keys, fields, charge.sites
 
 
+def failure(answer: Any) -> str | None:
+    """Why a script could not do one request of a batch; None where it did."""
+    if isinstance(answer, int):
+        return None
+    return reason_of_text(answer[1]) if answer[0] == FAILED else None
+
+
 def tally(charge: Charge, answer: Sequence[Any]) -> Tally:
-    """What ``decide.lua`` answered; CountersUnavailable where it could not decide."""
+    """What ``decide.lua`` answered; CountersUnavailable where the decision had been given up before it came."""
     status = answer[0]
-    if status in (FAILED, UNDONE):
-        raise CountersUnavailable(reason_of(answer[1]) if status == FAILED else "timeout")
+    if status == UNDONE:
+        raise CountersUnavailable("timeout", alone=True)
     policy = charge.policy
     readings = []
     at = 2
@@ -127,7 +135,7 @@ def tally(charge: Charge, answer: Sequence[Any]) -> Tally:
 def pack_release(tenant: str, lease: Lease, lease_ms: int, exact: bool, space: KeySpace) -> Packed:
     """A release (``lease_ms`` -1) or a renewal as ``release.lua`` reads it."""
     names = space.of(tenant)
-    own = encode_id(lease.id)
+    own = lease.id
     return [names.charge + own, names.leases], (own.decode(), lease_ms, int(exact)), b""
 
 
@@ -143,44 +151,50 @@ def pack_refund(
 ) -> Packed:
     """A refund as ``refund.lua`` reads it."""
     names = space.of(tenant)
-    own = encode_id(lease.id)
+    own = lease.id
     keys = [
         names.charge + own,
         names.refunded + own,
-        names.document + encode_id(lease.document),
+        names.document + lease.document,
         names.rates,
         names.leases,
-        names.idempotency + encode_id(lease.idempotency),
+        names.idempotency + lease.idempotency,
     ]
     partial = 0 if sites else entries
     fields = (own.decode(), -1 if partial is None else partial, 1 if sites else 0, counts, int(undo))
     return keys, fields, sites
 
 
-_REASONS = (
-    ("WRONGTYPE", "wrongtype"),
-    ("NOPERM", "noperm"),
-    ("OOM", "oom"),
-    ("READONLY", "readonly"),
-    ("LOADING", "loading"),
-    ("BUSY", "busy"),
-    ("NOSCRIPT", "noscript"),
-    ("NOAUTH", "auth"),
-    ("WRONGPASS", "auth"),
-    ("MASTERDOWN", "readonly"),
-    ("NOREPLICAS", "readonly"),
-    ("CLUSTERDOWN", "cluster"),
-    ("CROSSSLOT", "cluster"),
-    ("TRYAGAIN", "cluster"),
-    ("MOVED", "cluster"),
-    ("ASK", "cluster"),
-)
+# A server says its code first; an error inside a script may stand behind words of the script's.
+_WORDS = {
+    "WRONGTYPE": "wrongtype",
+    "NOPERM": "noperm",
+    "OOM": "oom",
+    "READONLY": "readonly",
+    "MASTERDOWN": "readonly",
+    "NOREPLICAS": "readonly",
+    "MISCONF": "readonly",
+    "LOADING": "loading",
+    "BUSY": "busy",
+    "NOSCRIPT": "noscript",
+    "NOAUTH": "auth",
+    "WRONGPASS": "auth",
+    "DENIED": "auth",
+    "CLUSTERDOWN": "cluster",
+    "CROSSSLOT": "cluster",
+    "TRYAGAIN": "cluster",
+    "MOVED": "cluster",
+    "ASK": "cluster",
+    "cluster support disabled": "cluster",
+    "can't run this command": "noperm",
+    "can't access at least one of the keys": "noperm",
+    "no permissions": "noperm",
+}
+_WORD = re.compile("|".join(rf"(?<!\w){word}(?!\w)" for word in _WORDS))
 
 
-def reason_of(text: str | bytes) -> str:
-    """The fixed word for a server's error text, which itself never leaves this module."""
+def reason_of_text(text: str | bytes) -> str:
+    """The fixed word for a server's error text, which itself never leaves the counters."""
     error = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for mark, reason in _REASONS:
-        if mark in error:
-            return reason
-    return "script"
+    found = _WORD.search(error)
+    return _WORDS[found[0]] if found else "script"

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
-from fanout_guard.core.keys import KeySpace, decode_id, encode_id, format_lease
+from fanout_guard.core.keys import KeySpace, format_lease
 from fanout_guard.core.model import Charge, Lease, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.redis import open_server
@@ -81,7 +81,7 @@ class RedisCounters:
     async def reset(self, tenant: str, document: bytes | None = None) -> None:
         names, command = self.space.of(tenant), self.command
         if document is not None:
-            await command("UNLINK", names.document + encode_id(document))
+            await command("UNLINK", names.document + document)
             return
         await command("UNLINK", names.rates)
         for stem in (names.document, names.idempotency):
@@ -98,7 +98,7 @@ class RedisCounters:
             expires_ms = int(float(score)) - now
             if member != b"=" and expires_ms > 0:
                 entries, _, own = member.partition(b":")
-                infos.append(LeaseInfo(format_lease(Lease(decode_id(own))), int(entries), expires_ms))
+                infos.append(LeaseInfo(format_lease(Lease(own)), int(entries), expires_ms))
         return infos
 
     async def command(self, *arguments: str | bytes | int) -> Any:
