@@ -8,7 +8,10 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def prepare() -> None:
@@ -42,11 +45,31 @@ def fail(*problems: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print rows under their columns."""
-    texts = [[clean("" if cell is None else str(cell)) for cell in row] for row in rows]
+    texts = cells(rows)
     if sys.stdout.isatty() and find_spec("rich") is not None:
         _rich_table(columns, texts, title)
     else:
         _plain_table(columns, texts, title)
+
+
+def cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
+    """The texts of a table's cells, fit for a terminal."""
+    return [[clean("" if cell is None else str(cell)) for cell in row] for row in rows]
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
+    """A table of rich's, of texts that are fit for a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        # Text, so that brackets in a name are no markup.
+        table.add_row(*map(Text, row))
+    return table
 
 
 def clean(text: str) -> str:
@@ -64,20 +87,11 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: s
 
 
 def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    grid = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left")
-    for index, column in enumerate(columns):
-        grid.add_column(column, overflow="fold", no_wrap=index == 0)
-    for row in rows:
-        # Text, so that brackets in a name are no markup.
-        grid.add_row(*map(Text, row))
     console = Console(highlight=False)
     with console.capture() as captured:
-        console.print(grid)
+        console.print(grid(columns, rows, title))
     _write(sys.stdout, captured.get())
 
 

@@ -1,0 +1,71 @@
+"""What the application's own metrics tell, read from the text that Prometheus scrapes."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+WAIT_S = 2.0
+
+_AT_MOST_BYTES = 8 << 20
+_LINE = re.compile(r"(fanout_guard_\w+)(?:\{(.*)\})? (\S+)(?: \S+)?")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Scraped:
+    """Rejections by policy since the workers started, and how many of those asked are in an outage or silent."""
+
+    rejections: Counter[str] = field(default_factory=Counter)
+    in_outage: int = 0
+    silent: int = 0
+
+
+def check_address(url: str) -> str:
+    """``url`` itself, if metrics can be read there; ValueError, without any part of it, if not."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or not url.isprintable():
+        raise ValueError("expected http://host:port/metrics")
+    return url
+
+
+def scrape(urls: Sequence[str]) -> Scraped:
+    """The figures of all addresses together."""
+    rejections: Counter[str] = Counter()
+    in_outage = silent = 0
+    for url in urls:
+        try:
+            text = _get(url)
+        except (OSError, URLError, ValueError):
+            silent += 1
+            continue
+        for name, labels, value in samples(text):
+            if name == "fanout_guard_decisions_total" and labels.get("outcome") == "rejected":
+                rejections[labels.get("policy", "")] += int(value)
+            elif name == "fanout_guard_outage" and value:
+                in_outage += 1
+    return Scraped(rejections, in_outage, silent)
+
+
+def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """The samples of this product in the text format: name, labels, value."""
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            continue
+        try:
+            value = float(match[3])
+        except ValueError:
+            continue
+        yield match[1], dict(_LABEL.findall(match[2] or "")), value
+
+
+def _get(url: str) -> str:
+    request = urllib.request.Request(url, headers={"Accept": "text/plain"})  # noqa: S310  (http only: check_address)
+    with urllib.request.urlopen(request, timeout=WAIT_S) as answer:  # noqa: S310
+        return str(answer.read(_AT_MOST_BYTES).decode("utf-8", "replace"))

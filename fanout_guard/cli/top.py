@@ -1,0 +1,194 @@
+"""``top``: tenants by what they have in flight, live."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from shutil import get_terminal_size
+from typing import TypeAlias
+
+from fanout_guard.cli.command import Commands, add_command
+from fanout_guard.cli.deployment import Deployment, deployment, shared_settings
+from fanout_guard.cli.exit import Exit
+from fanout_guard.cli.frame import COLUMNS, Frame
+from fanout_guard.cli.output import cells, clean, fail, grid, json_option, say, say_json, table
+from fanout_guard.cli.scrape import Scraped, check_address, scrape
+from fanout_guard.cli.survey import Survey, standings, survey
+from fanout_guard.core.values import TIMEOUT, problem
+from fanout_guard.errors import CountersUnavailable
+from fanout_guard.settings import Settings
+
+SURVEY_EVERY_S = 10.0
+"""Finding tenants walks over all keys of the server; looking at known ones does not."""
+
+_FEWEST_ROWS = 5
+_AROUND = 8  # lines of a screen that are no tenants
+
+_MORE = """\
+Rejections are counted by the application, not beside the counters: --metrics names the address where it shows its
+metrics (FANOUT_GUARD_METRICS=prometheus), once per server. Ends with Ctrl-C. Where standard output is no terminal,
+and with --json, one picture is printed.
+
+examples:
+  fanout-guard top
+  fanout-guard top --interval 5 --metrics http://127.0.0.1:8000/metrics
+  fanout-guard top --once
+  fanout-guard top --json | jq '.tenants[0]'
+"""
+
+Show: TypeAlias = Callable[[Frame], None]
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "top",
+        run,
+        summary="tenants by sites in flight, live",
+        description="Watch tenants: sites in flight, rate against cap, rejections by reason, outage.",
+        more=_MORE,
+    )
+    parser.add_argument("--interval", metavar="S", type=_interval, default=2.0, help="seconds between pictures (2)")
+    parser.add_argument("--metrics", metavar="URL", type=_address, action="append", default=[], help="may be repeated")
+    parser.add_argument("--once", action="store_true", help="print one picture and end")
+    json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch until interrupted."""
+    settings = shared_settings("top")
+    try:
+        if arguments.once or arguments.json or not sys.stdout.isatty():
+            return asyncio.run(_once(settings, arguments))
+        return asyncio.run(_watch(settings, arguments))
+    except KeyboardInterrupt:
+        return Exit.DONE
+
+
+async def _once(settings: Settings, arguments: argparse.Namespace) -> int:
+    async with deployment(settings) as reached:
+        watcher = Watcher(reached, arguments.metrics)
+        frame = await watcher.look()
+        if frame.outage is not None:
+            raise CountersUnavailable(frame.outage)
+    say_json(frame.members()) if arguments.json else _print(frame, frame.rows())
+    if frame.scraped is not None and frame.scraped.silent:
+        fail("some metrics could not be read")
+        return Exit.UNKNOWN
+    return Exit.DONE
+
+
+async def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
+    async with deployment(settings) as reached:
+        watcher = Watcher(reached, arguments.metrics)
+        with _screen() as show:
+            while True:
+                show(await watcher.look())
+                await asyncio.sleep(arguments.interval)
+
+
+class Watcher:
+    """Takes pictures of one deployment; in an outage the last figures stay, with its reason."""
+
+    def __init__(self, reached: Deployment, metrics: Sequence[str]) -> None:
+        self._deployment = reached
+        self._metrics = metrics
+        self._survey = Survey()
+        self._survey_until_s = 0.0
+        self._last = Frame()
+        self._scraped_s = 0.0
+
+    async def look(self) -> Frame:
+        """The picture of now."""
+        scraped, per_second = await self._scrape()
+        outage = None
+        tenants = self._last.tenants
+        try:
+            if time.monotonic() >= self._survey_until_s:
+                self._survey = await survey(self._deployment)
+                self._survey_until_s = time.monotonic() + SURVEY_EVERY_S
+            tenants = await standings(self._deployment, self._survey)
+        except CountersUnavailable as error:
+            outage = error.reason
+        self._last = Frame(tenants, outage, scraped, per_second)
+        return self._last
+
+    async def _scrape(self) -> tuple[Scraped | None, dict[str, float] | None]:
+        if not self._metrics:
+            return None, None
+        scraped, before = await asyncio.to_thread(scrape, self._metrics), self._last.scraped
+        now_s, then_s = time.monotonic(), self._scraped_s
+        self._scraped_s = now_s
+        if before is None:
+            return scraped, None
+        # A worker that was restarted begins at nothing again.
+        gone = {policy: max(count - before.rejections[policy], 0) for policy, count in scraped.rejections.items()}
+        return scraped, {policy: count / (now_s - then_s) for policy, count in gone.items()}
+
+
+@contextmanager
+def _screen() -> Iterator[Show]:
+    """Draws pictures over each other: by rich where it is there, else by the two sequences every terminal knows."""
+    if find_spec("rich") is None:
+        yield _redraw
+        return
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    def draw(frame: Frame) -> None:
+        lines = map(Text, map(clean, _head(frame)))
+        live.update(Group(*lines, grid(COLUMNS, cells(_rows(frame))), Text(_rest(frame))), refresh=True)
+
+    with Live(screen=True, auto_refresh=False) as live:
+        yield draw
+
+
+def _redraw(frame: Frame) -> None:
+    say("\x1b[H\x1b[2J")
+    _print(frame, _rows(frame))
+    say(_rest(frame))
+
+
+def _print(frame: Frame, rows: Sequence[Sequence[object]]) -> None:
+    for line in _head(frame):
+        say(clean(line))
+    say()
+    table(COLUMNS, rows)
+
+
+def _head(frame: Frame) -> list[str]:
+    return [f"fanout-guard top   {time.strftime('%H:%M:%S')}   {len(frame.tenants)} tenants", *frame.lines()]
+
+
+def _rows(frame: Frame) -> Sequence[Sequence[object]]:
+    return frame.rows()[: _room()]
+
+
+def _rest(frame: Frame) -> str:
+    hidden = len(frame.tenants) - _room()
+    return f"and {hidden} more; Ctrl-C ends" if hidden > 0 else "Ctrl-C ends"
+
+
+def _room() -> int:
+    return max(get_terminal_size().lines - _AROUND, _FEWEST_ROWS)
+
+
+def _interval(text: str) -> float:
+    try:
+        return float(TIMEOUT.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(problem("interval", text, TIMEOUT, error)) from None
+
+
+def _address(text: str) -> str:
+    try:
+        return check_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"no address of metrics: {error}") from None
