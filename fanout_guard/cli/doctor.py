@@ -1,0 +1,84 @@
+"""``doctor``: what would go wrong, and what the configuration leaves open."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+
+from fanout_guard.cli.command import Commands, add_command
+from fanout_guard.cli.config_findings import config_findings
+from fanout_guard.cli.exit import Exit
+from fanout_guard.cli.finding import Finding, Level
+from fanout_guard.cli.output import fail, json_option, say, say_json, table
+from fanout_guard.cli.probe import server_findings
+from fanout_guard.core.redis_url import masked_redis_url
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
+from fanout_guard.settings import Settings
+
+_PATIENCE_MS = 2000
+
+_MORE = """\
+Connects, and tries the real scripts on keys of its own that end within a minute. A warning is for somebody to decide
+on, a problem is something that does not work.
+
+exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 bad configuration, 3 the server is out of reach
+
+examples:
+  fanout-guard doctor
+  fanout-guard doctor --strict --json | jq -r '.findings[] | select(.level == "problem") | .text'
+"""
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "doctor",
+        run,
+        summary="connect, and say what would go wrong",
+        description="Examine the server of the counters, and what the configuration leaves open.",
+        more=_MORE,
+    )
+    parser.add_argument("--strict", action="store_true", help="exit status 1 for warnings, too")
+    json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine everything."""
+    settings = Settings.from_env()
+    findings = list(config_findings(settings))
+    out_of_reach = None
+    if settings.redis_url:
+        try:
+            findings += asyncio.run(_examine(settings))
+        except CountersUnavailable as error:
+            out_of_reach = f"{masked_redis_url(settings.redis_url)} cannot be reached: {error.reason}"
+            findings.append(Finding("connection", Level.PROBLEM, out_of_reach))
+    levels = {finding.level for finding in findings}
+    bad = Level.PROBLEM in levels or (arguments.strict and Level.WARNING in levels)
+    if arguments.json:
+        say_json({"ok": not bad, "findings": [finding._asdict() for finding in findings]})
+    else:
+        _print(findings)
+    if out_of_reach is not None:
+        fail(out_of_reach)
+        return Exit.UNKNOWN
+    return Exit.NO if bad else Exit.DONE
+
+
+async def _examine(settings: Settings) -> list[Finding]:
+    timeout_ms = max(_PATIENCE_MS, int(settings.redis_timeout * 1000))
+    counters = RedisCounters(settings.redis_url, prefix=settings.key_prefix, timeout_ms=timeout_ms)
+    try:
+        return await server_findings(settings, counters)
+    finally:
+        await counters.aclose()
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    worst_first = sorted(findings, key=lambda finding: list(Level).index(finding.level), reverse=True)
+    table(("", "check", "finding"), [(finding.level.value, finding.check, finding.text) for finding in worst_first])
+    counts = {level: sum(finding.level is level for finding in findings) for level in (Level.PROBLEM, Level.WARNING)}
+    say(", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts.items()))

@@ -1,0 +1,158 @@
+"""What only trying tells: reachability, latency, clock, scripts, overrides, keys of other releases."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import statistics
+import time
+from collections import Counter
+
+from fanout_guard.cli.finding import Finding, Level
+from fanout_guard.cli.server_findings import cluster_finding, info_findings, parse_info
+from fanout_guard.core.keys import FORMAT, Digests, new_id
+from fanout_guard.core.model import Charge, Lease, Policy, Rate
+from fanout_guard.counters.overrides import DEFAULTS, OverrideStore
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
+from fanout_guard.settings import Settings
+
+OUT_OF_REACH = ("connection", "timeout", "loading", "busy")
+"""Reasons that leave open what would be the matter, were the server there."""
+
+_PINGS = 20
+_CLOCKS_APART_S = 2.0
+_KEYS_AT_MOST = 100_000
+_FORMAT = re.compile(rb"([0-9]+):\{")
+
+_ADVICE = {
+    "auth": "the server refuses the user or the password",
+    "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, and the"
+    " keys KEY_PREFIX:*",
+    "readonly": "the server does not accept writes: a replica, or one that lacks replicas",
+    "oom": "the server has no memory left",
+    "cluster": "the cluster does not serve the keys",
+    "script": "the server cannot run the scripts",
+    "noscript": "the server forgets scripts at once",
+    "wrongtype": "a key of the same name has another type; choose another KEY_PREFIX",
+}
+
+
+async def server_findings(settings: Settings, counters: RedisCounters) -> list[Finding]:
+    """Every finding of the server; CountersUnavailable where it is out of reach."""
+    findings = []
+    for check in (_reach, _info, _cluster, _formats, _overrides, _scripts):
+        name = check.__name__.strip("_")
+        try:
+            findings += await check(settings, counters)
+        except CountersUnavailable as error:
+            if error.reason in OUT_OF_REACH:
+                raise
+            level = Level.WARNING if check in (_info, _formats) else Level.PROBLEM
+            findings.append(Finding(_NAMES[name], level, _ADVICE.get(error.reason, error.reason)))
+            if error.reason == "auth":
+                break
+    return findings
+
+
+_NAMES = {
+    "reach": "connection",
+    "info": "version",
+    "cluster": "cluster",
+    "formats": "key format",
+    "overrides": "overrides",
+    "scripts": "scripts",
+}
+
+
+async def _reach(settings: Settings, counters: RedisCounters) -> list[Finding]:
+    began = time.perf_counter()
+    await counters.command("TIME")
+    connected_ms = (time.perf_counter() - began) * 1000
+    waits_ms, apart_s = [], 0.0
+    for _ in range(_PINGS):
+        began = time.perf_counter()
+        seconds, micros = await counters.command("TIME")
+        waits_ms.append((time.perf_counter() - began) * 1000)
+        apart_s = int(seconds) + int(micros) / 1e6 - time.time()
+    return [_latency(connected_ms, waits_ms, settings.redis_timeout * 1000), _clock(apart_s)]
+
+
+def _latency(connected_ms: float, waits_ms: list[float], timeout_ms: float) -> Finding:
+    median_ms, worst_ms = statistics.median(waits_ms), max(waits_ms)
+    text = f"connected in {connected_ms:.1f} ms; a round trip takes {median_ms:.2f} ms, at worst {worst_ms:.2f} ms"
+    if median_ms >= timeout_ms:
+        return Finding("connection", Level.PROBLEM, f"{text}: more than REDIS_TIMEOUT, so that every decision fails")
+    if worst_ms >= timeout_ms / 2:
+        text += f"; REDIS_TIMEOUT is {timeout_ms:g} ms, and a slow moment becomes an outage"
+        return Finding("connection", Level.WARNING, text)
+    return Finding("connection", Level.OK, text)
+
+
+def _clock(apart_s: float) -> Finding:
+    if abs(apart_s) < _CLOCKS_APART_S:
+        return Finding("clock", Level.OK, "as here")
+    way = "ahead of" if apart_s > 0 else "behind"
+    text = f"the server's is {abs(apart_s):.0f} s {way} this machine's; decisions go by the server's, logs do not"
+    return Finding("clock", Level.WARNING, text)
+
+
+async def _info(settings: Settings, counters: RedisCounters) -> list[Finding]:
+    info = parse_info(await counters.command("INFO"))
+    return list(info_findings(info, clustered=counters.session.server.clustered))
+
+
+async def _cluster(settings: Settings, counters: RedisCounters) -> list[Finding]:
+    if not counters.session.server.clustered:
+        return []
+    return [cluster_finding(parse_info(await counters.command("CLUSTER INFO")))]
+
+
+async def _formats(settings: Settings, counters: RedisCounters) -> list[Finding]:
+    stem = f"{settings.key_prefix}:".encode()
+    found: Counter[int] = Counter()
+    async for key in counters.scan(stem, b"[0-9]*:{*"):
+        match = _FORMAT.match(key, len(stem))
+        found[int(match[1]) if match else FORMAT] += 1
+        if found.total() >= _KEYS_AT_MOST:
+            break
+    others = sorted(set(found) - {FORMAT})
+    if not others:
+        return [Finding("key format", Level.OK, f"{FORMAT}, and no keys of another")]
+    names = ", ".join(f"{found[other]} of format {other}" for other in others)
+    text = f"there are keys of another release beside format {FORMAT}: {names}; the two do not count together"
+    return [Finding("key format", Level.WARNING, text)]
+
+
+async def _overrides(settings: Settings, counters: RedisCounters) -> list[Finding]:
+    found = await OverrideStore(counters).list()
+    if not found:
+        return [Finding("overrides", Level.OK, "none")]
+    defaults = [f"{one.field}={one.value}" for one in found if one.tenant == DEFAULTS]
+    text = f"{len(found)} hold; see fanout-guard caps list"
+    if defaults:
+        return [Finding("overrides", Level.WARNING, f"the deployment's defaults are overridden: {', '.join(defaults)}")]
+    return [Finding("overrides", Level.NOTE, text)]
+
+
+async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]:
+    """Run the real ones for a tenant that no client can be, under caps that end within seconds."""
+    tenant = f"\0doctor-{secrets.token_hex(6)}"
+    digests = Digests(settings.digest_secret)
+    lease = Lease(new_id(), digests.document("doctor"), digests.idempotency("doctor", None, ("site",)))
+    policy = Policy(document=1, document_window_ms=1000, rates=(Rate(1, 1000),), inflight=1)
+    charge = Charge(lease=lease, tenant=tenant, cost=1, sites=digests.sites(("site",)), policy=policy, lease_ms=1000)
+    everybody = Policy(document=None, inflight_global=1)
+    look = Charge(lease=lease, tenant=tenant, cost=0, sites=b"", policy=everybody, lease_ms=1000, look=True)
+    began = time.perf_counter()
+    charged = (await counters.decide(charge)).charged
+    took_ms = (time.perf_counter() - began) * 1000
+    renewed = await counters.renew(tenant, lease, 2000)
+    released = await counters.release(tenant, lease)
+    refunded = await counters.refund(tenant, lease)
+    await counters.decide(look)
+    if charged and renewed and released and refunded == 1:
+        return [
+            Finding("scripts", Level.OK, f"decide, renew, release and refund work; a decision took {took_ms:.1f} ms")
+        ]
+    return [Finding("scripts", Level.PROBLEM, "they run and do nothing: " + _ADVICE["noperm"])]
