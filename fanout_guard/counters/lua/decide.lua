@@ -173,91 +173,98 @@ local function add_lease(leases, id, entries, expiry)
   add[#add + 1] = member_of(id, entries)
 end
 
-local function decide(r, keys)
-  local flags, id, entries, lease_ms = r[1], r[2], r[3], r[10]
-  local record, status = keys.record and ask('GET', keys.record), 1
-  if record then status = record == 'x' and 3 or 2 end
-  local repeats = status == 1 and keys.idempotency and ask('GET', keys.idempotency)
-  if repeats then status = 4 end
-  local charged = status == 1 and entries or 0
-  local out, expired, fits = {status, 0}, 0, true
+-- Append one policy's reading; whether the circulation is within its cap.
+local function note(out, cap, used, needed, wait, reset)
+  local n = #out
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = used, needed, wait, reset
+  return needed == 0 or used + needed <= cap
+end
 
-  local function read(cap, used, needed, wait, reset)
-    if needed > 0 and used + needed > cap then fits = false end
-    out[#out + 1], out[#out + 2], out[#out + 3], out[#out + 4] = used, needed, wait, reset
-  end
+-- The answer where the script knows the id already: it was charged, or undone before it came.
+local function known_id(out, record)
+  out[1] = record == 'x' and 3 or 2
+  for i = 4, #out, 4 do out[i] = 0 end
+  return out
+end
+
+local function decide(r, record_key, document_key, rates_key, leases_key, shared_key, global_key)
+  local id, entries, lease_ms = r[2], r[3], r[10]
+  local repeats = shared_key and ask('GET', shared_key)
+  local status, charged = 1, entries
+  if repeats then status, charged = 4, 0 end
+  local out, fits = {status, 0}, true
 
   local sections, known, values, seen
-  if keys.document then
+  if document_key then
     local live
-    sections, live = read_document(keys.document, r[6])
-    if status == 1 then
-      known, values, seen = compare(sections, r[4])
-    else
+    sections, live = read_document(document_key, r[6])
+    if repeats then
       known = #r[4] / 8
+    else
+      known, values, seen = compare(sections, r[4])
     end
-    read(r[5], document_reading(r, sections, live, known))
+    fits = note(out, r[5], document_reading(r, sections, live, known))
   end
-  local state = keys.rates and rates_at(keys.rates)
-  if state then
-    for i = 1, #r[7], 2 do
-      read(r[7][i], rate_reading(rate_buckets(state, r[7][i + 1]), charged, r[7][i], r[7][i + 1]))
-    end
+  local state = rates_key and rates_at(rates_key)
+  local rates = state and #r[7] or 0
+  for i = 1, rates, 2 do
+    local limit, window = r[7][i], r[7][i + 1]
+    fits = note(out, limit, rate_reading(rate_buckets(state, window), charged, limit, window)) and fits
   end
-  local held = (status == 1 or status == 4) and entries or 0
-  local leases = keys.leases and leases_at(keys.leases)
+  local leases = leases_key and leases_at(leases_key)
   if leases then
-    expired, leases.counted = leases.counted and 0 or #leases.dead, true
-    if r[8] >= 0 then read(r[8], lease_reading(leases, held, r[8])) end
+    if not leases.counted then out[2], leases.counted = #leases.dead, true end
+    if r[8] >= 0 then fits = note(out, r[8], lease_reading(leases, entries, r[8])) and fits end
   end
-  local global = keys.global and leases_at(keys.global)
-  if global then
-    if not leases then expired, global.counted = global.counted and 0 or #global.dead, true end
-    if r[9] >= 0 then read(r[9], lease_reading(global, held, r[9])) end
-  end
-  out[2] = expired
+  local global = global_key and leases_at(global_key)
+  if global and r[9] >= 0 then fits = note(out, r[9], lease_reading(global, entries, r[9])) and fits end
   if not fits then
+    local record = record_key and ask('GET', record_key)
+    if record then return known_id(out, record) end
     out[1] = 0
     return out
   end
-  if not keys.record or status == 2 or status == 3 then return out end
+  if not record_key then return out end
 
-  local epoch = state and state[1] or 0
-  local noted = {now, charged, 0, epoch, (leases or global) and entries or 0}
+  local noted = {now, charged, 0, state and state[1] or 0, (leases or global) and entries or 0}
   local lasts = 0
-  for i = 2, state and status == 1 and #r[7] or 0, 2 do
+  for i = 2, repeats and 0 or rates, 2 do
     local window = r[7][i]
-    local ends = add_to_bucket(rate_buckets(state, window), bucket_end(now, window / 20), entries)
+    local ends = open_bucket(rate_buckets(state, window), window)
     lasts = max(lasts, ends + window - now)
     noted[#noted + 1] = window
     noted[#noted + 1] = ends
+  end
+  local shared = repeats and cmsgpack.unpack(repeats)
+  if shared then noted[6] = shared[6] end -- whose charge this repeats
+  -- The record comes first: where it stands already, nothing is charged again.
+  local fresh = redis.call('SET', record_key, cmsgpack.pack(noted), 'PX', max(RECORD_MS, lease_ms), 'NX')
+  if not fresh then return known_id(out, ask('GET', record_key)) end
+  for i = 6, repeats and 0 or #noted, 2 do
+    add_to_bucket(rate_buckets(state, noted[i]), noted[i + 1], entries)
     state.changed = true
   end
-  if keys.document and status == 1 then
-    charge_document(keys.document, sections, r, known, values, seen)
+  if document_key and not repeats then
+    charge_document(document_key, sections, r, known, values, seen)
     lasts = max(lasts, bucket_end(now, r[6] / 2) + r[6] - now)
   end
   if leases then add_lease(leases, id, entries, now + lease_ms) end
   if global then add_lease(global, id, entries, now + lease_ms) end
-  local shared = repeats and cmsgpack.unpack(repeats)
-  if shared then noted[6] = shared[6] end -- whose charge this repeats
-  redis.call('SET', keys.record, cmsgpack.pack(noted), 'PX', max(RECORD_MS, lease_ms))
-  if keys.idempotency then
-    if shared then
-      shared[1] = shared[1] + 1
-      redis.call('SET', keys.idempotency, cmsgpack.pack(shared), 'PX', max(redis.call('PTTL', keys.idempotency), 1))
-    elseif lasts > 0 then
-      noted[5] = tag_of(id)
-      table.insert(noted, 1, 1)
-      redis.call('SET', keys.idempotency, cmsgpack.pack(noted), 'PX', min(lasts, 86400000))
-    end
+  if shared then
+    shared[1] = shared[1] + 1
+    redis.call('SET', shared_key, cmsgpack.pack(shared), 'PX', max(redis.call('PTTL', shared_key), 1))
+  elseif shared_key and lasts > 0 then
+    noted[5] = tag_of(id)
+    table.insert(noted, 1, 1)
+    redis.call('SET', shared_key, cmsgpack.pack(noted), 'PX', min(lasts, 86400000))
   end
   return out
 end
 
 local at = GLOBAL and 2 or 1
-local function take(flags, bit)
-  if floor(flags / bit) % 2 == 0 then return nil end
+local has = bit.band
+local function take(flags, one)
+  if has(flags, one) == 0 then return nil end
   at = at + 1
   return KEYS[at - 1]
 end
@@ -265,15 +272,10 @@ end
 local answers = {}
 for i, r in ipairs(requests(4)) do
   local flags = r[1]
-  local keys = {
-    record = take(flags, 1),
-    document = take(flags, 2),
-    rates = take(flags, 4),
-    leases = take(flags, 8),
-    idempotency = take(flags, 16),
-    global = floor(flags / 32) % 2 == 1 and GLOBAL or nil,
-  }
-  local ok, answer = pcall(decide, r, keys)
+  local record, document, rates = take(flags, 1), take(flags, 2), take(flags, 4)
+  local leases, shared = take(flags, 8), take(flags, 16)
+  local global = has(flags, 32) ~= 0 and GLOBAL or nil
+  local ok, answer = pcall(decide, r, record, document, rates, leases, shared, global)
   answers[i] = ok and answer or {-1, type(answer) == 'table' and answer.failed or tostring(answer)}
 end
 for key, state in pairs(rates_of) do

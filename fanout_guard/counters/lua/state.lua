@@ -44,13 +44,15 @@ end
 local function read_rates(key)
   local raw = ask('GET', key)
   if not raw then
-    return {now * 1000 + tonumber(clock[2]) % 1000}
+    return {now * 1000 + tonumber(clock[2]) % 1000, live = {}}
   end
-  return cmsgpack.unpack(raw)
+  local state = cmsgpack.unpack(raw)
+  state.live = {}
+  return state
 end
 
 -- The live buckets of one window; a new window starts from the longest other one (the configuration changed).
-local function rate_buckets(state, window)
+local function find_buckets(state, window)
   local longest, source = 0, nil
   for i = 2, #state, 2 do
     if state[i] == window then
@@ -84,16 +86,28 @@ local function rate_buckets(state, window)
   return live
 end
 
--- Returns the end of the bucket that took the entries: the newest, also where the clock went back.
+local function rate_buckets(state, window)
+  local live = state.live[window]
+  if not live then
+    live = find_buckets(state, window)
+    state.live[window] = live
+  end
+  return live
+end
+
+-- The end of the bucket that takes entries now: the newest, also where the clock went back.
+local function open_bucket(buckets, window)
+  return max(buckets[#buckets - 1] or 0, bucket_end(now, window / 20))
+end
+
 local function add_to_bucket(buckets, ends, entries)
   local n = #buckets
-  if n > 0 and buckets[n - 1] >= ends then
+  if n > 0 and buckets[n - 1] == ends then
     buckets[n] = buckets[n] + entries
-    return buckets[n - 1]
+  else
+    buckets[n + 1] = ends
+    buckets[n + 2] = entries
   end
-  buckets[n + 1] = ends
-  buckets[n + 2] = entries
-  return ends
 end
 
 local function write_rates(key, state)
