@@ -132,7 +132,7 @@ def bystanders(latencies_ms: Mapping[str, Sequence[float]]) -> str:
     axes.axhline(95, color=QUIET, lw=1, ls=":")
     axes.set_ylim(0, 101)
     axes.set_xlim(left=0)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     return _svg(figure)
 
 

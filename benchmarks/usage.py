@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HISTOGRAM = "fanout_guard_circulation_sites"
+DECISIONS = "fanout_guard_decisions_total"
 BUCKET = f"{HISTOGRAM}_bucket"
 MINUTE = 60.0
 LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)")
@@ -36,14 +37,16 @@ class Usage:
     p99_sites: float
     share_over_cap: float
     exact: bool = True
+    over_cap_seen: int | None = None
 
     def describe(self, cap: int) -> str:
         """One line for the report."""
         about = "" if self.exact else "about "
+        seen = "" if self.over_cap_seen is None else f"; the guard found {self.over_cap_seen} over its own cap"
         return (
             f"{self.circulations} circulations, {self.mean_rate:.3g}/s on average and {self.busy_rate:.3g}/s "
             f"in busy minutes; median fan-out {self.p50_sites:.0f}, p99 {self.p99_sites:.0f}; {about}"
-            f"{self.share_over_cap:.1%} of them would be over the cap of {cap}"
+            f"{self.share_over_cap:.1%} of them would be over the cap of {cap}{seen}"
         )
 
 
@@ -110,6 +113,7 @@ def from_scrapes(before: str, after: str, *, interval_s: float, cap: int) -> Usa
         p99_sites=_histogram_quantile(bounds, counts, 0.99),
         share_over_cap=1 - _cumulative_at(bounds, counts, cap) / counts[-1],
         exact=cap in bounds,
+        over_cap_seen=_over_cap(after, before),
     )
 
 
@@ -170,6 +174,23 @@ def _buckets(text: str) -> dict[float, float]:
             except ValueError:
                 raise UsageError(f"not a sample of a histogram: {line!r}") from None
     return buckets
+
+
+def _over_cap(after: str, before: str) -> int | None:
+    """How many circulations the guard itself found over its circulation cap, refused or in shadow."""
+    if DECISIONS not in after:
+        return None
+    found = [
+        sum(float(line["value"]) for line in map(LINE.match, text.splitlines()) if line and _is_over_cap(line))
+        for text in (after, before)
+    ]
+    return round(max(found[0] - found[1], 0.0))
+
+
+def _is_over_cap(line: re.Match[str]) -> bool:
+    labels = line["labels"] or ""
+    refused = 'outcome="rejected"' in labels or 'outcome="shadowed"' in labels
+    return line["name"] == DECISIONS and refused and 'policy="circulation"' in labels
 
 
 def _histogram_quantile(bounds: list[float], counts: list[float], share: float) -> float:

@@ -26,7 +26,7 @@ def finished(*results: str, sweep: int = 1, sites: int = 300, lag_ms: float = 1.
         phase=Phase(sweep=sweep, sites=sites, documents=len(results), rate=1.0),
         end=PhaseEnd(phase=0, begin=100.0, end=110.0, drain_seconds=0.5),
         outcomes=outcomes,
-        figures=Figures(**figures),
+        figures=Figures(**figures),  # type: ignore[arg-type]
     )
 
 

@@ -79,6 +79,16 @@ def test_a_cap_inside_a_bucket_says_about() -> None:
     assert "about 16.7%" in usage.describe(400)
 
 
+def test_what_the_guard_itself_found_over_its_cap_is_said() -> None:
+    """The histogram interpolates; the guard counted."""
+    labels = 'outcome="rejected",policy="circulation"'
+    decisions = "fanout_guard_decisions_total{{{labels}}} {count}.0\n"
+    other = 'fanout_guard_decisions_total{outcome="admitted",policy=""} 90.0\n'
+    before = scrape(0, 0, 0, 0, extra=decisions.format(labels=labels, count=2) + other)
+    after = scrape(10, 20, 30, 30, extra=decisions.format(labels=labels, count=9) + other)
+    assert "found 7 over its own cap" in from_scrapes(before, after, interval_s=10, cap=300).describe(300)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "problem"),
     [
