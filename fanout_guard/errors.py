@@ -44,10 +44,11 @@ class FanoutRejected(FanoutGuardError):
 class CountersUnavailable(FanoutGuardError):
     """Raised when the shared counters cannot be reached in time; ``reason`` is a short fixed word.
 
-    ``sent`` is False where the request cannot have reached them.
+    ``sent`` is False where the request cannot have reached them; ``alone`` is True where only this request failed.
     """
 
-    def __init__(self, reason: str, *, sent: bool = True) -> None:
+    def __init__(self, reason: str, *, sent: bool = True, alone: bool = False) -> None:
         self.reason = reason
         self.sent = sent
+        self.alone = alone
         super().__init__(f"counters unavailable: {reason}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -53,14 +53,15 @@ class Lane(Generic[Request, Answer]):
         self._sent.clear()
         for future, sent in waiting:
             if not future.done():
-                future.set_exception(error(sent))
+                _fail(future, error(sent))
 
-    async def answered(self) -> bool:
+    async def answered(self, within_s: float) -> bool:
         """Wait for what is queued or sent now; False if that is nothing. Errors are their callers' business."""
         waiting = {future for future, _, _ in self._waiting} | self._sent
-        if waiting:
-            await asyncio.wait(waiting)
-        return bool(waiting)
+        if not waiting:
+            return False
+        _, pending = await asyncio.wait(waiting, timeout=max(within_s, 0))
+        return not pending
 
     async def finish(self) -> None:
         """Wait until nothing is under way."""
@@ -111,6 +112,8 @@ class Lane(Generic[Request, Answer]):
         self._sent.update(futures)
         try:
             answers = await self._send([request for _, request in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError("not one answer for each request")
         except Exception as error:
             answers = [error] * len(batch)
         finally:
@@ -119,6 +122,11 @@ class Lane(Generic[Request, Answer]):
             if future.done():
                 continue
             if isinstance(answer, Exception):
-                future.set_exception(answer)
+                _fail(future, answer)
             else:
                 future.set_result(answer)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # whoever waited may have been cancelled just now: an error that nobody takes is no news

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
+from heapq import heappop, heappush
 
 from fanout_guard.errors import CountersUnavailable
 
@@ -29,11 +29,12 @@ class Breaker:
             self._edge(True, reason)
 
     async def aclose(self) -> None:
-        """Stop watching."""
-        task, self._task, self.reason = self._task, None, None
+        """Stop watching; an outage that nobody watches any more is told as over."""
+        task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self._over()
 
     async def _watch(self) -> None:
         while True:
@@ -45,33 +46,42 @@ class Breaker:
                 self.reason = error.reason
             except TimeoutError:
                 self.reason = "timeout"
+            except Exception:  # whatever it was, this must not have been the last probe
+                self.reason = "other"
             else:
                 break
-        reason, self.reason, self._task = self.reason or "", None, None
-        self._edge(False, reason)
+        self._task = None
+        self._over()
+
+    def _over(self) -> None:
+        reason, self.reason = self.reason, None
+        if reason is not None:
+            self._edge(False, reason)
 
 
 class Deadlines:
-    """One timer for all waits of one length.
+    """One timer for all waits.
 
-    A wait that is over gets one more turn of the event loop before ``late`` is called: where the application held
+    A wait that is over gets a few more turns of the event loop before ``late`` is called: where the application held
     the loop, the answer may lie in the socket already.
     """
 
     GRACE_S = 0.005
 
     def __init__(self, after_s: float, late: Callable[[], None]) -> None:
-        self._after_s = max(after_s - self.GRACE_S, after_s / 2)
+        self.after_s = max(after_s - self.GRACE_S, after_s / 2)
         self._late = late
         self._loop = asyncio.get_running_loop()
-        self._waits: deque[tuple[float, asyncio.Future[object]]] = deque()
+        self._count = 0
+        self._waits: list[tuple[float, int, asyncio.Future[object]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, future: asyncio.Future[object]) -> None:
-        """Watch one more wait."""
-        self._waits.append((self._loop.time() + self._after_s, future))
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._after_s, self._due)
+    def add(self, future: asyncio.Future[object], until_s: float) -> None:
+        """Watch one more wait, that is to end at ``until_s`` of the loop's time."""
+        self._count += 1
+        heappush(self._waits, (until_s, self._count, future))
+        if self._timer is None or until_s < self._timer.when():
+            self._restart(until_s)
 
     def cancel(self) -> None:
         """Stop watching."""
@@ -80,28 +90,33 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
+    def _restart(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at_s, self._due)
+
     def _due(self) -> None:
         self._timer = None
-        overdue = self._forget_done()
-        if overdue is None:
+        due_s = self._next()
+        if due_s is None:
             return
-        self._timer = (
-            self._loop.call_later(self.GRACE_S, self._grace)
-            if overdue <= self._loop.time()
-            else self._loop.call_at(overdue, self._due)
-        )
+        if due_s <= self._loop.time():
+            self._timer = self._loop.call_later(self.GRACE_S, self._grace)
+        else:
+            self._restart(due_s)
 
     def _grace(self) -> None:
         self._timer = None
-        due = self._forget_done()
-        if due is not None and due <= self._loop.time():
+        due_s = self._next()
+        if due_s is not None and due_s <= self._loop.time():
             self._waits.clear()
             self._late()
         else:
             self._due()
 
-    def _forget_done(self) -> float | None:
+    def _next(self) -> float | None:
+        """When the first wait ends that still waits."""
         waits = self._waits
-        while waits and waits[0][1].done():
-            waits.popleft()
+        while waits and waits[0][2].done():
+            heappop(waits)
         return waits[0][0] if waits else None

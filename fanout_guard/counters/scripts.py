@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
+from secrets import randbits
+from struct import pack
 from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import msgpack
 
-from fanout_guard.core.keys import KeySpace
+from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Reading, Tally
 from fanout_guard.errors import CountersUnavailable
 
@@ -21,6 +23,8 @@ RECORD, DOCUMENT, RATES, LEASES, IDEMPOTENCY, GLOBAL = 1, 2, 4, 8, 16, 32
 
 REFUSED, CHARGED, CHARGED_BEFORE, UNDONE, REPEATS = 0, 1, 2, 3, 4
 FAILED = -1
+_MANY = 10**9
+_ONE_REQUEST = ("wrongtype", "script")  # what is wrong with one tenant's keys, and not with the server
 
 Packed: TypeAlias = tuple[list[bytes], tuple[Any, ...], bytes]
 """One request: its keys, its arguments, and its sites."""
@@ -103,11 +107,12 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     return keys, fields, charge.sites
 
 
-def failure(answer: Any) -> str | None:
-    """Why a script could not do one request of a batch; None where it did."""
-    if isinstance(answer, int):
-        return None
-    return reason_of_text(answer[1]) if answer[0] == FAILED else None
+def judged(answer: Any) -> Any:
+    """A script's answer to one request, or CountersUnavailable where it could not do it."""
+    if answer.__class__ is int or answer[0] != FAILED:
+        return answer
+    reason = reason_of_text(answer[1])
+    return CountersUnavailable(reason, alone=reason in _ONE_REQUEST)
 
 
 def tally(charge: Charge, answer: Sequence[Any]) -> Tally:
@@ -130,6 +135,20 @@ def tally(charge: Charge, answer: Sequence[Any]) -> Tally:
     if policy.inflight_global is not None:
         readings.append(Reading("inflight-global", policy.inflight_global, *answer[at : at + 4]))
     return Tally(status != REFUSED, tuple(readings), status == REPEATS, answer[1])
+
+
+def pack_probe(stem: bytes) -> Packed:
+    """A decision that charges next to nothing under names of its own, and reads and writes all kinds of state."""
+    own = new_id()
+    keys = [stem + b"p:" + own, stem + b"pd", stem + b"pr", stem + b"pf"]
+    fields = (RECORD | DOCUMENT | RATES | LEASES, own.decode(), 1, 1, 1, 1000, [_MANY, 1000], _MANY, -1, 1)
+    return keys, fields, bytes(8)
+
+
+def stem_of(request: Packed) -> bytes:
+    """What all keys of the request's tenant begin with, its hash tag included."""
+    key = request[0][0]
+    return key[: key.rindex(b"}:") + 2]
 
 
 def pack_release(tenant: str, lease: Lease, lease_ms: int, exact: bool, space: KeySpace) -> Packed:
@@ -160,8 +179,10 @@ def pack_refund(
         names.leases,
         names.idempotency + lease.idempotency,
     ]
-    partial = 0 if sites else entries
-    fields = (own.decode(), -1 if partial is None else partial, 1 if sites else 0, counts, int(undo))
+    if entries is not None and not sites:
+        # As a site of its own, which the server takes back once, however often it is asked.
+        sites, counts = pack("<d", randbits(53)), (entries,)
+    fields = (own.decode(), 0 if sites else -1, 1 if sites else 0, counts, int(undo))
     return keys, fields, sites
 
 

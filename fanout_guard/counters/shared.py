@@ -31,6 +31,7 @@ class RedisCounters:
         self._url = url
         self.timeout_s = timeout_ms / 1000
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._down: set[asyncio.AbstractEventLoop] = set()
 
     @property
     def session(self) -> Session:
@@ -40,11 +41,12 @@ class RedisCounters:
         if session is None:
             for old in [old for old in self._sessions if old.is_closed()]:
                 del self._sessions[old]
+                self._edge(old, False, "connection")
             session = self._sessions[loop] = Session(
                 open_server(self._url, self.timeout_s),
                 self.space,
                 timeout_s=self.timeout_s,
-                on_outage=lambda active, reason: self.on_outage(active, reason),
+                on_outage=lambda active, reason: self._edge(loop, active, reason),
                 on_error=lambda reason: self.on_error(reason),
             )
         return session
@@ -56,7 +58,7 @@ class RedisCounters:
 
     def give_up(self, reason: str) -> None:
         """Take the server for out of reach, without waiting for it once more."""
-        self.session.breaker.open(reason)
+        self.session.give_up(reason)
 
     async def decide(self, charge: Charge) -> Tally:
         return await self.session.decide(charge)
@@ -116,6 +118,13 @@ class RedisCounters:
         steps = self.session.server.scan(_escaped(stem) + glob)
         while (key := await self._in_time(anext(steps, None))) is not None:
             yield key
+
+    def _edge(self, loop: asyncio.AbstractEventLoop, active: bool, reason: str) -> None:
+        # An outage of the process: from the first loop that meets it to the last that sees its end.
+        before = bool(self._down)
+        (self._down.add if active else self._down.discard)(loop)
+        if bool(self._down) != before:
+            self.on_outage(active, reason)
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:

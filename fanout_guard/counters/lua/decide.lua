@@ -276,7 +276,7 @@ for i, r in ipairs(requests(4)) do
   local leases, shared = take(flags, 8), take(flags, 16)
   local global = has(flags, 32) ~= 0 and GLOBAL or nil
   local ok, answer = pcall(decide, r, record, document, rates, leases, shared, global)
-  answers[i] = ok and answer or {-1, type(answer) == 'table' and answer.failed or tostring(answer)}
+  answers[i] = ok and answer or failed(answer)
 end
 for key, state in pairs(rates_of) do
   if state.changed then

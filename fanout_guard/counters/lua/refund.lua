@@ -6,7 +6,7 @@
 --             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some
--- Output  per request the entries taken back
+-- Output  per request the entries taken back; {-1, error} where only this request failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
 
@@ -112,6 +112,8 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   if shared and shared[6] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
   if not whole and others then return 0 end
+  for _, key in ipairs({rates_key, document_key}) do ask('GET', key) end
+  for _, key in ipairs({lease_key, GLOBAL or nil}) do ask('ZSCORE', key, '=') end
   local sites, entries = '', record[2] - record[3]
   if not whole then
     local wanted = r[2]
@@ -151,7 +153,7 @@ end
 local answers, at = {}, GLOBAL and 2 or 1
 for i, r in ipairs(requests(3)) do
   local ok, answer = pcall(refund, r, unpack(KEYS, at, at + 5))
-  answers[i] = ok and answer or 0
+  answers[i] = ok and answer or failed(answer)
   at = at + 6
 end
 return answers

@@ -4,7 +4,7 @@
 -- ARGV    [1] msgpack: array of requests {id, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
 --             long from now, exactly where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
--- Output  per request 1, or 0 where there was no live lease
+-- Output  per request 1, or 0 where there was no live lease; {-1, error} where only this request failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
 local sets = {}
@@ -67,7 +67,7 @@ end
 local answers, at = {}, GLOBAL and 2 or 1
 for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
   local ok, answer = pcall(settle, r, KEYS[at], KEYS[at + 1])
-  answers[i] = ok and answer or 0
+  answers[i] = ok and answer or failed(answer)
   at = at + 2
 end
 for key, leases in pairs(sets) do

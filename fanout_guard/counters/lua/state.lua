@@ -5,7 +5,7 @@
 if redis.replicate_commands then redis.replicate_commands() end -- before 7.0, writes after TIME need it
 
 local RECORD_MS = 60000       -- how long a decision is remembered, unless its lease lives longer
-local EXPIRE_AT_MOST = 200    -- dead leases cleared by one call: bounded work
+local EXPIRE_AT_MOST = 2000   -- dead leases cleared by one call: bounded work
 local SECTIONS = 32           -- more than this many sections of a document: those past refund are folded
 local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
 local SECTION = 18            -- bytes of a section's head: when, tag, count
@@ -33,6 +33,11 @@ local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply.err then error({failed = reply.err}, 0) end
   return reply
+end
+
+-- The answer to a request that met an error, in a script's own words where it was the script's.
+local function failed(problem)
+  return {-1, type(problem) == 'table' and (problem.failed or problem.err) or tostring(problem)}
 end
 
 -- The end of the bucket of `width` ms that holds `at`.

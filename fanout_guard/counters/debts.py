@@ -1,0 +1,56 @@
+"""What is owed to the shared counters: undos, releases and refunds that could not be done when they were due."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from fanout_guard.counters.scripts import Packed
+from fanout_guard.errors import CountersUnavailable
+
+AT_MOST = 10_000
+"""So many are remembered, the newest; leases end by themselves, and charges with their windows."""
+
+_PAID_AT_ONCE = 64
+
+Call: TypeAlias = Callable[[str, Sequence[Packed]], Awaitable[Sequence[Any]]]
+"""Runs a script on a batch of requests; gives an answer or an error for each."""
+
+
+class Debts:
+    """Requests to be made good, each once, in order; of several that end one lease the last stands."""
+
+    def __init__(self) -> None:
+        self._owed: dict[tuple[str, bytes, int], Packed] = {}
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
+    def add(self, name: str, request: Packed) -> None:
+        """Owe one more call of the script ``name``."""
+        self._count += 1
+        own_turn = self._count if name == "refund" else 0  # partial refunds add up, releases replace each other
+        key = (name, request[0][0], own_turn)
+        self._owed.pop(key, None)
+        self._owed[key] = request
+        if len(self._owed) > AT_MOST:
+            del self._owed[next(iter(self._owed))]
+
+    async def pay(self, call: Call) -> None:
+        """Do all that is owed; CountersUnavailable, with the rest still owed, where the server does not answer.
+
+        What the server answers with an error of that request's own (a key of another type, say) is not owed any more.
+        """
+        while self._owed:
+            name = next(iter(self._owed))[0]
+            keys = [key for key in self._owed if key[0] == name][:_PAID_AT_ONCE]
+            answers = await call(name, [self._owed[key] for key in keys])
+            unpaid = None
+            for key, answer in zip(keys, answers, strict=True):
+                if isinstance(answer, CountersUnavailable) and not answer.alone:
+                    unpaid = answer
+                else:
+                    self._owed.pop(key, None)
+            if unpaid is not None:
+                raise unpaid

@@ -1,0 +1,101 @@
+"""What an address (CONTRACT: ``REDIS_URL``) says: where servers are, and how to connect to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from fanout_guard.counters.redis_link import Address
+
+DEFAULT_PORT = 6379
+SENTINEL_PORT = 26379
+
+Make: TypeAlias = Callable[[], AbstractConnection]
+
+_TRUE = ("1", "true", "yes", "on")
+_SWITCHES = ("ssl", "ssl_check_hostname")
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Servers by one address; its options hold a password and are never shown."""
+
+    scheme: str
+    nodes: tuple[Address, ...]
+    service: str = ""
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def connection(self, node: Address, timeout_s: float, *, trusted: bool = True) -> AbstractConnection:
+        """A connection to ``node``, not open yet; without the credentials where it is not ``trusted``."""
+        options = {
+            **self.options,
+            "socket_timeout": None,  # whoever asks keeps the time, for queueing and retries too
+            "socket_connect_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        if not trusted:
+            for secret in ("username", "password", "db"):
+                options.pop(secret, None)
+        if self.scheme == "unix":
+            return _quiet(UnixDomainSocketConnection(path=node[0], **options))
+        tls = options.pop("ssl", False)
+        kind = SSLConnection if tls else Connection
+        return _quiet(kind(host=node[0], port=node[1], **options))
+
+
+def parse_address(url: str) -> Servers:
+    """Read an address that ``core.redis_url`` has found to be one."""
+    parts = urlsplit(url)
+    user_info, _, place = parts.netloc.rpartition("@")
+    user, _, password = user_info.partition(":")
+    options = _query(parts.query)
+    if user:
+        options["username"] = unquote(user)
+    if password:
+        options["password"] = unquote(password)
+    if parts.scheme == "rediss":
+        options["ssl"] = True
+    path = unquote(parts.path)
+    if parts.scheme == "unix":
+        return Servers("unix", ((path, 0),), options=options)
+    service = ""
+    if parts.scheme == "redis+sentinel":
+        service, _, path = path.strip("/").partition("/")
+    database = path.strip("/")
+    if database:
+        options.setdefault("db", int(database))
+    default = SENTINEL_PORT if service else DEFAULT_PORT
+    nodes = tuple(_node(host, default) for host in place.split(","))
+    return Servers(parts.scheme, nodes, service, options)
+
+
+def _query(query: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for item in filter(None, query.split("&")):
+        name, _, text = item.partition("=")
+        value = unquote(text)
+        options[name] = value.lower() in _TRUE if name in _SWITCHES else value
+    if "db" in options:
+        options["db"] = int(options["db"])
+    if not options.get("ssl", False):
+        options.pop("ssl", None)
+    return options
+
+
+def _node(text: str, default_port: int) -> Address:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", parts.port or default_port
+
+
+def _quiet(connection: AbstractConnection) -> AbstractConnection:
+    # Without the driver's introduction of itself, which costs a round trip of the time that a decision has.
+    for name in ("driver_info", "lib_name", "lib_version"):
+        setattr(connection, name, None)
+    return connection

@@ -1,0 +1,209 @@
+"""A cluster: which master holds which slot, learnt from any of its nodes and corrected by their redirections."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from redis import exceptions
+from redis.crc import key_slot
+
+from fanout_guard.counters.redis_errors import reason_of
+from fanout_guard.counters.redis_link import Address, Command, Link, evaluate
+from fanout_guard.counters.scripts import Call
+from fanout_guard.errors import CountersUnavailable
+
+SCAN_STEP = 1000
+
+_ATTEMPTS = 5
+_PAUSE_S = 0.01  # between attempts at a slot whose keys are on the move
+_NODE_S = 0.2  # so long one node is waited for when another may know the same
+_KEYLESS = ("TIME", "PING", "INFO", "CONFIG", "ACL", "CLUSTER", "SCRIPT", "COMMAND", "DBSIZE", "FLUSHALL")
+
+
+class Cluster:
+    """A cluster as ``Server``: calls for one node share an exchange with it."""
+
+    clustered = True
+
+    def __init__(self, seeds: Sequence[Address], link: Callable[[Address], Link]) -> None:
+        self._seeds = seeds
+        self._link = link
+        self._links: dict[Address, Link] = {}
+        self._owners: dict[int, Address] = {}
+
+    async def call(self, call: Call) -> list[Any]:
+        """Run one script call."""
+        (answer,) = await self.calls([call])
+        if isinstance(answer, CountersUnavailable):
+            raise answer
+        return answer
+
+    async def calls(self, calls: Sequence[Call]) -> list[list[Any] | CountersUnavailable]:
+        """Run script calls, each of one slot; answers, or why there is none."""
+        if not self._owners:
+            await self.learn()
+        slots = [key_slot(call.keys[0]) for call in calls]
+        answers: list[list[Any] | CountersUnavailable] = [
+            CountersUnavailable("cluster", alone=True)  # what stays so was on the move for too long
+        ] * len(calls)
+        waiting = {index: (self._owner(slot), False) for index, slot in enumerate(slots)}
+        for attempt in range(_ATTEMPTS):
+            replies = await self._ask(calls, waiting)
+            asked, waiting = {index: address for index, (address, _) in waiting.items()}, {}
+            for index, reply in replies.items():
+                again = self._redirected(slots[index], reply, asked[index])
+                if again is not None:
+                    waiting[index] = again
+                elif isinstance(reply, BaseException):
+                    answers[index] = self._failed(reply)
+                else:
+                    answers[index] = reply
+            if not waiting:
+                break
+            if attempt:
+                await asyncio.sleep(_PAUSE_S)
+        return answers
+
+    async def command(self, *arguments: str | bytes | int) -> Any:
+        """Run one command on the node that holds its key, or on any."""
+        if not self._owners:
+            await self.learn()
+        if str(arguments[0]).upper() in _KEYLESS or len(arguments) < 2:
+            address = self._owner(0)
+        else:
+            address = self._owner(key_slot(_bytes(arguments[1])))
+        asking = False
+        for _ in range(_ATTEMPTS):
+            commands: list[Command] = [("ASKING",), arguments] if asking else [arguments]
+            reply = (await self._node(address).exchange(commands))[-1]
+            again = self._redirected(key_slot(_bytes(arguments[1])), reply, address) if len(arguments) > 1 else None
+            if again is None:
+                if isinstance(reply, BaseException):
+                    raise self._failed(reply)
+                return reply
+            address, asking = again
+        raise CountersUnavailable("cluster", alone=True)
+
+    async def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
+        """The keys of a pattern on all masters, step by step; a key may come twice."""
+        await self.learn()
+        for address in sorted(set(self._owners.values())):
+            async for key in scan(self._node(address), pattern):
+                yield key
+
+    async def probe(self) -> None:
+        """Return if every slot has a master and all of them answer."""
+        await self.learn()
+        masters = sorted(set(self._owners.values()))
+        for replies in await asyncio.gather(*(self._node(address).exchange([("PING",)]) for address in masters)):
+            for reply in replies:
+                if isinstance(reply, BaseException):
+                    raise self._failed(reply)
+
+    async def drop(self) -> None:
+        """Forget what was learnt: the masters may be others by now."""
+        self._owners = {}
+        for link in self._links.values():
+            await link.drop()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        links, self._links = self._links, {}
+        for link in links.values():
+            await link.aclose()
+
+    async def learn(self) -> None:
+        """Ask one node after the other for the masters of all slots."""
+        nodes = list({*self._seeds, *self._owners.values(), *self._links})
+        random.shuffle(nodes)
+        reason = "connection"
+        for node in nodes:
+            try:
+                async with asyncio.timeout(_NODE_S):
+                    (reply,) = await self._node(node).exchange([("CLUSTER", "SLOTS")])
+            except TimeoutError:
+                reason = "timeout"
+            except CountersUnavailable as error:
+                reason = error.reason
+            else:
+                owners = {} if isinstance(reply, BaseException) else _owners(reply, node)
+                if owners:
+                    self._owners = owners
+                    return
+                reason = reason_of(reply) if isinstance(reply, BaseException) else "cluster"
+        raise CountersUnavailable(reason)
+
+    async def _ask(self, calls: Sequence[Call], waiting: dict[int, tuple[Address, bool]]) -> dict[int, Any]:
+        together: dict[tuple[Address, bool], list[int]] = {}
+        for index, target in waiting.items():
+            together.setdefault(target, []).append(index)
+        found = await asyncio.gather(
+            *(
+                evaluate(self._node(address), [calls[index] for index in indexes], asking=asking)
+                for (address, asking), indexes in together.items()
+            ),
+            return_exceptions=True,
+        )
+        replies: dict[int, Any] = {}
+        for indexes, answers in zip(together.values(), found, strict=True):
+            for position, index in enumerate(indexes):
+                replies[index] = answers if isinstance(answers, BaseException) else answers[position]
+        return replies
+
+    def _redirected(self, slot: int, reply: object, asked: Address) -> tuple[Address, bool] | None:
+        """Where to ask again, and whether with ASKING."""
+        if isinstance(reply, exceptions.AskError):  # MovedError is one of them
+            address = (reply.host or asked[0], reply.port)
+            moved = isinstance(reply, exceptions.MovedError)
+            if moved:
+                self._owners[slot] = address
+            return address, not moved
+        if isinstance(reply, exceptions.TryAgainError):
+            return self._owner(slot), False
+        return None
+
+    def _failed(self, error: BaseException) -> CountersUnavailable:
+        reason = error.reason if isinstance(error, CountersUnavailable) else reason_of(error)
+        return CountersUnavailable(reason)
+
+    def _owner(self, slot: int) -> Address:
+        owner = self._owners.get(slot)
+        if owner is None:
+            raise CountersUnavailable("cluster")
+        return owner
+
+    def _node(self, address: Address) -> Link:
+        link = self._links.get(address)
+        if link is None:
+            link = self._links[address] = self._link(address)
+        return link
+
+
+async def scan(link: Link, pattern: bytes) -> AsyncIterator[bytes]:
+    """The keys of a pattern on one server, step by step; a key may come twice."""
+    cursor: Any = b"0"
+    while True:
+        (reply,) = await link.exchange([("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_STEP)])
+        if isinstance(reply, BaseException):
+            raise CountersUnavailable(reason_of(reply))
+        cursor, found = reply
+        for key in found:
+            yield key
+        if int(cursor) == 0:
+            return
+
+
+def _owners(reply: Any, asked: Address) -> dict[int, Address]:
+    owners: dict[int, Address] = {}
+    for first, last, (host, port, *_), *_ in reply:
+        name = host.decode() if host else ""
+        address = (name if name and name != "?" else asked[0], int(port))
+        owners.update(dict.fromkeys(range(first, last + 1), address))
+    return owners
+
+
+def _bytes(argument: str | bytes | int) -> bytes:
+    return argument if isinstance(argument, bytes) else str(argument).encode()
