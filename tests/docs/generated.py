@@ -1,0 +1,29 @@
+"""The parts of the documentation that are made from the code: ``python -m tests.docs.generated`` writes them anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fanout_guard.settings.reference import reference
+from tests.docs.blocks import PAGES
+
+MAKERS: Mapping[str, Callable[[], str]] = {"settings": reference}
+
+_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def renewed(text: str) -> str:
+    """A page's text with every generated part as the code has it now."""
+    return _PART.sub(lambda part: f"{part[1]}\n{MAKERS[part[2]]()}\n{part[3]}", text)
+
+
+def pages() -> list[Path]:
+    """The pages that have generated parts."""
+    return [page for page in PAGES if _PART.search(page.read_text(encoding="utf-8"))]
+
+
+if __name__ == "__main__":
+    for each in pages():
+        each.write_text(renewed(each.read_text(encoding="utf-8")), encoding="utf-8")

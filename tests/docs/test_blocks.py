@@ -1,0 +1,61 @@
+"""Every command and code block of the README and the documentation does what it says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import PAGES, Block, blocks_of
+from tests.docs.rules import ONLY_PARSED, commands_of, only_parsed, rule_of
+from tests.docs.walk import Walk, check_data
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_reader_can_do_what_a_page_says(page: Path, tmp_path: Path) -> None:
+    """Documentation that does not work costs more trust than none."""
+    blocks = list(blocks_of(page))
+    if shutil.which("curl") is None and any("curl " in block.text for block in blocks):
+        pytest.skip("no curl on this machine")
+    with Walk(tmp_path) as walk:
+        for block in blocks:
+            walk.take(block)
+
+
+def test_every_rule_for_commands_that_are_only_parsed_is_used() -> None:
+    """A rule that nothing needs hides a command that could be run."""
+    commands = [
+        command
+        for page in PAGES
+        for block in blocks_of(page)
+        if block.language == "sh"
+        for command in commands_of(block.text)
+    ]
+    used = {rule.begins for command in commands if (rule := rule_of(command))}
+    assert used == {rule.begins for rule in ONLY_PARSED}
+
+
+def test_a_block_that_is_run_in_part_is_refused() -> None:
+    """Otherwise a command could hide behind one that is not run."""
+    with pytest.raises(AssertionError, match="mixes"):
+        only_parsed(["pip install fanout-guard", "fanout-guard usage"])
+
+
+def test_a_block_that_nothing_checks_is_refused() -> None:
+    """A new kind of block needs a check before it can be shown."""
+    with pytest.raises(AssertionError, match="nothing checks"):
+        check_data(Block(PAGES[0], 1, "ruby", "", "puts 1"))
+
+
+def test_a_promise_that_is_not_kept_fails(tmp_path: Path) -> None:
+    """The walk itself must be able to fail."""
+    page = PAGES[0]
+    with Walk(tmp_path) as walk:
+        walk.take(Block(page, 1, "sh", "", "echo one"))
+        walk.take(Block(page, 2, "text", "prints", "one\n"))
+        with pytest.raises(AssertionError, match="promises otherwise"):
+            walk.take(Block(page, 3, "text", "prints", "two\n"))
+        with pytest.raises(AssertionError, match="exits 1"):
+            walk.take(Block(page, 4, "sh", "", "false"))

@@ -1,0 +1,21 @@
+"""What is made from the code is as the code has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.generated import pages, renewed
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_generated_parts_are_up_to_date(page: Path) -> None:
+    """A reference that lags behind sends people to settings that are not there; run ``make docs``."""
+    text = page.read_text(encoding="utf-8")
+    assert renewed(text) == text
+
+
+def test_the_settings_are_in_the_readme_and_in_the_reference() -> None:
+    """Both are where people look for them."""
+    assert {"README.md", "configuration.md"} <= {page.name for page in pages()}
