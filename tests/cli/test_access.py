@@ -1,0 +1,109 @@
+"""What all commands have in common that need the shared counters: statuses, one line a problem, no secret."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.servers import free_port
+
+NEED_SHARED_STATE = [
+    ["usage"],
+    ["usage", "acme"],
+    ["top", "--once"],
+    ["caps", "list"],
+    ["caps", "set", "acme", "max_sites=5"],
+    ["caps", "unset", "acme"],
+    ["reset", "acme"],
+    ["leases", "acme"],
+]
+
+
+@pytest.mark.parametrize("arguments", NEED_SHARED_STATE, ids=" ".join)
+def test_without_a_server_a_command_says_why_it_cannot(arguments: list[str], run: Run) -> None:
+    """Counters inside the application's processes cannot be seen from another one."""
+    answer = run(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert "FANOUT_GUARD_REDIS_URL" in answer.err
+
+
+@pytest.mark.parametrize("arguments", [*NEED_SHARED_STATE, ["doctor"]], ids=" ".join)
+def test_a_server_out_of_reach_is_status_3_and_no_secret(
+    arguments: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither yes nor no, and the password stays out of the terminal."""
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", f"redis://user:hunter22@127.0.0.1:{free_port()}")
+    answer = run(*arguments)
+    assert answer.code == 3
+    assert answer.err.count("\n") == 1
+    assert "cannot be reached" in answer.err
+    assert "hunter22" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_refused_password_is_a_problem_and_not_shown(
+    options: list[str], url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor's output goes into tickets."""
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url.replace("redis://", "redis://user:hunter22@"))
+    answer = run("doctor", *options)
+    assert answer.code == 1
+    assert "refuses the user or the password" in answer.out
+    assert "hunter22" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize("tenant", ["", " acme", "acme ", "x" * 257, "\udc80"])
+@pytest.mark.parametrize(
+    "arguments", [["usage"], ["reset"], ["leases"], ["caps", "list"], ["caps", "unset"], ["simulate", "-", "--tenant"]]
+)
+def test_a_wrong_tenant_is_status_2(tenant: str, arguments: list[str], url: str, run: Run) -> None:
+    """What can be no tenant's id is a mistake of whoever typed it."""
+    answer = run(*arguments, tenant)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert "tenant" in answer.err
+
+
+@pytest.mark.parametrize("arguments", [["usage"], ["reset"], ["leases"]])
+def test_the_defaults_are_no_tenant(arguments: list[str], url: str, run: Run) -> None:
+    """``*`` stands for the defaults' caps; it has no counters that could be looked at, or reset."""
+    assert run(*arguments, "*").code == 2
+
+
+@pytest.mark.parametrize("arguments", [["usage"], ["reset"], ["leases"], ["caps", "list"]])
+def test_a_tenant_that_must_be_known_is_status_2(
+    arguments: list[str], url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typing error must not look like a tenant that has used nothing."""
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
+    monkeypatch.setenv("FANOUT_GUARD_TENANT__acme__MAX_SITES", "5")
+    answer = run(*arguments, "acmee")
+    if arguments == ["caps", "list"]:
+        assert answer.code == 0, "an override would make it known"
+        return
+    assert answer.code == 2
+    assert "'acmee' is not known" in answer.err
+    assert run(*arguments, "acme").code == 0
+
+
+def test_the_shared_tenant_is_reset_by_its_own_name_only(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resetting a mistyped tenant must not reset what all unknown ones share."""
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "shared")
+    answer = run("reset", "acmee")
+    assert answer.code == 2
+    assert "counted as 'default'" in answer.err
+    assert run("reset", "default").code == 0
+    assert "counted as default" in run("usage", "acmee").out
+
+
+@pytest.mark.parametrize("arguments", [["usage", "--json"], ["caps", "list", "--json"], ["doctor", "--json"]])
+def test_a_real_process_ends_the_same_way(arguments: list[str], url: str) -> None:
+    """No warning about a loop or a connection, which only show when an interpreter ends."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "fanout_guard", *arguments], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

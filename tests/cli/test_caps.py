@@ -1,0 +1,135 @@
+"""``fanout-guard caps``: changed at run time, on the record, for as long as was said."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from fanout_guard import FanoutGuard, Settings
+from tests.cli.conftest import Run
+from tests.cli.servers import command
+
+
+def test_a_cap_is_set_listed_and_taken_back(url: str, run: Run) -> None:
+    """Who, what, since when, until when: the audit that a cap changed at night needs."""
+    assert run("caps", "set", "acme", "max_sites=500", "rate=6000/minute", "--for", "24h", "--by", "ann").code == 0
+    document = run("caps", "list", "acme", "--json").document
+    assert [(each["field"], each["value"], each["by"]) for each in document["overrides"]] == [
+        ("max_sites", 500, "ann"),
+        ("rate", "6000/minute", "ann"),
+    ]
+    at, until = (document["overrides"][0][name] for name in ("at", "until"))
+    assert re.fullmatch(r"20[0-9-]{8}T[0-9:]{8}Z", at)
+    assert at < until
+    assert document["effective"]["acme"]["max_sites"] == 500
+    assert document["effective"]["acme"]["document_max_sites"] == 500
+    assert run("caps", "unset", "acme", "rate", "--json").document == {"tenant": "acme", "unset": 1}
+    assert "1 override taken back" in run("caps", "unset", "acme").out
+    assert run("caps", "list", "--json").document["overrides"] == []
+
+
+def test_without_a_time_an_override_stays(url: str, run: Run) -> None:
+    """And it names the user and the machine that made it."""
+    run("caps", "set", "acme", "max_sites=unlimited")
+    (one,) = run("caps", "list", "--json").document["overrides"]
+    assert one["until"] is None
+    assert one["value"] == "unlimited"
+    assert re.fullmatch(r".+@.+", one["by"])
+    assert "max_sites  unlimited" in run("caps", "list").out
+
+
+@pytest.mark.parametrize(
+    ("values", "problems"),
+    [
+        (["max_sites=-1"], ["max_sites"]),
+        (
+            ["max_sites=3_00", "mode=on", "rate=fast", "document_window=0", "max_inflight="],
+            ["max_sites", "mode", "rate", "document_window", "max_inflight"],
+        ),
+        (["max_site=5"], ["'max_site'"]),
+        (["max_sites"], ["'max_sites'"]),
+        (["max_sites=5", "max_sites=6"], ["max_sites"]),
+        (["=5"], ["''"]),
+        (["max_sites=9999999"], ["FANOUT_GUARD_MAX_BODY_BYTES"]),
+        ([], ["the following arguments are required"]),
+    ],
+)
+@pytest.mark.parametrize("tenant", ["acme", "*"])
+def test_wrong_caps_change_nothing(tenant: str, values: list[str], problems: list[str], url: str, run: Run) -> None:
+    """Every problem at once, a line each; a cap that no body could use is one."""
+    answer = run("caps", "set", tenant, *values)
+    assert answer.code == 2
+    lines = answer.err.splitlines()
+    assert len(lines) == len(problems)
+    assert all(line.startswith(f"fanout-guard: {start}") for line, start in zip(lines, problems, strict=True))
+    assert command(url, "DBSIZE") == 0
+
+
+@pytest.mark.parametrize("span", ["24", "0h", "-1h", "1w", "1.5h", "h", "", "400d", "1h30m", "٣h"])
+def test_a_wrong_time_changes_nothing(span: str, url: str, run: Run) -> None:
+    """A unit that is left out could be seconds or hours."""
+    answer = run("caps", "set", "acme", "max_sites=5", f"--for={span}")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert command(url, "DBSIZE") == 0
+
+
+def test_an_unknown_field_is_not_taken_back(url: str, run: Run) -> None:
+    """It would look as if something had been done."""
+    answer = run("caps", "unset", "acme", "max_site", "rat")
+    assert (answer.code, answer.err.count("\n")) == (2, 2)
+
+
+def test_taking_back_what_is_not_there_is_done(url: str, run: Run) -> None:
+    """A script may run twice."""
+    assert run("caps", "unset", "acme", "--json").document["unset"] == 0
+
+
+def test_the_kill_switch_and_who_keeps_a_mode_of_its_own(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list shows at once for whom refusals go on."""
+    monkeypatch.setenv("FANOUT_GUARD_TENANT__beta__MODE", "enforce")
+    monkeypatch.setenv("FANOUT_GUARD_TENANT__gamma__MAX_SITES", "5")
+    effective = run("caps", "set", "*", "mode=shadow", "--for", "1h", "--json").document["effective"]
+    assert {tenant: caps["mode"] for tenant, caps in effective.items()} == {
+        "*": "shadow",
+        "beta": "enforce",
+        "gamma": "shadow",
+    }
+
+
+async def test_workers_that_run_already_obey_within_the_ttl(
+    url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is restarted for the kill switch, nor for its end."""
+    monkeypatch.setenv("FANOUT_GUARD_OVERRIDES_TTL", "0.2")
+    guards = [FanoutGuard(Settings.from_env()) for _ in range(2)]
+    over = [str(number) for number in range(301)]
+
+    async def admitted(expected: bool) -> bool:
+        for _ in range(200):
+            decisions = [await guard.admit(tenant="acme", document="d", sites=over) for guard in guards]
+            if all(decision.admitted is expected for decision in decisions):
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+    assert await admitted(False)
+    for arguments, expected in (
+        (["caps", "set", "*", "mode=shadow", "--for", "1h"], True),
+        (["caps", "unset", "*"], False),
+        (["caps", "set", "acme", "max_sites=301"], True),
+        (["caps", "set", "acme", "max_sites=10"], False),
+    ):
+        assert (await asyncio.to_thread(run, *arguments)).code == 0
+        assert await admitted(expected), arguments
+    for guard in guards:
+        await guard.aclose()
+
+
+def test_an_override_makes_a_tenant_known(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A customer can be let in before the next deployment."""
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
+    assert run("usage", "new").code == 2
+    assert run("caps", "set", "new", "max_sites=5").code == 0
+    assert run("usage", "new").code == 0

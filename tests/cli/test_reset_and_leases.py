@@ -1,0 +1,100 @@
+"""``fanout-guard reset`` and ``leases``: taking back by hand what counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout_guard import FanoutGuard
+from fanout_guard.core.keys import format_lease
+from fanout_guard.core.model import Lease
+from tests.cli.conftest import Run
+from tests.cli.servers import with_guard
+
+
+@pytest.fixture(autouse=True)
+def _caps(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANOUT_GUARD_RATE", "1000/minute")
+    monkeypatch.setenv("FANOUT_GUARD_MAX_INFLIGHT", "500")
+    monkeypatch.setenv("FANOUT_GUARD_GLOBAL_MAX_INFLIGHT", "1000")
+
+
+def circulate(*documents: str, tenant: str = "acme") -> None:
+    async def work(guard: FanoutGuard) -> None:
+        for document in documents:
+            await guard.admit(tenant=tenant, document=document, sites=["a", "b", "c"])
+
+    with_guard(work)
+
+
+def used(run: Run, tenant: str = "acme") -> tuple[int, int]:
+    document = run("usage", tenant, "--json").document
+    return document["policies"]["rate-60"]["used"], len(document["documents"])
+
+
+def test_one_document_begins_anew(run: Run) -> None:
+    """A publication that failed half-way may be tried again; what others did stays counted."""
+    circulate("d-1", "d-2")
+    assert run("reset", "acme", "--document", "d-1", "--json").document["documents_forgotten"] == 1
+    assert used(run) == (6, 1)
+    assert "nothing was counted" in run("reset", "acme", "--document", "d-1").out
+
+
+def test_a_tenant_begins_anew_and_no_other(run: Run) -> None:
+    """Also one whose name begins with the other's."""
+    circulate("d-1", "d-2")
+    circulate("d-1", tenant="acme2")
+    circulate("d-1", tenant="acm*")
+    assert "the rates and 1 documents" in run("reset", "acm*").out
+    assert used(run) == (6, 2)
+    assert run("reset", "acme", "--json").document["documents_forgotten"] == 2
+    assert used(run) == (0, 0)
+    assert used(run, "acme2") == (3, 1)
+
+
+def test_what_is_in_flight_stays_in_flight(run: Run) -> None:
+    """Forgetting it would let more into flight than was tested."""
+    circulate("d-1")
+    run("reset", "acme")
+    assert run("leases", "acme", "--json").document["sites"] == 3
+
+
+def test_a_listed_lease_can_be_released(run: Run) -> None:
+    """A worker that hangs holds capacity that its tenant needs."""
+    circulate("d-1", "d-2")
+    document = run("leases", "acme", "--json").document
+    assert (document["sites"], document["limit"], len(document["leases"])) == (6, 500, 2)
+    assert all(0 < lease["expires_in"] <= 60 for lease in document["leases"])
+    released = document["leases"][0]["id"]
+    assert released in run("leases", "acme").out
+    assert "released" in run("leases", "acme", "--release", released).out
+    assert run("leases", "acme", "--json").document["sites"] == 3
+    assert run("usage", "acme", "--json").document["policies"]["inflight-global"]["used"] == 3
+    again = run("leases", "acme", "--release", released)
+    assert (again.code, again.err.count("\n")) == (1, 1)
+    assert run("leases", "acme", "--release", released, "--json").document["released"] is False
+
+
+def test_another_tenants_lease_is_none_of_this_one(run: Run) -> None:
+    """Ids are not checked against the tenant by whoever pastes them."""
+    circulate("d-1")
+    (lease,) = run("leases", "acme", "--json").document["leases"]
+    assert run("leases", "beta", "--release", lease["id"]).code == 1
+    assert run("leases", "acme", "--json").document["sites"] == 3
+
+
+@pytest.mark.parametrize("lease", ["", "x", "AAAA", "é", format_lease(Lease(b"x" * 12, local=True))])
+def test_what_is_no_lease_is_status_2(lease: str, run: Run) -> None:
+    """One of a process's own counters cannot be reached from here, and that is said."""
+    answer = run("leases", "acme", "--release", lease)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+
+
+def test_nothing_in_flight_is_an_answer(run: Run) -> None:
+    """An empty list is not an error."""
+    assert "0 sites in flight, cap 500" in run("leases", "acme").out
+
+
+@pytest.mark.parametrize("document", ["", "\udc80"])
+def test_what_is_no_document_is_status_2(document: str, run: Run) -> None:
+    """It could never have been counted."""
+    assert run("reset", "acme", "--document", document).code == 2

@@ -1,0 +1,183 @@
+"""``fanout-guard simulate``: the decision that a payload would get, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fanout_guard import FanoutGuard
+from tests.cli.conftest import Run
+from tests.cli.servers import command, free_port, with_guard
+
+
+class _Standard:
+    def __init__(self, body: bytes) -> None:
+        self.buffer = io.BytesIO(body)
+
+
+def payload(folder: Path, count: int, **members: Any) -> str:
+    path = folder / "payload.json"
+    body = {"document_id": "d-1", "target_sites": [f"Site{number}" for number in range(count)]} | members
+    path.write_text(json.dumps(body))
+    return str(path)
+
+
+def test_what_fits_is_admitted_and_not_charged(url: str, run: Run, tmp_path: Path) -> None:
+    """Asking is free, as often as one asks."""
+    for _ in range(3):
+        answer = run("simulate", payload(tmp_path, 300), "--tenant", "acme", "--json")
+        assert (answer.code, answer.document["admitted"], answer.document["tenant"]) == (0, True, "acme")
+        assert answer.document["policies"]["document"] == {"limit": 300, "used": 300, "needed": 0}
+    assert command(url, "DBSIZE") == 0
+
+
+def test_what_is_over_the_cap_is_told_as_the_client_would_be(url: str, run: Run, tmp_path: Path) -> None:
+    """The problem document is the very one of the HTTP answer."""
+    answer = run("simulate", payload(tmp_path, 301), "--tenant", "acme", "--json")
+    assert (answer.code, answer.document["status"]) == (1, 422)
+    assert answer.document["problem"]["type"] == "urn:problem-type:fanout-guard:circulation-cap-exceeded"
+    assert answer.document["problem"]["chunks"] == 2
+    assert "refused with 422" in run("simulate", payload(tmp_path, 301), "--tenant", "acme").out
+
+
+def test_what_counts_already_is_taken_into_account(url: str, run: Run, tmp_path: Path) -> None:
+    """The answer is for now: 250 of the document's sites are taken, and the same ones cost nothing."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        await guard.admit(tenant="acme", document="d-1", sites=[f"Site{number}" for number in range(250)])
+
+    with_guard(circulate)
+    others = [f"Other{number}" for number in range(51)]
+    assert run("simulate", payload(tmp_path, 250), "--tenant", "acme").code == 0
+    answer = run("simulate", payload(tmp_path, 0, target_sites=others), "--tenant", "acme", "--json")
+    assert (answer.code, answer.document["status"], answer.document["fits_now"]) == (1, 429, 50)
+
+
+def test_overrides_count_at_once(url: str, run: Run, tmp_path: Path) -> None:
+    """Simulating after a change tells whether the change was enough."""
+    file = payload(tmp_path, 400)
+    assert run("simulate", file, "--tenant", "acme").code == 1
+    run("caps", "set", "acme", "max_sites=400")
+    assert run("simulate", file, "--tenant", "acme").code == 0
+    assert run("simulate", file, "--tenant", "beta").code == 1
+
+
+def test_shadow_mode_admits_and_says_what_it_would_refuse(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adoption path: who would be over, once it is enforced?"""
+    monkeypatch.setenv("FANOUT_GUARD_MODE", "shadow")
+    answer = run("simulate", payload(tmp_path, 301), "--tenant", "acme")
+    assert answer.code == 0
+    assert "shadow mode; enforced, circulation, document would refuse" in answer.out
+
+
+def test_standard_input(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A payload that some other command makes needs no file."""
+    monkeypatch.setattr("sys.stdin", _Standard(b'{"document_id": 1, "target_sites": ["a"]}'))
+    assert run("simulate", "-", "--tenant", "acme", "--json").document["document"] == "1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"document_id": "d"}',
+        '{"target_sites": ["a"]}',
+        '{"document_id": "d", "target_sites": "Site1"}',
+        '{"document_id": "d", "target_sites": ["a"], "target_sites": []}',
+        '{"document_id": "d", "target_sites": [NaN]}',
+        '\ufeff{"document_id": "d", "target_sites": ["a"]}',
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_cannot_be_read_is_status_2(body: str, options: list[str], url: str, run: Run, tmp_path: Path) -> None:
+    """The same strict reader as that of requests, and the reason in one line."""
+    path = tmp_path / "bad.json"
+    path.write_text(body)
+    answer = run("simulate", str(path), "--tenant", "acme", *options)
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert "would be refused with 400" in answer.err
+    assert not options or answer.document["problem"]["status"] == 400
+
+
+@pytest.mark.parametrize("name", ["missing.json", "", "\0"])
+def test_a_file_that_is_not_there_is_status_2(name: str, run: Run, tmp_path: Path) -> None:
+    """A typing error is told in one line, a folder too."""
+    answer = run("simulate", str(tmp_path / name), "--tenant", "acme")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+
+
+def test_a_body_past_the_bound_is_not_read_whole(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a request: refused for its length, not for what is cut off."""
+    monkeypatch.setenv("FANOUT_GUARD_MAX_BODY_BYTES", "1200")
+    answer = run("simulate", payload(tmp_path, 300), "--tenant", "acme", "--json")
+    assert (answer.code, answer.document["status"]) == (2, 413)
+
+
+def test_without_a_server_the_circulation_cap_is_told(run: Run, tmp_path: Path) -> None:
+    """It needs no counters; what does is said to be open, and not guessed."""
+    assert run("simulate", payload(tmp_path, 301), "--tenant", "acme").code == 1
+    assert run("simulate", payload(tmp_path, 0), "--tenant", "acme").code == 0
+    answer = run("simulate", payload(tmp_path, 300), "--tenant", "acme")
+    assert answer.code == 2
+    assert "within the circulation cap, and document can only be told from there" in answer.err
+
+
+def test_without_a_server_and_without_counted_caps_all_is_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cap with state: nothing is missing."""
+    monkeypatch.setenv("FANOUT_GUARD_DOCUMENT", "")
+    assert run("simulate", payload(tmp_path, 300), "--tenant", "acme").code == 0
+
+
+def test_a_server_out_of_reach_leaves_the_answer_open(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even over the cap: an override may have lifted it."""
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
+    assert run("simulate", payload(tmp_path, 301), "--tenant", "acme").code == 3
+
+
+def test_the_tenant_may_stand_in_the_body(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would for the application."""
+    monkeypatch.setenv("FANOUT_GUARD_TENANT", "json:customer")
+    file = payload(tmp_path, 1, customer="beta")
+    assert run("simulate", file, "--json").document["tenant"] == "beta"
+    assert run("simulate", file, "--tenant", "acme", "--json").document["tenant"] == "acme"
+
+
+def test_without_any_tenant_the_default_one_is_asked_for(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment without tenants has one."""
+    assert run("simulate", payload(tmp_path, 1), "--json").document["tenant"] == "default"
+    monkeypatch.setenv("FANOUT_GUARD_DEFAULT_TENANT", "")
+    assert run("simulate", payload(tmp_path, 1)).code == 2
+
+
+def test_a_document_that_is_not_in_the_body_has_to_be_named(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is guessed: two documents have two counts."""
+    monkeypatch.setenv("FANOUT_GUARD_DOCUMENT", "header:X-Document")
+    answer = run("simulate", payload(tmp_path, 1), "--tenant", "acme")
+    assert (answer.code, "--document" in answer.err) == (2, True)
+    answer = run("simulate", payload(tmp_path, 1), "--tenant", "acme", "--document", "d-9", "--json")
+    assert answer.document["document"] == "d-9"
+
+
+def test_an_unknown_tenant_is_status_2(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would get 403; who simulates has mistyped it."""
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
+    answer = run("simulate", payload(tmp_path, 1), "--tenant", "acmee")
+    assert (answer.code, "'acmee' is not known" in answer.err) == (2, True)

@@ -1,0 +1,147 @@
+"""``fanout-guard usage``: who stands where, read from the counters alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout_guard import FanoutGuard
+from tests.cli.conftest import Run
+from tests.cli.servers import command, with_guard
+
+TENANTS = ["acme", "a:b", "{x}", "é", "*x", "%20", "#1", "[red]x"]
+
+
+@pytest.fixture
+def _caps(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANOUT_GUARD_RATE", "1000/minute")
+    monkeypatch.setenv("FANOUT_GUARD_MAX_INFLIGHT", "500")
+
+
+def sites(count: int) -> list[str]:
+    return [f"Site{number}" for number in range(count)]
+
+
+@pytest.mark.usefixtures("_caps")
+def test_a_tenant_by_policy_and_document(run: Run) -> None:
+    """The on-call person's first question is what this tenant has used of what."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        await guard.admit(tenant="acme", document="d-1", sites=sites(120))
+        await guard.admit(tenant="acme", document="d-2", sites=sites(20))
+
+    with_guard(circulate)
+    document = run("usage", "acme", "--json").document
+    used = {policy: (usage["used"], usage["limit"]) for policy, usage in document["policies"].items()}
+    assert used == {"circulation": (0, 300), "rate-60": (140, 1000), "inflight": (140, 500)}
+    assert [each["used"] for each in document["documents"]] == [120, 20]
+    assert document["documents_found"] == 2
+    assert document["policies"]["rate-60"]["remaining"] == 860
+    assert 1 <= document["policies"]["rate-60"]["reset_after"] <= 63
+
+
+@pytest.mark.usefixtures("_caps")
+def test_one_document_by_its_id(run: Run) -> None:
+    """People know a document's id; the counters know only its digest."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        await guard.admit(tenant="acme", document="7", sites=sites(12))
+
+    with_guard(circulate)
+    (found,) = run("usage", "acme", "--document", "7", "--json").document["documents"]
+    assert (found["document"], found["used"], found["remaining"]) == ("7", 12, 288)
+    assert run("usage", "acme", "--document", "").code == 2
+    assert run("usage", "--document", "7").code == 2
+
+
+@pytest.mark.usefixtures("_caps")
+def test_all_tenants_that_have_anything_counted(run: Run) -> None:
+    """Names come back from the keys as they went in, whatever they are made of."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for tenant in TENANTS:
+            await guard.admit(tenant=tenant, document="d", sites=sites(3))
+
+    with_guard(circulate)
+    document = run("usage", "--json").document
+    assert [each["tenant"] for each in document["tenants"]] == sorted(TENANTS)
+    assert {each["policies"]["inflight"]["used"] for each in document["tenants"]} == {3}
+    assert document["nameless"] == 0
+    out = run("usage").out
+    assert all(tenant in out for tenant in TENANTS)
+
+
+def test_an_id_too_long_for_a_key_is_found_by_name(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key has a digest of it: who is named somewhere can be shown, the rest at least counted."""
+    known, unknown = "k" * 100, "u" * 100
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for tenant in (known, unknown):
+            await guard.admit(tenant=tenant, document="d", sites=sites(3))
+
+    with_guard(circulate)
+    assert run("usage", "--json").document == {"tenants": [], "nameless": 2}
+    assert run("caps", "set", known, "max_sites=299").code == 0
+    document = run("usage", "--json").document
+    assert [each["tenant"] for each in document["tenants"]] == [known]
+    assert document["nameless"] == 1
+    assert run("usage", unknown, "--json").document["documents"][0]["used"] == 3
+
+
+def test_configured_tenants_are_shown_before_they_come(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new customer's caps can be checked before the first request."""
+    monkeypatch.setenv("FANOUT_GUARD_TENANT__beta__RATE", "5/second")
+    document = run("usage", "--json").document
+    assert document["tenants"][0]["tenant"] == "beta"
+    assert document["tenants"][0]["policies"]["rate-1"]["remaining"] == 5
+
+
+def test_looking_charges_nothing(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key may appear because somebody looked."""
+    monkeypatch.setenv("FANOUT_GUARD_RATE", "1000/minute")
+    monkeypatch.setenv("FANOUT_GUARD_GLOBAL_MAX_INFLIGHT", "1000")
+    for arguments in (["usage"], ["usage", "acme"], ["usage", "acme", "--document", "d"], ["top", "--once"]):
+        assert run(*arguments).code == 0
+    assert command(url, "DBSIZE") == 0
+
+
+def test_a_name_cannot_steer_the_terminal(url: str, run: Run) -> None:
+    """Tenants' names come from clients."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        await guard.admit(tenant="x\x1b[2J", document="d", sites=sites(1))
+
+    with_guard(circulate)
+    for arguments in (["usage"], ["usage", "x\x1b[2J"], ["top", "--once"], ["reset", "x\x1b[2J"]):
+        answer = run(*arguments)
+        assert answer.code == 0
+        assert "\x1b" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize("caps", [{}, {"GLOBAL_MAX_INFLIGHT": "1000"}])
+def test_a_cluster_without_caps_of_a_tenants_own(
+    caps: dict[str, str], cluster_url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look that touches no key of the tenant's has no slot to go to."""
+    for name, value in caps.items():
+        monkeypatch.setenv(f"FANOUT_GUARD_{name}", value)
+    policies = run("usage", "acme", "--json").document["policies"]
+    assert set(policies) == {"circulation"} | ({"inflight-global"} if caps else set())
+
+
+def test_a_cluster_is_looked_at_the_same_way(cluster_url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver answers in other shapes than a single server's."""
+    monkeypatch.setenv("FANOUT_GUARD_MAX_INFLIGHT", "500")
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for tenant in ("acme", "beta"):
+            await guard.admit(tenant=tenant, document="d", sites=sites(3))
+
+    with_guard(circulate)
+    tenants = run("usage", "--json").document["tenants"]
+    assert [(each["tenant"], each["policies"]["inflight"]["used"]) for each in tenants] == [("acme", 3), ("beta", 3)]
+    lease = run("leases", "acme", "--json").document["leases"][0]
+    assert run("leases", "acme", "--release", lease["id"]).code == 0
+    assert run("caps", "set", "acme", "max_sites=5", "--for", "1h").code == 0
+    assert run("caps", "list", "acme", "--json").document["effective"]["acme"]["max_sites"] == 5
+    assert run("reset", "beta", "--json").document["documents_forgotten"] == 1
+    assert run("doctor").code == 0
