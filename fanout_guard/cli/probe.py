@@ -7,6 +7,7 @@ import secrets
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.server_findings import cluster_finding, info_findings, parse_info
@@ -75,10 +76,11 @@ async def _reach(settings: Settings, counters: RedisCounters) -> list[Finding]:
         seconds, micros = await counters.command("TIME")
         waits_ms.append((time.perf_counter() - began) * 1000)
         apart_s = int(seconds) + int(micros) / 1e6 - time.time()
-    return [_latency(connected_ms, waits_ms, settings.redis_timeout * 1000), _clock(apart_s)]
+    return [latency_finding(connected_ms, waits_ms, settings.redis_timeout * 1000), clock_finding(apart_s)]
 
 
-def _latency(connected_ms: float, waits_ms: list[float], timeout_ms: float) -> Finding:
+def latency_finding(connected_ms: float, waits_ms: Sequence[float], timeout_ms: float) -> Finding:
+    """Whether round trips fit into ``REDIS_TIMEOUT``."""
     median_ms, worst_ms = statistics.median(waits_ms), max(waits_ms)
     text = f"connected in {connected_ms:.1f} ms; a round trip takes {median_ms:.2f} ms, at worst {worst_ms:.2f} ms"
     if median_ms >= timeout_ms:
@@ -89,7 +91,8 @@ def _latency(connected_ms: float, waits_ms: list[float], timeout_ms: float) -> F
     return Finding("connection", Level.OK, text)
 
 
-def _clock(apart_s: float) -> Finding:
+def clock_finding(apart_s: float) -> Finding:
+    """Whether the server's clock, so far ahead of this one, is worth a word."""
     if abs(apart_s) < _CLOCKS_APART_S:
         return Finding("clock", Level.OK, "as here")
     way = "ahead of" if apart_s > 0 else "behind"

