@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print and judge: 0 where every bound holds, 1 where one does not."""
     environment.prepare(upgrade=options.upgrade)
     if options.growth:
-        from benchmarks.peers import plots
+        from benchmarks.peers.plots import draw
 
-        plots.draw(environment.grow(quick=options.quick), options.growth)
+        draw(environment.grow(quick=options.quick), options.growth)
         return 0
     measured = ratios.table(
         [

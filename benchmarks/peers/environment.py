@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.json import decode
 
 from benchmarks.options import BadUsage
-from benchmarks.peers.figures import Run
+from benchmarks.peers.figures import Growth, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".venv-peers"
@@ -35,11 +35,20 @@ def prepare(*, upgrade: bool) -> None:
 
 def measure(loop: str, *, quick: bool, seed: int) -> Run:
     """One run, in a process of the peers' environment."""
-    command = [_python(), "-m", "benchmarks.peers.inside", "--loop", loop, "--seed", str(seed)]
-    answer = subprocess.run([*command, *(["--quick"] if quick else [])], cwd=ROOT, stdout=subprocess.PIPE)
+    return decode(_inside("--loop", loop, "--seed", str(seed), quick=quick), type=Run)
+
+
+def grow(*, quick: bool) -> Growth:
+    """How the cost grows, on asyncio's own loop."""
+    return decode(_inside("--growth", quick=quick), type=Growth)
+
+
+def _inside(*options: str, quick: bool) -> bytes:
+    command = [_python(), "-m", "benchmarks.peers.inside", *options, *(["--quick"] if quick else [])]
+    answer = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE)
     if answer.returncode:
         raise BadUsage("the measurement failed; see above")
-    return decode(answer.stdout, type=Run)
+    return answer.stdout
 
 
 def _python() -> str:

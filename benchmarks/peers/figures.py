@@ -1,4 +1,4 @@
-"""Everything that one run of ``peers`` measured, as it travels from the process that measured to the one that judges."""
+"""What ``peers`` measured, as it travels from the process that measured to the one that judges."""
 
 from __future__ import annotations
 
@@ -46,3 +46,21 @@ class Run(Struct, frozen=True):
     def subject(self, name: str) -> Measured:
         """The subject of that name."""
         return next(each for each in self.subjects if each.name == name)
+
+
+class Point(Struct, frozen=True):
+    """What was measured at one size."""
+
+    size: int
+    level: Level
+
+
+class Growth(Struct, frozen=True):
+    """Every curve, smallest size first."""
+
+    loop: str
+    sites: list[Point]
+    tenants: list[Point]
+    workers: list[Point]
+    at_once: list[Point]
+    rival_at_once: list[Point]

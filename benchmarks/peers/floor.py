@@ -22,7 +22,7 @@ async def _open(url: str) -> AsyncIterator[Decide]:
     sha = await client.script_load(SCRIPT)
 
     async def decide(tenant: str) -> None:
-        admitted(await client.evalsha(sha, 1, tenant, ENTRIES, LIMIT, 60))  # type: ignore[misc,arg-type]
+        admitted(await client.evalsha(sha, 1, tenant, ENTRIES, LIMIT, 60))
 
     async with client:
         yield decide

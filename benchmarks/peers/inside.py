@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Coroutine
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
 
 from msgspec.json import encode
 
 from benchmarks.middleware_cost import measure_middleware
 from benchmarks.overhead import measure_http
-from benchmarks.peers import guard, measure
+from benchmarks.peers import growth, guard, measure
 from benchmarks.peers.figures import Run
 from benchmarks.peers.floor import FLOOR, SCRIPT
 from benchmarks.peers.libraries import PEERS
@@ -36,23 +38,37 @@ PACKAGES = (
 )
 
 
+T = TypeVar("T")
+
+
 def main() -> None:
     """Measure once and print the run as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--growth", action="store_true", help="how the cost grows, instead")
+    parser.add_argument("--worker", metavar="URL", help="be one of several workers at this server, instead")
     given = parser.parse_args()
     effort = QUICK if given.quick else FULL
+    if given.worker:
+        worker = _run(given.loop, growth.one_worker(Server(given.worker), FULL))
+        sys.stdout.buffer.write(growth.as_json(worker))
+        return
     with valkey() as server:
-        work = _measure(server, given.loop, effort, given.seed)
-        if given.loop == "uvloop":
-            import uvloop
-
-            measured = uvloop.run(work)
+        if given.growth:
+            found = encode(_run(given.loop, growth.grow(server, given.loop, effort)))
         else:
-            measured = asyncio.run(work)
-    sys.stdout.buffer.write(encode(measured))
+            found = encode(_run(given.loop, _measure(server, given.loop, effort, given.seed)))
+    sys.stdout.buffer.write(found)
+
+
+def _run(loop: str, work: Coroutine[Any, Any, T]) -> T:
+    if loop == "uvloop":
+        import uvloop
+
+        return uvloop.run(work)
+    return asyncio.run(work)
 
 
 async def _measure(server: Server, loop: str, effort: Effort, seed: int) -> Run:

@@ -39,14 +39,16 @@ async def compare(subjects: Sequence[Subject], server: Server, effort: Effort, *
             if (subject.name, at_once) in errors:
                 continue
             try:
-                blocks[subject.name, at_once].append(await _block(subject, at_once, server, effort))
+                blocks[subject.name, at_once].append(await block(subject, at_once, server, effort))
             except Exception as error:
                 errors[subject.name, at_once] = _name_of(error)
     return [_measured(each, blocks, errors, *await _bytes(each, server)) for each in subjects]
 
 
-async def _block(subject: Subject, at_once: int, server: Server, effort: Effort) -> Block:
-    server.clear()
+async def block(subject: Subject, at_once: int, server: Server, effort: Effort, *, clear: bool = True) -> Block:
+    """One subject under load for a moment, from an empty server."""
+    if clear:
+        server.clear()
     # Opened for this block alone, so that nothing that a library does in the background falls on another.
     async with subject.open(server.url) as decide:
         load = Load(decide, server, at_once=at_once, tenants=subject.tenants)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
@@ -34,20 +34,19 @@ async def _open(strategy: type[RateLimiter], driver: Literal["redispy", "coredis
     async def decide(tenant: str) -> None:
         admitted(await limiter.hit(item, tenant, cost=ENTRIES))
 
-    try:
-        yield decide
-    finally:
-        if driver == "redispy":
-            await storage.bridge.storage.aclose()
-        else:
-            storage.bridge.storage.connection_pool.disconnect()
+    yield decide
+    client: Any = vars(storage.bridge)["storage"]  # limits has no way to close what it opened
+    if driver == "redispy":
+        await client.aclose()
+    else:
+        client.connection_pool.disconnect()
 
 
 SUBJECTS = tuple(
     Subject(
         f"limits, {name}, {'redis-py' if driver == 'redispy' else driver}",
         Role.PEER,
-        partial(_open, strategy, cast("Literal['redispy', 'coredis']", driver)),
+        partial(_open, strategy, driver),
     )
     for driver in ("redispy", "coredis")
     for name, strategy in STRATEGIES.items()

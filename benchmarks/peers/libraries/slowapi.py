@@ -23,11 +23,12 @@ async def _open(url: str) -> AsyncIterator[Decide]:
     limiter = Limiter(key_func=_tenant, storage_uri=url)
     app = Starlette()
     app.state.limiter = limiter
-    answer = Response()
+    empty = Response()
 
-    @limiter.limit(f"{LIMIT}/minute", cost=ENTRIES)
-    async def endpoint(request: Request) -> Response:
-        return answer
+    async def answer(request: Request) -> Response:
+        return empty
+
+    endpoint = limiter.limit(f"{LIMIT}/minute", cost=ENTRIES)(answer)
 
     async def decide(tenant: str) -> None:
         await endpoint(request=_request(app, tenant))

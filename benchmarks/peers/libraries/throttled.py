@@ -23,7 +23,7 @@ async def _open(algorithm: str, url: str) -> AsyncIterator[Decide]:
         admitted(not (await throttle.limit(tenant, cost=ENTRIES)).limited)
 
     yield decide
-    await store._backend.get_client().aclose(close_connection_pool=True)
+    await store._backend.get_client().aclose(close_connection_pool=True)  # it has no public way to close
 
 
 SUBJECTS = tuple(
