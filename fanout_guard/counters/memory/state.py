@@ -89,7 +89,7 @@ class State:
         if record is None or record.settled:
             return 0
         record.settled = True
-        if record.hold:
+        if record.hold and record.hold.counts(now):
             self._leases.end(record.hold)
         origin = record.origin or record
         key = _live(origin.idempotency, now)
