@@ -6,7 +6,7 @@ Structs are msgspec's: as strict as frozen dataclasses, several times cheaper to
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -63,9 +63,15 @@ class Policy(Struct, frozen=True, kw_only=True):
     inflight_global: int | None = None
     least: int | None = None
     """The least cap, above which something refuses for good; worked out here, once for many requests."""
+    numbers: tuple[Any, ...] = ()
+    """What the counters' scripts need of it: document cap and window, rates, the two in-flight caps; -1 is no cap."""
 
     def __post_init__(self) -> None:
+        caps = (self.document, self.inflight, self.inflight_global)
+        document, inflight, everybody = (-1 if cap is None else cap for cap in caps)
+        rates = tuple(number for rate in self.rates for number in (rate.limit, rate.window_ms))
         force_setattr(self, "least", min((limit for _, limit in self.limits), default=None))
+        force_setattr(self, "numbers", (document, self.document_window_ms, rates, inflight, everybody))
 
     @property
     def leased(self) -> bool:

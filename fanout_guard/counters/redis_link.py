@@ -8,6 +8,7 @@ from contextlib import suppress
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, TypeAlias
 
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
@@ -130,10 +131,7 @@ async def _evaluate(link: Link, command: str, calls: Sequence[Call], asking: boo
 
 
 async def _talk(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
-    if len(commands) == 1:
-        await connection.send_command(*commands[0])
-    else:
-        await connection.send_packed_command(connection.pack_commands(commands))
+    await connection.send_packed_command(b"".join(pack_command(tuple(command)) for command in commands))
     replies: list[Any] = []
     for _ in commands:
         try:

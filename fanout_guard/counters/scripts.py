@@ -9,7 +9,7 @@ from hashlib import sha1
 from importlib.resources import files
 from secrets import randbits
 from struct import pack
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from msgspec import msgpack
 
@@ -18,6 +18,7 @@ from fanout_guard.core.model import Charge, Lease, Reading, Tally
 from fanout_guard.errors import CountersUnavailable
 
 _encode = msgpack.Encoder().encode
+_decode = msgpack.Decoder().decode
 
 RECORD, DOCUMENT, RATES, LEASES, IDEMPOTENCY, GLOBAL = 1, 2, 4, 8, 16, 32
 
@@ -54,13 +55,24 @@ class Call(NamedTuple):
 
 
 def join(name: str, requests: Sequence[Packed], everybody: bytes | None) -> Call:
-    """The call for a batch of packed requests; ``everybody`` is the global leases' key where it is in this batch."""
+    """The call for a batch of packed requests; ``everybody`` is the global leases' key where it is in this batch.
+
+    Caps that requests have in common are sent once.
+    """
     keys = [everybody] if everybody else []
-    for own, _, _ in requests:
+    caps: dict[tuple[Any, ...], int] = {}
+    fields: list[tuple[Any, ...]] = []
+    for own, (first, *rest), _ in requests:
         keys += own
-    arguments = [_encode([fields for _, fields, _ in requests]), b"1" if everybody else b"0"]
+        fields.append((caps.setdefault(first, len(caps) + 1), *rest) if name == "decide" else (first, *rest))
+    arguments = [_encode((fields, tuple(caps))), b"1" if everybody else b"0"]
     arguments += [sites for _, _, sites in requests if sites]
     return Call(script(name), keys, arguments)
+
+
+def answers(reply: Any) -> Sequence[Any]:
+    """A script's answers, request by request."""
+    return cast("Sequence[Any]", _decode(reply)) if isinstance(reply, bytes) else cast("Sequence[Any]", reply)
 
 
 def pack_decide(charge: Charge, space: KeySpace) -> Packed:
@@ -73,17 +85,12 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     if not charge.look:
         flags = RECORD
         keys.append(names.charge + own)
-    document_cap = -1
     if policy.document is not None and lease.document:
         flags |= DOCUMENT
-        document_cap = policy.document
         keys.append(names.document + lease.document)
-    rates: list[int] = []
     if policy.rates:
         flags |= RATES
         keys.append(names.rates)
-        for rate in policy.rates:
-            rates += (rate.limit, rate.window_ms)
     if policy.inflight is not None or policy.inflight_global is not None:
         flags |= LEASES
         keys.append(names.leases)
@@ -92,18 +99,7 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
         keys.append(names.idempotency + lease.idempotency)
     if policy.inflight_global is not None:
         flags |= GLOBAL
-    fields = (
-        flags,
-        own.decode(),
-        charge.cost,
-        1 if charge.sites else 0,
-        document_cap,
-        policy.document_window_ms,
-        rates,
-        -1 if policy.inflight is None else policy.inflight,
-        -1 if policy.inflight_global is None else policy.inflight_global,
-        charge.lease_ms,
-    )
+    fields = (policy.numbers, flags, own.decode(), charge.cost, 1 if charge.sites else 0, charge.lease_ms)
     return keys, fields, charge.sites
 
 
@@ -141,8 +137,8 @@ def pack_probe(stem: bytes) -> Packed:
     """A decision that charges next to nothing under names of its own, and reads and writes all kinds of state."""
     own = new_id()
     keys = [stem + b"p:" + own, stem + b"pd", stem + b"pr", stem + b"pf"]
-    fields = (RECORD | DOCUMENT | RATES | LEASES, own.decode(), 1, 1, 1, 1000, [_MANY, 1000], _MANY, -1, 1)
-    return keys, fields, bytes(8)
+    numbers = (1, 1000, (_MANY, 1000), _MANY, -1)
+    return keys, (numbers, RECORD | DOCUMENT | RATES | LEASES, own.decode(), 1, 1, 1), bytes(8)
 
 
 def stem_of(request: Packed) -> bytes:

@@ -16,6 +16,7 @@ from fanout_guard.counters.outage import Breaker, Deadlines
 from fanout_guard.counters.redis import Server, slot_of
 from fanout_guard.counters.scripts import (
     Packed,
+    answers,
     join,
     judged,
     pack_decide,
@@ -233,17 +234,18 @@ class Session:
     async def _call(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
         """An answer to each request, or the error that it met."""
         if not self.server.clustered:
-            found = await self.server.call(join(name, requests, self._space.everybody.leases))
+            found = answers(await self.server.call(join(name, requests, self._space.everybody.leases)))
             return [judged(answer) for answer in found]
         slots: dict[int, list[int]] = {}
         for index, (keys, _, _) in enumerate(requests):
             slots.setdefault(slot_of(keys[0]), []).append(index)
         calls = [join(name, [requests[index] for index in indexes], None) for indexes in slots.values()]
-        answers: list[Any] = [None] * len(requests)
+        found = [None] * len(requests)
         for indexes, reply in zip(slots.values(), await self.server.calls(calls), strict=True):
-            for position, index in enumerate(indexes):
-                answers[index] = reply if isinstance(reply, CountersUnavailable) else judged(reply[position])
-        return answers
+            own = [reply] * len(indexes) if isinstance(reply, CountersUnavailable) else map(judged, answers(reply))
+            for index, answer in zip(indexes, own, strict=True):
+                found[index] = answer
+        return found
 
     def _late(self) -> None:
         self.give_up("timeout")

@@ -2,13 +2,13 @@
 --
 -- KEYS    per request, in this order, those that its flags name:
 --         record, document, rates, leases, idempotency; the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: array of requests
---             {flags, id, entries, has sites, document cap, window ms, {limit, window ms, …}, inflight cap,
---              global cap, lease ms}
+-- ARGV    [1] msgpack: {requests, caps}
+--             a request is {which caps, flags, id, entries, has sites, lease ms}
+--             caps are {document cap, window ms, {limit, window ms, …}, inflight cap, global cap}
 --             flags: 1 record (without it: look only) | 2 document | 4 rates | 8 leases | 16 idempotency | 32 global
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some
--- Output  per request {status, expired leases, used, needed, wait ms, reset ms, …four per policy}
+-- Output  msgpack: per request {status, expired leases, used, needed, wait ms, reset ms, …four per policy}
 --         status: 0 refused, 1 charged (or would be), 2 charged before by this id, 3 undone before it came,
 --                 4 repeats a counted idempotency key; {-1, error} where only this request failed
 
@@ -71,7 +71,7 @@ local function document_wait(sections, used, needed, cap, window)
 end
 
 local function document_reading(r, sections, used, known)
-  local count, cap, window = #r[4] / 8, r[5], r[6]
+  local count, cap, window = #r[5] / 8, r.caps[1], r.caps[2]
   local needed, wait, reset = count - known, 0, 0
   for _, s in ipairs(sections) do
     local frees = s.ends + window - now
@@ -125,7 +125,7 @@ end
 
 -- Count the sites now: known ones move to this generation as shared, new ones get this decision's tag.
 local function charge_document(key, sections, r, known, values, seen)
-  local sites, window = r[4], r[6]
+  local sites, window = r[5], r.caps[2]
   local ends = bucket_end(now, window / 2)
   local kept, again, fresh = {}, '', sites
   for _, s in ipairs(sections) do
@@ -157,9 +157,9 @@ local function charge_document(key, sections, r, known, values, seen)
     kept[#kept + 1] = {at = now, ends = ends, tag = SHARED, count = #again / 8, sites = again}
   end
   if fresh ~= '' then
-    kept[#kept + 1] = {at = now, ends = ends, tag = tag_of(r[2]), count = #fresh / 8, sites = fresh}
+    kept[#kept + 1] = {at = now, ends = ends, tag = tag_of(r[3]), count = #fresh / 8, sites = fresh}
   end
-  local before = #kept > SECTIONS and now - max(RECORD_MS, r[10]) or 0
+  local before = #kept > SECTIONS and now - max(RECORD_MS, r[6]) or 0
   if #kept > 1 then kept = fold(kept, before) end
   write_document(key, kept, window)
 end
@@ -176,7 +176,7 @@ end
 -- Append one policy's reading; whether the circulation is within its cap.
 local function note(out, cap, used, needed, wait, reset)
   local n = #out
-  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = used, needed, wait, reset
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = used, needed, ceil(wait), ceil(reset)
   return needed == 0 or used + needed <= cap
 end
 
@@ -188,7 +188,7 @@ local function known_id(out, record)
 end
 
 local function decide(r, record_key, document_key, rates_key, leases_key, shared_key, global_key)
-  local id, entries, lease_ms = r[2], r[3], r[10]
+  local id, entries, lease_ms = r[3], r[4], r[6]
   local repeats = shared_key and ask('GET', shared_key)
   local status, charged = 1, entries
   if repeats then status, charged = 4, 0 end
@@ -197,27 +197,27 @@ local function decide(r, record_key, document_key, rates_key, leases_key, shared
   local sections, known, values, seen
   if document_key then
     local live
-    sections, live = read_document(document_key, r[6])
+    sections, live = read_document(document_key, r.caps[2])
     if repeats then
-      known = #r[4] / 8
+      known = #r[5] / 8
     else
-      known, values, seen = compare(sections, r[4])
+      known, values, seen = compare(sections, r[5])
     end
-    fits = note(out, r[5], document_reading(r, sections, live, known))
+    fits = note(out, r.caps[1], document_reading(r, sections, live, known))
   end
   local state = rates_key and rates_at(rates_key)
-  local rates = state and #r[7] or 0
+  local rates = state and #r.caps[3] or 0
   for i = 1, rates, 2 do
-    local limit, window = r[7][i], r[7][i + 1]
+    local limit, window = r.caps[3][i], r.caps[3][i + 1]
     fits = note(out, limit, rate_reading(rate_buckets(state, window), charged, limit, window)) and fits
   end
   local leases = leases_key and leases_at(leases_key)
   if leases then
     if not leases.counted then out[2], leases.counted = #leases.dead, true end
-    if r[8] >= 0 then fits = note(out, r[8], lease_reading(leases, entries, r[8])) and fits end
+    if r.caps[4] >= 0 then fits = note(out, r.caps[4], lease_reading(leases, entries, r.caps[4])) and fits end
   end
   local global = global_key and leases_at(global_key)
-  if global and r[9] >= 0 then fits = note(out, r[9], lease_reading(global, entries, r[9])) and fits end
+  if global and r.caps[5] >= 0 then fits = note(out, r.caps[5], lease_reading(global, entries, r.caps[5])) and fits end
   if not fits then
     local record = record_key and ask('GET', record_key)
     if record then return known_id(out, record) end
@@ -229,7 +229,7 @@ local function decide(r, record_key, document_key, rates_key, leases_key, shared
   local noted = {now, charged, 0, state and state[1] or 0, (leases or global) and entries or 0}
   local lasts = 0
   for i = 2, repeats and 0 or rates, 2 do
-    local window = r[7][i]
+    local window = r.caps[3][i]
     local ends = open_bucket(rate_buckets(state, window), window)
     lasts = max(lasts, ends + window - now)
     noted[#noted + 1] = window
@@ -246,7 +246,7 @@ local function decide(r, record_key, document_key, rates_key, leases_key, shared
   end
   if document_key and not repeats then
     charge_document(document_key, sections, r, known, values, seen)
-    lasts = max(lasts, bucket_end(now, r[6] / 2) + r[6] - now)
+    lasts = max(lasts, bucket_end(now, r.caps[2] / 2) + r.caps[2] - now)
   end
   if leases then add_lease(leases, id, entries, now + lease_ms) end
   if global then add_lease(global, id, entries, now + lease_ms) end
@@ -270,8 +270,10 @@ local function take(flags, one)
 end
 
 local answers = {}
-for i, r in ipairs(requests(4)) do
-  local flags = r[1]
+local batch, caps = requests(5)
+for i, r in ipairs(batch) do
+  local flags = r[2]
+  r.caps = caps[r[1]]
   local record, document, rates = take(flags, 1), take(flags, 2), take(flags, 4)
   local leases, shared = take(flags, 8), take(flags, 16)
   local global = has(flags, 32) ~= 0 and GLOBAL or nil
@@ -287,4 +289,4 @@ end
 for key, leases in pairs(leases_of) do
   if leases.changed then write_leases(key, leases) end
 end
-return answers
+return cmsgpack.pack(answers)

@@ -2,7 +2,7 @@
 --
 -- KEYS    per request: record, refunded sites, document, rates, leases, idempotency (the last with a name that does
 --         not exist where there is none); the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: array of requests {id, entries, has sites, {count per site}, undo}: entries -1 is the whole
+-- ARGV    [1] msgpack: {requests}, each {id, entries, has sites, {count per site}, undo}: entries -1 is the whole
 --             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some

@@ -1,7 +1,7 @@
 -- End a batch of leases; or let them end at another time.
 --
 -- KEYS    per request: record, leases; the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: array of requests {id, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
+-- ARGV    [1] msgpack: {requests}, each {id, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
 --             long from now, exactly where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
 -- Output  per request 1, or 0 where there was no live lease; {-1, error} where only this request failed
@@ -65,7 +65,7 @@ local function settle(r, record_key, lease_key)
 end
 
 local answers, at = {}, GLOBAL and 2 or 1
-for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
+for i, r in ipairs(requests(0)) do
   local ok, answer = pcall(settle, r, KEYS[at], KEYS[at + 1])
   answers[i] = ok and answer or failed(answer)
   at = at + 2

@@ -9,14 +9,15 @@ local EXPIRE_AT_MOST = 2000   -- dead leases cleared by one call: bounded work
 local SECTIONS = 32           -- more than this many sections of a document: those past refund are folded
 local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
 local SECTION = 18            -- bytes of a section's head: when, tag, count
-local floor, min, max = math.floor, math.min, math.max
+local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + floor(clock[2] / 1000)
 
 -- The requests of this call; a request's sites are an argument of their own, since cmsgpack reads no binary.
 local function requests(sites_field)
-  local found, next_sites = cmsgpack.unpack(ARGV[1]), 3
+  local batch, next_sites = cmsgpack.unpack(ARGV[1]), 3
+  local found = batch[1]
   for _, r in ipairs(found) do
     if r[sites_field] == 1 then
       r[sites_field] = ARGV[next_sites]
@@ -25,7 +26,7 @@ local function requests(sites_field)
       r[sites_field] = ''
     end
   end
-  return found
+  return found, batch[2]
 end
 
 -- The value of a protected call, or an error that the caller hands on.
