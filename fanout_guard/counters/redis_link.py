@@ -6,7 +6,7 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from hiredis import pack_command
 from redis import exceptions
@@ -131,7 +131,7 @@ async def _evaluate(link: Link, command: str, calls: Sequence[Call], asking: boo
 
 
 async def _talk(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
-    await connection.send_packed_command(b"".join(pack_command(tuple(command)) for command in commands))
+    await connection.send_packed_command(b"".join(map(_packed, commands)))
     replies: list[Any] = []
     for _ in commands:
         try:
@@ -161,3 +161,7 @@ def _check(hello: Any, *, master: bool) -> None:
         raise CountersUnavailable("version")
     if master and about.get(b"role", b"master") != b"master":
         raise CountersUnavailable("readonly")
+
+
+def _packed(command: Command) -> bytes:
+    return cast(bytes, pack_command(tuple(command)))  # type: ignore[arg-type]  # the stub wants a tuple of one
