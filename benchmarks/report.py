@@ -1,4 +1,4 @@
-"""Writes what a run leaves behind: ``results.json``, ``report.html`` and ``report.md``."""
+"""Writes what a run leaves behind: ``results.json``, ``report.html``, ``report.md`` and ``latency.svg``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def publish(folder: Path, results: Results, judgement: Judgement) -> None:
     isolation = read_isolation(folder)
     (folder / "report.md").write_text(markdown(results, judgement, isolation))
     (folder / "report.html").write_text(html(results, judgement, isolation))
+    if any(level.latencies_ms for level in results.levels):
+        (folder / "latency.svg").write_text(plots.latency(results, judgement))
 
 
 def read_isolation(folder: Path) -> dict[str, Any] | None:

@@ -43,20 +43,24 @@ def between(readings: Sequence[Reading], begin: float, end: float, *, documents:
     seconds = last.at - first.at
     target = _rate(first.target_cpu_s, last.target_cpu_s, seconds)
     generator = _rate(first.generator_cpu_s, last.generator_cpu_s, seconds)
+    helpers = _rate(first.helpers_cpu_s, last.helpers_cpu_s, seconds)
     busy = _rate(first.busy_total_s, last.busy_total_s, seconds) or 0.0
+    ours = sum(percent or 0.0 for percent in (target, generator, helpers))
     rss = [reading.target_rss_mb for reading in span if reading.target_rss_mb is not None]
     return Figures(
         cpu_percent=target,
         rss_mb=max(rss) if rss else None,
         rss_growth_mb=rss[-1] - rss[0] if rss else None,
         generator_cpu_percent=generator,
-        other_cpu_percent=max(busy - (target or 0.0) - (generator or 0.0), 0.0) / last.cores,
+        other_cpu_percent=max(busy - ours, 0.0) / last.cores,
         pressure_percent=_rate(first.pressure_total_s, last.pressure_total_s, seconds),
-        more=_more(first, last, seconds, documents),
+        # The first document of the next level may be decided before the next reading: stop short of it.
+        more=_more(first, inside[-1] if inside else last, documents),
     )
 
 
-def _more(first: Reading, last: Reading, seconds: float, documents: int) -> dict[str, float | None]:
+def _more(first: Reading, last: Reading, documents: int) -> dict[str, float | None]:
+    seconds = last.at - first.at
     more = {
         "steal_percent": _rate(first.steal_total_s, last.steal_total_s, seconds * last.cores),
         "memory_pressure_percent": _rate(first.memory_pressure_total_s, last.memory_pressure_total_s, seconds),
@@ -101,10 +105,13 @@ class Watch:
 
 
 @contextmanager
-def watch(path: Path, *, target: Sequence[int], generator: Sequence[int], redis_url: str | None) -> Iterator[Watch]:
+def watch(
+    path: Path, *, target: Sequence[int], generator: Sequence[int], helpers: Sequence[int], redis_url: str | None
+) -> Iterator[Watch]:
     """Sample until the block ends."""
     command = [sys.executable, "-m", "benchmarks.sampler", "--target", *map(str, target)]
-    command += ["--generator", *map(str, generator)] + (["--redis", redis_url] if redis_url else [])
+    command += ["--generator", *map(str, generator), "--helpers", *map(str, helpers)]
+    command += ["--redis", redis_url] if redis_url else []
     with path.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=Path(__file__).parents[1], stdout=output, stdin=subprocess.DEVNULL, process_group=0

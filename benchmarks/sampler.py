@@ -27,6 +27,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     target_cpu_s: float | None = None
     target_rss_mb: float | None = None
     generator_cpu_s: float = 0.0
+    helpers_cpu_s: float = 0.0
     busy_total_s: float = 0.0
     steal_total_s: float = 0.0
     cores: int = 1
@@ -123,9 +124,9 @@ def redis_reader(url: str | None) -> Callable[[], dict[str, float]]:
     return read
 
 
-def sample(target: list[int], generator: list[int], redis_url: str | None, interval: float) -> None:
+def sample(target: list[int], generator: list[int], helpers: list[int], redis_url: str | None, interval: float) -> None:
     """Write readings until the parent goes away."""
-    trees = Tree(target), Tree(generator)
+    trees = Tree(target), Tree(generator), Tree(helpers)
     read_redis = redis_reader(redis_url)
     folder = cgroup_of(target[0]) if target else None
     while True:
@@ -136,6 +137,7 @@ def sample(target: list[int], generator: list[int], redis_url: str | None, inter
             target_cpu_s=cpu if target else None,
             target_rss_mb=rss if target else None,
             generator_cpu_s=trees[1].read()[0],
+            helpers_cpu_s=trees[2].read()[0],
             busy_total_s=sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice,
             steal_total_s=machine.steal,
             cores=psutil.cpu_count() or 1,
@@ -155,11 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", type=int, nargs="*", default=[])
     parser.add_argument("--generator", type=int, nargs="*", default=[])
+    parser.add_argument("--helpers", type=int, nargs="*", default=[], help="neither: the site receivers")
     parser.add_argument("--redis")
     parser.add_argument("--interval", type=float, default=0.5)
     options = parser.parse_args()
     try:
-        sample(options.target, options.generator, options.redis, options.interval)
+        sample(options.target, options.generator, options.helpers, options.redis, options.interval)
     except (KeyboardInterrupt, BrokenPipeError):
         return
 

@@ -67,6 +67,7 @@ class Session:
                     folder / "resources.jsonl",
                     target=self._target.pids,
                     generator=pids,
+                    helpers=self._target.helper_pids,
                     redis_url=self._target.redis_url,
                 )
             )

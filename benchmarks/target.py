@@ -37,6 +37,11 @@ class Target:
         return [self.servers.api.pid] if self.servers else []
 
     @property
+    def helper_pids(self) -> list[int]:
+        """What else this run started, so that its CPU is not taken for a disturbance."""
+        return [self.servers.sites.pid] if self.servers else []
+
+    @property
     def redis_url(self) -> str | None:
         """The server that the API counts in, where it is ours."""
         return self.servers.redis_url if self.servers else None

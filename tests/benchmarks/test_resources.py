@@ -21,6 +21,8 @@ def test_rates_come_from_the_readings_around_the_level() -> None:
     assert figures.cpu_percent == pytest.approx(50)
     assert figures.generator_cpu_percent == pytest.approx(10)
     assert figures.other_cpu_percent == pytest.approx(20)
+    helped = between([reading(at / 2, helpers_cpu_s=at / 10) for at in range(20)], 2.1, 4.9, documents=5)
+    assert helped.other_cpu_percent == pytest.approx(10)
     assert figures.pressure_percent == pytest.approx(20)
     assert figures.rss_mb == pytest.approx(45)
     assert figures.rss_growth_mb == pytest.approx(3)
