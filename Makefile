@@ -1,20 +1,30 @@
 # Every target sets up what it needs in .venv, from Python 3.11 or newer and nothing else.
+# Another interpreter gets an environment of its own: make test PYTHON=python3.12 VENV=.venv-3.12
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types format check bench docs build fuzz soak clean
+.PHONY: help install demo test test-oldest slow fuzz coverage lint types format check bench docs build clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | sort | expand -t 16
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python $(PIP) --upgrade pip
+	@$(BIN)/python $(PIP) --editable '.[dev]'
+	@touch $@
+
+$(OLDEST)/.ready: pyproject.toml tests/oldest.py
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m tests.oldest > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python $(PIP) --upgrade pip
+	@$(OLDEST)/bin/python $(PIP) --constraint $(OLDEST)/constraints.txt --editable '.[test]'
 	@touch $@
 
 install: $(READY) ## set up .venv
@@ -22,8 +32,23 @@ install: $(READY) ## set up .venv
 demo: $(READY) ## a guarded API, real servers, real circulations; SERVE=1 stays up
 	@$(BIN)/python -m examples.demo $(if $(SERVE),--serve)
 
-test: $(READY) ## all tests, on real servers
+test: $(READY) ## all tests, on real servers; ARGS="tests/core -k lease" for some
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-oldest: $(OLDEST)/.ready ## all tests, with the oldest dependencies that are claimed to work
+	@$(OLDEST)/bin/python -m pytest $(ARGS)
+
+slow: $(READY) ## the tests that take long: sweeps, long sequences, load
+	@$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
+
+fuzz: $(READY) ## millions of hostile bodies; ARGS="--inputs 5000000 --processes 2"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+coverage: $(READY) ## all tests, with the lines and branches that they do not reach
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
 
 lint: $(READY) ## ruff
 	@$(BIN)/ruff check .
@@ -38,11 +63,17 @@ format: $(READY) ## write the code as ruff has it
 
 check: lint types test ## what a change has to pass
 
+bench: $(READY) ## the stress test of the story, on this machine; ARGS="--profile full"
+	@$(BIN)/python -m benchmarks sweep $(ARGS)
+
+docs: $(READY) ## the documentation as a site, in site/
+	@$(BIN)/python -m tests.docs.generated
+	@$(BIN)/python -m mkdocs build --quiet --strict
+
 build: $(READY) ## wheel and sdist, tried alone
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check build
 	@rm -rf dist
-	@$(BIN)/python -m build --outdir dist . > /dev/null
+	@$(BIN)/python -m build --quiet --outdir dist .
 	@$(BIN)/python -m tests.packaging dist
 
 clean: ## remove what was made
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage
+	rm -rf $(VENV) $(OLDEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage*

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,11 @@ def test_imports_go_one_way(path: Path) -> None:
         assert level_of(other) < level_of(own), f"{path.relative_to(ROOT)} imports {module}"
 
 
-def test_only_one_file_talks_to_the_driver() -> None:
+def test_only_the_edge_talks_to_the_driver() -> None:
     """What a driver's release changes is to be found in one place."""
-    users = {path.relative_to(PACKAGE).as_posix() for path in files() if any(map(_is_redis, imported(path)))}
-    assert users == {"counters/redis.py"}
+    users = {path.relative_to(PACKAGE) for path in files() if any(map(_is_redis, imported(path)))}
+    assert users
+    assert all(path.parent.name == "counters" and path.name.startswith("redis") for path in users), users
 
 
 def _is_redis(module: str) -> bool:
@@ -97,11 +99,23 @@ def test_importing_the_package_loads_nothing_heavy(heavy: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_benchmarks_and_examples_use_public_names_only() -> None:
-    """What we show is what users can write."""
-    for folder in ("examples",):
-        for path in (ROOT / folder).rglob("*.py"):
-            for module in imported(path):
-                assert part_of(module) in ("", "fastapi", "client", "testing") or not module.startswith(
-                    "fanout_guard."
-                ), f"{path.relative_to(ROOT)} imports {module}"
+PUBLIC = ("fanout_guard", "fanout_guard.client", "fanout_guard.fastapi", "fanout_guard.testing")
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_examples_and_benchmarks_use_public_names_only(folder: str) -> None:
+    """What we show is what users can write; the judgement of stress results is shared with ``verify``."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for module in imported(path):
+            inside = module.startswith("fanout_guard") and module not in PUBLIC
+            shared = folder == "benchmarks" and part_of(module) in ("stress", "errors")
+            assert shared or not inside, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_what_is_public_has_a_name_and_a_docstring() -> None:
+    """Completion and ``help()`` are where most people look first."""
+    for module in map(import_module, PUBLIC):
+        assert module.__doc__
+        names = getattr(module, "__all__", [])
+        assert names or module.__name__ == "fanout_guard.fastapi", module
+        assert all(getattr(module, name).__doc__ for name in names), module
