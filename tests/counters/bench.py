@@ -9,6 +9,8 @@ from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Reading, Tally
 from fanout_guard.counters.base import Counters
@@ -169,6 +171,12 @@ class Circulated:
     async def again(self) -> Tally:
         """Send the very same decision once more."""
         return await self._bench.counters.decide(self.charge)
+
+    async def repeat(self) -> Circulated:
+        """Circulate the same once more, under a new id."""
+        lease = Lease(new_id(), self.lease.document, self.lease.idempotency)
+        charge = replace(self.charge, lease=lease)
+        return Circulated(self._bench, charge, await self._bench.counters.decide(charge), self.sites)
 
     async def look(self) -> Tally:
         """Ask how it would be decided now."""

@@ -1,0 +1,242 @@
+"""Caps changed at run time: atomic, audited, seen by every worker in time, and never waited for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from fanout_guard.core.model import Charge, Lease, Policy
+from fanout_guard.core.policy import Caps
+from fanout_guard.counters.overrides import Override, Overrides, OverrideStore
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import ConfigurationError, CountersUnavailable
+
+FIELDS, VERSION = "fanout:1:{*}:o", "fanout:1:{*}:v"
+
+
+class Counted(OverrideStore):
+    """Counts what it asks the server."""
+
+    looks = 0
+    reads = 0
+
+    async def version(self) -> bytes:
+        self.looks += 1
+        return await super().version()
+
+    async def read(self) -> tuple[int, list[Override]]:
+        self.reads += 1
+        now_ms, found = await super().read()
+        return now_ms, list(found)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens in the background."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never happened")
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Counted]:
+    """Overrides on an empty server of each kind."""
+    counters = RedisCounters(url, timeout_ms=5000)
+    await counters.command("FLUSHALL")
+    yield Counted(counters)
+    await counters.aclose()
+
+
+async def test_a_change_is_kept_with_who_and_when(store: Counted) -> None:
+    """A cap that somebody changed at night has to say who did, and how long it holds."""
+    before, _ = await store.read()
+    await store.set(
+        "acme", {"max_sites": 500, "document_window": 1.5, "rate": "5/second"}, by='ann "x" é', for_ms=60_000
+    )
+    now, found = await store.read()
+    assert [(one.tenant, one.field, one.value, one.by) for one in found] == [
+        ("acme", "document_window", 1.5, 'ann "x" é'),
+        ("acme", "max_sites", 500, 'ann "x" é'),
+        ("acme", "rate", "5/second", 'ann "x" é'),
+    ]
+    assert all(before <= one.at_ms <= now and one.until_ms == one.at_ms + 60_000 for one in found)
+
+
+async def test_tenants_are_told_apart_whatever_they_are_called(store: Counted) -> None:
+    """A name with the separator in it is no other tenant's field."""
+    for number, tenant in enumerate(["a", "a:b", "max_sites:a", "é", "*", "x\n"]):
+        await store.set(tenant, {"max_sites": number}, by="ann")
+    assert {one.tenant: one.value for one in await store.list()} == {
+        "a": 0,
+        "a:b": 1,
+        "max_sites:a": 2,
+        "é": 3,
+        "*": 4,
+        "x\n": 5,
+    }
+
+
+async def test_all_fields_of_a_change_are_one_version(store: Counted) -> None:
+    """A worker never decides by one half of a change."""
+    await store.set("acme", {"max_sites": 5, "mode": "shadow"}, by="ann")
+    assert await store.version() == b"1"
+    await store.unset("acme")
+    assert await store.version() == b"2"
+
+
+async def test_a_change_that_fails_changes_nothing(store: Counted) -> None:
+    """Overrides without a new version would be seen by some workers only."""
+    await store.counters.command("SET", VERSION, "no number")
+    with pytest.raises(CountersUnavailable):
+        await store.set("acme", {"max_sites": 5}, by="ann")
+    assert await store.list() == []
+
+
+async def test_what_was_taken_back_is_counted(store: Counted) -> None:
+    """Named fields, or all of a tenant's; another's stay."""
+    await store.set("acme", {"max_sites": 5, "mode": "shadow", "rate": ""}, by="ann")
+    await store.set("beta", {"max_sites": 6}, by="ann")
+    assert await store.unset("acme", ["mode", "max_inflight"]) == 1
+    assert await store.unset("acme") == 2
+    assert await store.unset("acme") == 0
+    assert [one.tenant for one in await store.list()] == ["beta"]
+
+
+@pytest.mark.parametrize("values", [{"max_sites": -1}, {"max_sites": True}, {"mode": "on"}, {"rate": "fast"}])
+async def test_what_is_no_cap_is_not_kept(values: dict[str, object], store: Counted) -> None:
+    """No worker could read it."""
+    with pytest.raises(ConfigurationError):
+        await store.set("acme", values, by="ann")
+    assert await store.version() == b""
+
+
+async def test_what_has_expired_is_cleared_by_the_next_change(store: Counted) -> None:
+    """Years of short overrides must not pile up; what has no end stays."""
+    await store.set("acme", {"max_sites": 5}, by="ann", for_ms=1)
+    await store.set("beta", {"max_sites": 6}, by="ann", for_ms=60_000)
+    await asyncio.sleep(0.01)
+    assert [one.tenant for one in await store.list()] == ["beta"]
+    await store.set("gamma", {"max_sites": 7}, by="ann")
+    assert await store.counters.command("HLEN", FIELDS) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no JSON", "[]", "null", '{"value": -1, "by": "x", "at": 1, "until": null}', '{"value": 5}',
+     '{"value": 5, "by": "x", "at": 1, "until": "soon"}', '{"value": 5, "by": "x", "at": 1, "until": [1]}', b"\xff"],
+)  # fmt: skip
+async def test_an_entry_that_cannot_be_read_hides_no_other(
+    text: str | bytes, store: Counted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever wrote it, the rest holds, and changes go on."""
+    await store.set("acme", {"max_sites": 5}, by="ann")
+    await store.counters.command("HSET", FIELDS, "mode:beta", text)
+    with caplog.at_level(logging.WARNING, "fanout_guard"):
+        assert [one.tenant for one in await store.list()] == ["acme"]
+    assert "cannot be read" in caplog.text
+    await store.set("gamma", {"max_sites": 6}, by="ann")
+
+
+async def test_a_view_asks_no_server_between_two_looks(store: Counted) -> None:
+    """Decisions ask it thousands of times a second."""
+    await store.set("acme", {"max_sites": 5}, by="ann")
+    view = Overrides(store, ttl_s=60)
+    await view.refresh()
+    for _ in range(1000):
+        assert not view.stale
+        assert view.of("acme") == Caps(max_sites=5)
+        assert view.of("beta") is None
+    assert (store.looks, store.reads) == (1, 1)
+    await view.aclose()
+
+
+async def test_a_view_that_finds_the_same_version_reads_nothing(store: Counted) -> None:
+    """The look in the background is one short command."""
+    view = Overrides(store, ttl_s=0.01)
+    await view.refresh()
+    await until(lambda: store.looks >= 5)
+    assert store.reads == 1
+    await view.aclose()
+
+
+async def test_everybody_who_starts_at_once_shares_one_look(store: Counted) -> None:
+    """A worker that comes up under load asks once, not once per request."""
+    view = Overrides(store, ttl_s=60)
+    await asyncio.gather(*(view.refresh() for _ in range(100)))
+    assert (store.looks, store.reads) == (1, 1)
+    await view.aclose()
+
+
+async def test_a_change_reaches_a_view_without_being_asked_for(store: Counted) -> None:
+    """Within the time to live, in the background, also when it is taken back."""
+    view = Overrides(store, ttl_s=0.05)
+    await view.refresh()
+    await store.set("*", {"mode": "shadow"}, by="ann")
+    await until(lambda: view.of("*") == Caps(mode="shadow"))
+    await store.unset("*")
+    await until(lambda: view.of("*") is None)
+    await view.aclose()
+
+
+async def test_an_override_ends_on_time_without_a_look(store: Counted) -> None:
+    """An outage must not make a kill switch outlive its hour."""
+    await store.set("acme", {"max_sites": 5}, by="ann", for_ms=300)
+    await store.set("acme", {"mode": "shadow"}, by="ann")
+    view = Overrides(store, ttl_s=60)
+    await view.refresh()
+    assert view.of("acme") == Caps(max_sites=5, mode="shadow")
+    await until(lambda: view.of("acme") == Caps(mode="shadow"))
+    assert store.reads == 1
+    await view.aclose()
+
+
+async def test_what_was_seen_last_holds_in_an_outage(store: Counted) -> None:
+    """Caps do not jump because the server is down."""
+    await store.set("acme", {"max_sites": 5}, by="ann")
+    view = Overrides(store, ttl_s=0.01)
+    await view.refresh()
+    store.counters.give_up("timeout")
+    with pytest.raises(CountersUnavailable):
+        await view.refresh()
+    assert view.of("acme") == Caps(max_sites=5)
+    await view.aclose()
+
+
+async def test_a_silent_server_is_waited_for_once() -> None:
+    """The decision behind the look finds the outage known, and waits no second time."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    counters = RedisCounters(f"redis://127.0.0.1:{port}", timeout_ms=100)
+    view = Overrides(OverrideStore(counters), ttl_s=60)
+    with pytest.raises(CountersUnavailable):
+        await view.refresh()
+    assert counters.out_of_reach is not None
+    assert not view.stale, "the next request does not wait for it either"
+    charge = Charge(lease=Lease(b"x" * 16), tenant="a", cost=1, sites=b"", policy=Policy(inflight=5), lease_ms=1000)
+    with pytest.raises(CountersUnavailable) as caught:
+        await counters.decide(charge)
+    assert not caught.value.sent
+    await view.aclose()
+    await counters.aclose()
+    server.close()
+
+
+async def test_what_is_no_outage_is_told_once(store: Counted, caplog: pytest.LogCaptureFixture) -> None:
+    """Decisions go on where overrides cannot be read, so that only the log can tell."""
+    await store.counters.command("SET", FIELDS, "of another type")
+    await store.counters.command("SET", VERSION, 1)
+    view = Overrides(store, ttl_s=0.01)
+    with pytest.raises(CountersUnavailable):
+        await view.refresh()
+    await until(lambda: store.looks >= 5)
+    assert caplog.text.count("overrides cannot be read (wrongtype)") == 1
+    await view.aclose()
