@@ -1,0 +1,167 @@
+"""A network between clients and a server that delays, loses and cuts; and servers that answer nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import hiredis
+
+
+class Proxy:
+    """Passes everything on, unless told otherwise; what it is told holds from now on."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        self.delay_s = 0.0
+        """How late replies come."""
+        self.lose_replies = False
+        self.refuse = False
+        """Whether who connects is cut off at once."""
+        self.rewrite: Callable[[bytes], bytes] | None = None
+        """What becomes of a reply."""
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        """Cut, and wait for what is under way."""
+        self.cut()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client."""
+        self.connections += 1
+        if self.refuse:
+            writer.transport.abort()
+            return
+        try:
+            upstream, server = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, server}
+        self._start(self._requests(reader, server, writer))
+        self._start(self._replies(upstream, writer, server))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        self._end(writer, back)
+
+    async def _replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                if self.rewrite is not None:
+                    data = self.rewrite(data)
+                if not self.lose_replies:
+                    writer.write(data)
+        self._end(writer, back)
+
+    def _end(self, *writers: asyncio.StreamWriter) -> None:
+        for writer in writers:
+            writer.transport.abort()
+            self._writers.discard(writer)
+
+
+@asynccontextmanager
+async def proxied(port: int) -> AsyncIterator[Proxy]:
+    """A proxy in front of a server on this machine."""
+    proxy = Proxy(port)
+    listener = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    proxy.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        listener.close()
+        await proxy.close()
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port where connecting neither succeeds nor fails, as behind a firewall that drops everything."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = int(listener.getsockname()[1])
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        try:
+            yield port
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+class Answering:
+    """Something that speaks the protocol and answers whatever ``answer`` makes of a command; keeps all commands."""
+
+    def __init__(self, answer: Callable[[list[bytes]], bytes]) -> None:
+        self._answer = answer
+        self.commands: list[list[bytes]] = []
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def names(self) -> list[str]:
+        """What was asked, in order, without greetings."""
+        return [name for command in self.commands if (name := command[0].decode()) != "HELLO"]
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client."""
+        parser = hiredis.Reader()
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    self.commands.append(command)
+                    writer.write(self._answer(command))
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def answering(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[Answering]:
+    """A server that is none."""
+    fake = Answering(answer)
+    listener = await asyncio.start_server(fake.accept, "127.0.0.1", 0)
+    fake.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield fake
+    finally:
+        listener.close()

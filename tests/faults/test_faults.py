@@ -1,0 +1,18 @@
+"""Every fault, under every outage rule, with clients that circulate all the time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.faults.faults import FAULTS, Fault
+from tests.faults.run import run
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_keeps_every_promise_during(fault: Fault) -> None:
+    """Nothing past the bound, nothing lost, nobody kept waiting, whatever happens to the servers."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    assert [f"{row.mode}: {promise}" for row in await run(fault, seed) for promise in row.broken()] == []
