@@ -6,10 +6,22 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fanout_guard import Decision
 from fanout_guard.settings.reference import reference
 from tests.docs.blocks import PAGES
 
-MAKERS: Mapping[str, Callable[[], str]] = {"settings": reference}
+
+def settings() -> str:
+    """The table of settings; a pipe in code is written as readers of Markdown agree on."""
+    return reference().replace("`\\|`", "<code>&#124;</code>")
+
+
+def decision() -> str:
+    """The fields of a decision."""
+    return ", ".join(f"`{name}`" for name in Decision.__struct_fields__) + "\n"
+
+
+MAKERS: Mapping[str, Callable[[], str]] = {"settings": settings, "decision": decision}
 
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -78,17 +78,13 @@ def nothing(arguments: list[str]) -> None:
 
 
 ONLY_PARSED = (
-    Rule("git clone", "there is no network in tests", nothing),
-    Rule("cd fanout-guard", "the walk is in the checkout already", nothing),
     Rule("pip install", "it would install into the tests' own environment; tests/packaging.py installs", installs),
-    Rule("python -m pip install", "as pip install", installs),
     Rule("redis-server", "the walk has a server of its own at this address", nothing),
     Rule("make", "the targets run the tests, or are run by them (tests/examples, tests/docs/test_site.py)", makes),
     Rule("python -m benchmarks", "takes minutes, and is run by tests/benchmarks", measures),
     Rule("locust", "is run by tests/benchmarks/test_locustfile.py", names_files),
     Rule("prometheus", "is run by tests/examples/test_monitoring.py", names_files),
     Rule("promtool", "is run by tests/examples/test_monitoring.py", names_files),
-    Rule("mkdocs", "is run by tests/docs/test_site.py", nothing),
 )
 
 
