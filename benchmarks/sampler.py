@@ -7,6 +7,7 @@ line per interval to standard output; cumulative figures stay cumulative, ``reso
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -129,7 +130,8 @@ def sample(target: list[int], generator: list[int], helpers: list[int], redis_ur
     trees = Tree(target), Tree(generator), Tree(helpers)
     read_redis = redis_reader(redis_url)
     folder = cgroup_of(target[0]) if target else None
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:  # a command that was killed leaves no sampler behind
         cpu, rss = trees[0].read()
         machine = psutil.cpu_times()
         reading = Reading(

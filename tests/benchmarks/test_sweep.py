@@ -40,11 +40,21 @@ def results_in(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "results.json").read_bytes()))
 
 
-def test_a_sweep_measures_judges_and_leaves_everything_behind(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One tiny sweep of the example, and what it said."""
+    folder = tmp_path_factory.mktemp("swept")
+    goal = ("--goal", "error=50%", "--seed", "3")
+    return folder, run("sweep", *TINY, *SMALL_TARGET, *goal, "--out", str(folder))
+
+
+def test_a_sweep_measures_judges_and_leaves_everything_behind(
+    swept: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     """The whole way: servers, generator, sampler, judgement, files, verdict and exit code."""
-    answer = run("sweep", *TINY, *SMALL_TARGET, "--goal", "error=50%", "--seed", "3", "--out", str(tmp_path))
+    folder, answer = swept
     assert answer.returncode in (0, 1, 3), answer.stderr
-    results = results_in(tmp_path)
+    results = results_in(folder)
     assert results["schema"] == "fanout-guard-stress/1"
     assert [level["sites"] for level in results["levels"]] == [4, 8, 12, 16]
     assert [level["documents"] for level in results["levels"]] == [5, 5, 5, 5]
@@ -58,16 +68,18 @@ def test_a_sweep_measures_judges_and_leaves_everything_behind(tmp_path: Path) ->
     assert "--seed 3" in answer.stderr
     assert "as a tenant whose cap this run lifts" in answer.stderr
     assert answer.stdout.startswith(results["verdict"])
-    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-    assert (tmp_path / "report.md").read_text().startswith("## ")
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert (folder / "report.md").read_text().startswith("## ")
 
 
-def test_analyze_judges_the_saved_samples_and_not_the_saved_verdict(tmp_path: Path) -> None:
+def test_analyze_judges_the_saved_samples_and_not_the_saved_verdict(
+    swept: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     """Samples are kept raw so that a judgement can be repeated."""
-    run("sweep", *TINY, *SMALL_TARGET, "--out", str(tmp_path))
-    path = tmp_path / "results.json"
-    first = results_in(tmp_path)
-    path.write_text(json.dumps({**first, "verdict": "pass_headroom", "reason": "forged", "recommended_cap": 10**6}))
+    first = results_in(swept[0])
+    (tmp_path / "results.json").write_text(
+        json.dumps({**first, "verdict": "pass_headroom", "reason": "forged", "recommended_cap": 10**6})
+    )
     answer = run("analyze", str(tmp_path))
     again = results_in(tmp_path)
     assert (again["verdict"], again["reason"]) == (first["verdict"], first["reason"])
