@@ -31,6 +31,7 @@ from fanout_guard.tenants import CapsHook, Tenants
 
 logger = logging.getLogger("fanout_guard")
 
+_MOST_ENTRIES = 10**9
 RAISED = 500
 """The status that an application's exception counts as."""
 
@@ -107,6 +108,8 @@ class FanoutGuard:
         must be known and is not.
         """
         circulation = Circulation(document=document, sites=sites)
+        if idempotency_key is not None and not isinstance(idempotency_key, str):
+            raise CirculationError("an idempotency key must be a string")
         return await self.decide(self.tenants.name(tenant), circulation, idempotency_key)
 
     async def simulate(
@@ -167,7 +170,7 @@ class FanoutGuard:
         if isinstance(sites, int):
             if isinstance(sites, bool) or sites < 0:
                 raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
-            entries = sites
+            entries = min(sites, _MOST_ENTRIES)
         elif sites is not None:
             packed, counts = self._digests.counted_sites(site_keys(sites))
         counted = await self._counted(tenant)

@@ -51,8 +51,10 @@ class Tenants:
             if not self._default_tenant:
                 raise CirculationError("no tenant was named, and there is no default tenant")
             return self._default_tenant
-        if not isinstance(tenant, str) or not tenant or tenant == DEFAULTS:
-            raise CirculationError(f"a tenant id must be a non-empty string other than {DEFAULTS!r}")
+        if not isinstance(tenant, str) or not tenant or tenant == DEFAULTS or tenant != tenant.strip():
+            raise CirculationError(
+                f"a tenant id is a text, not empty, not {DEFAULTS!r}, with no space around it"
+            )
         try:
             size = len(tenant.encode())
         except UnicodeEncodeError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 
 from fanout_guard.types import Message, Receive
 
 _BIG_DIGITS = 12
+_CHARSET = re.compile(rb"""charset\*?\s*=\s*["']?([^"';,\s]*)""", re.IGNORECASE)
+_UTF8 = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/")
 
 
@@ -115,6 +118,13 @@ def _check_type(value: bytes) -> None:
     # Of a list of types an application may go by any.
     if any(part.strip().lower().startswith(_FORMS) for part in value.split(b",")):
         raise UnsupportedEncoding("Send the body as JSON; forms are not read.")
+    _check_charset(value)
+
+
+def _check_charset(value: bytes) -> None:
+    # A reader that goes by the charset would see other characters than the guard.
+    if any(charset.lower() not in _UTF8 for charset in _CHARSET.findall(value)):
+        raise UnsupportedEncoding("Send the body in UTF-8.")
 
 
 def _check_length(value: bytes, max_bytes: int) -> None:

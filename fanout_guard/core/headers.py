@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from fanout_guard.core.decide import CIRCULATION, DOCUMENT, DOCUMENT_LATE, INFLIGHT_GLOBAL, RATE_LATE
+from fanout_guard.core.decide import CIRCULATION, DOCUMENT, INFLIGHT_GLOBAL
 from fanout_guard.core.model import Decision, Policy, Reading
 
 _TIGHTEST = 3
@@ -38,30 +38,20 @@ def ratelimit(decision: Decision) -> bytes:
     if len(readings) > 1:
         readings = tuple(sorted(readings, key=_room))[: _TIGHTEST + 1]
     own = [reading for reading in readings if reading.policy != INFLIGHT_GLOBAL]
-    return ", ".join(_items(own[:_TIGHTEST], decision)).encode()
+    return ", ".join(_items(own[:_TIGHTEST])).encode()
 
 
 def _room(reading: Reading) -> int:
     return reading.limit - reading.used
 
 
-def _items(readings: Iterable[Reading], decision: Decision) -> Iterable[str]:
+def _items(readings: Iterable[Reading]) -> Iterable[str]:
     for reading in readings:
         if not reading.used and not reading.wait_ms:
             yield f'"{reading.policy}";r={reading.limit}'
             continue
-        wait_ms = reading.wait_ms or reading.reset_ms or _longest_ms(reading.policy, decision.caps)
+        wait_ms = reading.wait_ms or reading.reset_ms
         yield f'"{reading.policy}";r={max(reading.limit - reading.used, 0)};t={max(-(-wait_ms // 1000), 1)}'
-
-
-def _longest_ms(policy: str, caps: Policy) -> int:
-    """The longest that a first charge counts: the counters tell times of earlier charges only."""
-    if policy == DOCUMENT:
-        return int(caps.document_window_ms * DOCUMENT_LATE)
-    for rate in caps.rates:
-        if rate.policy == policy:
-            return int(rate.window_ms * RATE_LATE)
-    return 1000
 
 
 def _policy_item(name: str, quota: int, window_ms: int | None = None) -> str:

@@ -381,7 +381,9 @@ async def test_what_cannot_be_read_for_certain_is_refused(body: bytes) -> None:
     assert (await guard.guard.usage())["rate-60"].used == 0
 
 
-@pytest.mark.parametrize("content_type", [None, "text/plain", "application/octet-stream", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/octet-stream", 'a/b; charset="UTF-8"', "a/b;charset=us-ascii"]
+)
 async def test_no_content_type_switches_the_guard_off(content_type: str | None) -> None:
     """Frameworks read JSON under any type."""
     headers = [("content-type", content_type)] if content_type else []
@@ -395,6 +397,10 @@ async def test_no_content_type_switches_the_guard_off(content_type: str | None) 
         ("Content-Encoding", "identity, br"),
         ("content-type", "application/x-www-form-urlencoded"),
         ("Content-Type", "multipart/form-data; boundary=x"),
+        ("content-type", "application/json; charset=utf-7"),
+        ("content-type", "application/json; charset=utf-8; charset=utf-16"),
+        ("content-type", 'application/json; Charset="ibm037"'),
+        ("content-type", "application/json; charset=bogus"),
     ],
 )
 async def test_what_the_guard_does_not_decode_is_refused(name: str, value: str) -> None:
@@ -651,3 +657,12 @@ async def test_the_admission_says_what_was_counted() -> None:
     assert seen == ("acme", "d-1", 3, False, [])
     with pytest.raises(ValueError, match="hold"):
         await admission.hold(0)
+
+
+async def test_the_time_in_the_fields_is_that_of_the_refusals() -> None:
+    """A client that paces itself by the field must not wait longer than one that is refused."""
+    guard = guarded(Recorder())
+    field = (await post(guard, body_of(250))).header("ratelimit")
+    refused = (await post(guard, body_of(250, first=250))).problem["retry_after"]
+    assert field is not None
+    assert int(field.rpartition("=")[2]) - refused in (0, 1)

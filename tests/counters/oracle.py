@@ -218,6 +218,8 @@ class Oracle:
             return len(then | asked) <= cap or asked <= then
 
         wait = 0 if fits(now) else _first(frees, fits) - now
+        if needed and not frees:
+            frees = [frees_at(now, charge.policy.document_window_ms, DOCUMENT_PARTS)]
         return Reading("document", cap, len(live), needed, wait, frees[0] - now if frees else 0)
 
     def _rate_reading(self, tenant: str, name: str, limit: int, window: int, cost: int, now: int) -> Reading:
@@ -230,6 +232,8 @@ class Oracle:
         frees = sorted({_frees(e) for e in self._rated(tenant, window) if e.left and now < _frees(e)})
         fits = not cost or used(now) + cost <= limit
         wait = 0 if fits else _first(frees, lambda at: used(at) + cost <= limit) - now
+        if cost and not frees:
+            frees = [frees_at(now, window, RATE_PARTS)]
         return Reading(name, limit, used(now), cost, wait, frees[0] - now if frees else 0)
 
     def _rated(self, tenant: str, window: int) -> list[Event]:

@@ -77,6 +77,7 @@ local function document_reading(r, sections, used, known)
     local frees = s.ends + window - now
     if reset == 0 or frees < reset then reset = frees end
   end
+  if reset == 0 and needed > 0 then reset = bucket_end(now, window / 2) + window - now end
   if needed > 0 and used + needed > cap then wait = document_wait(sections, used, needed, cap, window) end
   return used, needed, wait, reset
 end
@@ -87,6 +88,7 @@ local function rate_reading(buckets, entries, limit, window)
     used = used + buckets[i]
     if reset == 0 and used > 0 then reset = buckets[i - 1] + window - now end
   end
+  if reset == 0 and entries > 0 then reset = bucket_end(now, window / 20) + window - now end
   local over = used + entries - limit
   if entries > 0 and over > 0 then
     for i = 1, #buckets, 2 do

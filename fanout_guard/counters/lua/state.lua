@@ -41,9 +41,9 @@ local function failed(problem)
   return {-1, type(problem) == 'table' and (problem.failed or problem.err) or tostring(problem)}
 end
 
--- The end of the bucket of `width` ms that holds `at`.
+-- The end of the bucket of `width` ms that holds `at`: in whole ms, so that a wait is never told too short.
 local function bucket_end(at, width)
-  return (floor(at / width) + 1) * width
+  return math.ceil((floor(at / width) + 1) * width)
 end
 
 -- Rates: {epoch, window, {end, entries, end, entries, …}, window, {…}, …}; ends ascend.
@@ -186,7 +186,7 @@ local function read_document(key, window)
     local ends = bucket_end(min(at, now), window / 2)
     if now < ends + window then
       local sites = string.sub(raw, from + SECTION, from + SECTION + count * 8 - 1)
-      found[#found + 1] = {at = at, ends = ends, tag = tag, count = count, sites = sites}
+      found[#found + 1] = {at = at, ends = ends, tag = tag, count = count, sites = sites, offset = from - 1}
       live = live + count
     end
     from = from + SECTION + count * 8

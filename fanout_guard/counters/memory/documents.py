@@ -74,6 +74,8 @@ class View:
             reset = min([section.frees(self._window) for section in self._sections]) - now
             if needed and self.used + needed > cap:
                 wait = self._wait(needed, cap, now)
+        elif needed:
+            reset = bucket_end(now, self._window, 2) + self._window - now
         return Reading("document", cap, self.used, needed, wait, reset)
 
     def counted(self, tag: bytes, now: int, fold_before: int) -> list[Section]:

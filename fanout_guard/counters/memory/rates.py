@@ -39,7 +39,12 @@ class Buckets:
         used = sum(entries)
         over = used + cost - rate.limit
         wait = self._wait(first, over, now) if cost and over > 0 else 0
-        return Reading(rate.policy, rate.limit, used, cost, wait, self._wait(first, 1, now) if used else 0)
+        reset = 0
+        if used:
+            reset = self._wait(first, 1, now)
+        elif cost:
+            reset = bucket_end(now, self.window, BUCKETS) + self.window - now
+        return Reading(rate.policy, rate.limit, used, cost, wait, reset)
 
     def add(self, cost: int, now: int) -> int:
         """Charge ``cost``; returns the end of the bucket that took it."""
