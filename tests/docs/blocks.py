@@ -47,3 +47,10 @@ def blocks_of(page: Path) -> Iterator[Block]:
             raise ValueError(f"{page.name}:{number}: the block is not closed")
         text = textwrap.dedent("\n".join(inside)) + "\n"
         yield Block(page, number, fence["language"], title[1] if title else "", text)
+
+
+def commands_in_sentences(page: Path) -> Iterator[str]:
+    """The commands of this project that stand in the prose of a page."""
+    prose = re.sub(r"^ *(`{3,}).*?^ *\1$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for span in re.findall(r"`((?:fanout-guard|python -m benchmarks)\s[^`…]+)`", prose):
+        yield " ".join(span.split())

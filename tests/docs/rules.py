@@ -57,11 +57,21 @@ def guards(arguments: list[str]) -> None:
     parses(build_parser(), arguments)
 
 
+def is_said(command: str) -> None:
+    """Check a command that stands in a sentence, perhaps without the arguments that it needs."""
+    words = shlex.split(command)
+    if words[-2] in ("fanout-guard", "benchmarks"):
+        command += " --help"
+    check_command(command)
+
+
 def parses(parser: ArgumentParser, arguments: list[str]) -> None:
     """AssertionError instead of the parser's exit."""
     try:
         parser.parse_args(arguments)
     except SystemExit as error:
+        if error.code == 0:
+            return  # the parser's own help
         raise AssertionError(f"these arguments are refused: {arguments}") from error
 
 
@@ -78,6 +88,8 @@ def nothing(arguments: list[str]) -> None:
 
 
 ONLY_PARSED = (
+    Rule("python3 -m venv", "the walk is in an environment already", nothing),
+    Rule(". .venv/bin/activate", "as above", nothing),
     Rule("pip install", "it would install into the tests' own environment; tests/packaging.py installs", installs),
     Rule("redis-server", "the walk has a server of its own at this address", nothing),
     Rule("make", "the targets run the tests, or are run by them (tests/examples, tests/docs/test_site.py)", makes),

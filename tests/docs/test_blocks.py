@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import PAGES, Block, blocks_of
-from tests.docs.rules import ONLY_PARSED, commands_of, only_parsed, rule_of
+from tests.docs.blocks import PAGES, Block, blocks_of, commands_in_sentences
+from tests.docs.rules import ONLY_PARSED, commands_of, is_said, only_parsed, rule_of
 from tests.docs.walk import Walk, check_data
 
 
@@ -22,6 +22,13 @@ def test_a_reader_can_do_what_a_page_says(page: Path, tmp_path: Path) -> None:
     with Walk(tmp_path) as walk:
         for block in blocks:
             walk.take(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_in_sentences_exist(page: Path) -> None:
+    """People copy those, too."""
+    for command in commands_in_sentences(page):
+        is_said(command)
 
 
 def test_every_rule_for_commands_that_are_only_parsed_is_used() -> None:
