@@ -25,8 +25,7 @@ def parser() -> argparse.ArgumentParser:
             if missing.name != f"benchmarks.{name}":
                 raise BadUsage(f"{missing}: install the extra, pip install 'fanout-guard[bench]'") from missing
             continue
-        if hasattr(module, "register"):
-            module.register(commands)
+        module.register(commands)
     return root
 
 

@@ -20,8 +20,9 @@ from benchmarks.measure import Finished
 from benchmarks.plan import Phase
 from benchmarks.progress import Progress, progress
 from benchmarks.report import ISOLATION, publish
+from benchmarks.request import output_folder
 from benchmarks.session import Session
-from benchmarks.sweep import interruptible, output_folder
+from benchmarks.sweep import interruptible
 from benchmarks.target import TargetFailed, example
 from fanout_guard.stress.verdict import judge
 

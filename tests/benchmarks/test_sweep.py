@@ -77,9 +77,8 @@ def test_analyze_judges_the_saved_samples_and_not_the_saved_verdict(
 ) -> None:
     """Samples are kept raw so that a judgement can be repeated."""
     first = results_in(swept[0])
-    (tmp_path / "results.json").write_text(
-        json.dumps({**first, "verdict": "pass_headroom", "reason": "forged", "recommended_cap": 10**6})
-    )
+    forged = {**first, "verdict": "pass_headroom", "reason": "forged", "recommended_cap": 10**6}
+    (tmp_path / "results.json").write_text(json.dumps(forged))
     answer = run("analyze", str(tmp_path))
     again = results_in(tmp_path)
     assert (again["verdict"], again["reason"]) == (first["verdict"], first["reason"])

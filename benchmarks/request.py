@@ -1,0 +1,100 @@
+"""A sweep as asked for: its options, checked before anything starts, and what a reader needs to repeat it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks import machine, options, profiles
+from benchmarks.profiles import Profile
+from benchmarks.usage import Usage, read_usage
+from fanout_guard.stress.goals import parse_goals
+from fanout_guard.stress.model import Goals
+
+DEFAULT_RATE = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A sweep as asked for, every value checked."""
+
+    cap: int
+    sites: tuple[int, ...]
+    rate: float
+    profile: Profile
+    profile_name: str
+    goals: Goals
+    seed: int
+    usage: Usage | None
+    run: str
+
+
+def read_request(given: argparse.Namespace) -> Request:
+    """Check every option before anything starts; raises BadUsage and the errors of the parts."""
+    cap = options.cap_from(given, os.environ)
+    if given.rate and given.usage:
+        raise options.BadUsage("--rate and --usage both give the rate: leave one out")
+    usage = read_usage(given.usage, interval_s=given.interval, cap=cap) if given.usage else None
+    profile = profiles.PROFILES[given.profile]
+    return Request(
+        cap=cap,
+        sites=given.sites or profiles.default_sites(cap, given.profile),
+        rate=given.rate or (usage.busy_rate if usage else DEFAULT_RATE),
+        profile=replace(
+            profile,
+            sweeps=given.sweeps or profile.sweeps,
+            documents=given.documents or profile.documents,
+        ),
+        profile_name=given.profile,
+        goals=parse_goals(given.goal),
+        seed=given.seed or secrets.randbelow(999_999) + 1,
+        usage=usage,
+        run=f"stress-{secrets.token_hex(4)}",
+    )
+
+
+def output_folder(given: Path | None) -> Path:
+    """A folder that can be written to, made before the first document."""
+    folder = given or Path("results") / time.strftime("sweep-%Y%m%d-%H%M%S")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "raw").mkdir(exist_ok=True)
+    except OSError as error:
+        raise options.BadUsage(f"--out {folder}: {error}") from error
+    return folder
+
+
+def notice(request: Request) -> str:
+    """What is about to happen, with what it takes to repeat it."""
+    levels = ", ".join(map(str, request.sites))
+    lines = [f"levels {levels} at {request.rate:g} documents/s, order shuffled with --seed {request.seed}"]
+    if any(count > request.cap for count in request.sites):
+        lines.append(f"levels above the cap of {request.cap} go out as a tenant whose cap this run lifts")
+    if request.usage:
+        lines.append(f"usage: {request.usage.describe(request.cap)}")
+    return "\n".join(lines)
+
+
+def environment(given: argparse.Namespace, request: Request) -> dict[str, Any]:
+    """What a reader needs to repeat or to doubt the run."""
+    example_text = (
+        f"example API: {given.workers} workers, {given.slots} delivery slots each, service 0 to "
+        f"{given.service_seconds:g} s, {'unguarded' if given.unguarded else 'guarded'}"
+    )
+    return {
+        **machine.describe(),
+        "target": urlsplit(given.host).netloc if given.host else example_text,
+        "profile": request.profile_name,
+        "sweeps": request.profile.sweeps,
+        "rate": request.rate,
+        "seed": request.seed,
+        "run": request.run,
+        "lifted": [count for count in request.sites if count > request.cap and not given.host],
+        "usage": request.usage.describe(request.cap) if request.usage else None,
+    }
