@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from array import array
 from time import perf_counter, process_time
 from typing import NamedTuple
@@ -42,29 +43,36 @@ class Load:
         self._started = 0
         self._decided = 0
         self._latencies = array("d")
+        self._counts_from = math.inf
+        self._goes_on = True
+        self._going = asyncio.Event()
 
     async def run(self, *, seconds: float, warm_up: float) -> Block:
-        """Load for ``warm_up`` seconds, of which nothing counts, and then for ``seconds``."""
+        """Load for ``seconds``, from ``warm_up`` seconds on and not before the first decisions have ended."""
         gc.collect()
-        counts_from = perf_counter() + warm_up
-        until = counts_from + seconds
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._at_once):
-                tasks.create_task(self._one_after_another(counts_from, until))
+                tasks.create_task(self._one_after_another())
             await asyncio.sleep(warm_up)
+            await self._going.wait()
             first = self._mark()
-            await asyncio.sleep(until - perf_counter())
+            self._counts_from = first.at
+            await asyncio.sleep(seconds)
             last = self._mark()
+            self._goes_on = False
         return self._block(first, last)
 
-    async def _one_after_another(self, counts_from: float, until: float) -> None:
+    async def _one_after_another(self) -> None:
         decide, tenants, latencies = self._decide, self._tenants, self._latencies
-        while (start := perf_counter()) < until:
+        while self._goes_on:
             tenant = tenants[self._started % len(tenants)]
             self._started += 1
+            start = perf_counter()
             await decide(tenant)
             self._decided += 1
-            if start >= counts_from:
+            if self._decided == self._at_once:
+                self._going.set()
+            if start >= self._counts_from:
                 latencies.append(perf_counter() - start)
 
     def _mark(self) -> Mark:
