@@ -132,6 +132,7 @@ local function charge_document(key, sections, r, known, values, seen)
   local kept, again, fresh = {}, '', sites
   for _, s in ipairs(sections) do
     if s.overlap == s.count and s.sites == sites and s.tag == SHARED and s.ends == ends then
+      redis.call('SETRANGE', key, s.offset, struct.pack('<I6', now))
       redis.call('PEXPIRE', key, ends + window - now)
       return
     elseif s.overlap == 0 then
@@ -164,6 +165,13 @@ local function charge_document(key, sections, r, known, values, seen)
   local before = #kept > SECTIONS and now - max(RECORD_MS, r[6]) or 0
   if #kept > 1 then kept = fold(kept, before) end
   write_document(key, kept, window)
+end
+
+-- A refusal charges nothing, but where the window has grown the sites must be known for as long as they count now.
+local function keep_document(key, sections, window)
+  local last = 0
+  for _, s in ipairs(sections) do last = max(last, s.ends + window) end
+  if last > 0 and redis.call('PTTL', key) < last - now then redis.call('PEXPIRE', key, last - now) end
 end
 
 local function add_lease(leases, id, entries, expiry)
@@ -224,6 +232,7 @@ local function decide(r, record_key, document_key, rates_key, leases_key, shared
     local record = record_key and ask('GET', record_key)
     if record then return known_id(out, record) end
     out[1] = 0
+    if record_key and sections then keep_document(document_key, sections, r.caps[2]) end
     return out
   end
   if not record_key then return out end

@@ -1,0 +1,277 @@
+"""One exchange with a server: repeated once where the connection had died, and never mixed up with another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from fanout_guard.core.keys import new_id
+from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
+from tests.counters.bench import rates
+from tests.faults.network import Answering, Proxy, answering, black_hole, proxied
+from tests.faults.servers import Node, running
+
+HOUR = rates((1000, 3_600_000))
+BUDGET_MS = 150
+SLACK_S = 0.25
+"""What a busy machine may add."""
+
+HELLO = b"*2\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n"
+
+
+@pytest.fixture
+def server() -> Iterator[Node]:
+    """A server of this test's own."""
+    with running() as node:
+        yield node
+
+
+@pytest.fixture
+async def proxy(server: Node) -> AsyncIterator[Proxy]:
+    """A network in front of it."""
+    async with proxied(server.port) as network:
+        yield network
+
+
+def charge(tenant: str = "acme", cost: int = 10, policy: Policy = HOUR) -> Charge:
+    """One circulation."""
+    return Charge(lease=Lease(new_id()), tenant=tenant, cost=cost, sites=b"", policy=policy, lease_ms=60_000)
+
+
+async def used(counters: RedisCounters, tenant: str = "acme") -> int:
+    """What is counted for a tenant."""
+    look = Charge(lease=Lease(new_id()), tenant=tenant, cost=0, sites=b"", policy=HOUR, lease_ms=60_000, look=True)
+    return (await counters.decide(look)).readings[0].used
+
+
+async def refused(counters: RedisCounters) -> tuple[str, float]:
+    """Why a decision was not made, and how long that took."""
+    began = time.monotonic()
+    with pytest.raises(CountersUnavailable) as caught:
+        await counters.decide(charge())
+    return caught.value.reason, time.monotonic() - began
+
+
+async def test_a_connection_that_died_while_idle_is_not_an_outage(server: Node) -> None:
+    """A server that was restarted, or closes idle connections, costs one more connection and no decision."""
+    counters = RedisCounters(server.url, timeout_ms=2000)
+    await counters.decide(charge())
+    for _ in range(3):
+        server.ask("CLIENT", "KILL", "TYPE", "normal")
+        assert (await counters.decide(charge())).charged
+    assert await used(counters) == 40
+    server.kill()
+    server.start()
+    assert (await counters.decide(charge())).charged
+    assert await used(counters) == 10
+    await counters.aclose()
+
+
+async def test_what_is_sent_twice_is_charged_once(server: Node, proxy: Proxy) -> None:
+    """The server has decided, the connection dies before the answer, and the guard asks again."""
+    counters = RedisCounters(proxy.url, timeout_ms=2000)
+    await counters.decide(charge())
+    proxy.lose_replies = True
+    deciding = asyncio.create_task(counters.decide(charge()))
+    while server.ask("DBSIZE") < 3:  # two records and the tenant's rates
+        await asyncio.sleep(0.01)
+    proxy.lose_replies = False
+    proxy.cut()
+    assert (await deciding).charged
+    assert await used(counters) == 20
+    await counters.aclose()
+
+
+async def test_a_partial_refund_sent_twice_gives_back_once(server: Node, proxy: Proxy) -> None:
+    """Else a lost answer would let a tenant have more than its cap."""
+    counters = RedisCounters(proxy.url, timeout_ms=2000)
+    one = charge()
+    await counters.decide(one)
+    proxy.lose_replies = True
+    refunding = asyncio.create_task(counters.refund("acme", one.lease, entries=3))
+    while server.ask("DBSIZE") < 3:  # the record, the rates, and what has been refunded
+        await asyncio.sleep(0.01)
+    proxy.lose_replies = False
+    proxy.cut()
+    await refunding
+    assert await used(counters) == 7
+    await counters.aclose()
+
+
+async def test_a_cancelled_caller_leaves_no_answer_for_the_next(server: Node, proxy: Proxy) -> None:
+    """A tenant must never get another one's numbers, however its predecessor on the connection ended."""
+    counters = RedisCounters(proxy.url, timeout_ms=5000)
+    limits = {f"tenant-{number}": 1000 + number for number in range(20)}
+    policies = {tenant: rates((limit, 3_600_000)) for tenant, limit in limits.items()}
+
+    async def ask(tenant: str) -> Tally:
+        return await counters.decide(charge(tenant, 1, policies[tenant]))
+
+    await ask("tenant-0")
+    proxy.delay_s = 0.02
+    for _ in range(5):
+        leaving = [asyncio.create_task(ask(tenant)) for tenant in limits]
+        await asyncio.sleep(0.005)
+        for task in leaving[::2]:
+            task.cancel()
+        answers = await asyncio.gather(*leaving, return_exceptions=True)
+        for limit, answer in zip(limits.values(), answers, strict=True):
+            assert isinstance(answer, asyncio.CancelledError) or (
+                isinstance(answer, Tally) and answer.readings[0].limit == limit
+            )
+    await counters.aclose()
+
+
+@pytest.mark.parametrize("hang", ["accepts and says nothing", "is a black hole"])
+async def test_a_server_that_never_answers_costs_the_budget_once(hang: str) -> None:
+    """Connecting, greeting and asking have one budget together, and all who wait share the wait."""
+    if hang == "is a black hole":
+        with black_hole() as port:
+            await _costs_the_budget_once(f"redis://127.0.0.1:{port}")
+    else:
+        async with answering(lambda command: b"") as fake:
+            await _costs_the_budget_once(fake.url)
+
+
+async def _costs_the_budget_once(url: str) -> None:
+    counters = RedisCounters(url, timeout_ms=BUDGET_MS)
+    began = time.monotonic()
+    answers = await asyncio.gather(*(counters.decide(charge()) for _ in range(50)), return_exceptions=True)
+    assert time.monotonic() - began < BUDGET_MS / 1000 + SLACK_S
+    assert {str(answer) for answer in answers} == {"counters unavailable: timeout"}
+    began = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(CountersUnavailable):
+            await counters.decide(charge())
+    assert time.monotonic() - began < BUDGET_MS / 1000 / 2
+    await counters.aclose()
+
+
+SCRIPT_GONE = b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
+
+
+@pytest.mark.parametrize("error", [SCRIPT_GONE, b"-ERR Error running script: NOSCRIPT no matching script\r\n"])
+async def test_a_server_that_never_learns_the_script_is_an_outage(error: bytes) -> None:
+    """At most one reload for a decision, never a loop, whatever the error looks like."""
+    async with answering(lambda command: HELLO if command[0] == b"HELLO" else error) as fake:
+        counters = RedisCounters(fake.url, timeout_ms=1000)
+        reason, _ = await refused(counters)
+        assert reason == "noscript"
+        assert fake.names() == ["EVALSHA", "EVAL"]
+        await counters.aclose()
+
+
+async def test_forgotten_scripts_are_sent_again_unnoticed(server: Node) -> None:
+    """SCRIPT FLUSH, a restart and a fail-over all do it; the decision is charged once."""
+    counters = RedisCounters(server.url, timeout_ms=2000)
+    for number in range(1, 4):
+        server.ask("SCRIPT", "FLUSH")
+        assert (await counters.decide(charge())).charged
+        assert await used(counters) == number * 10
+    await counters.aclose()
+
+
+def _says(error: bytes) -> Callable[[list[bytes]], bytes]:
+    return lambda command: HELLO if command[0] == b"HELLO" else error + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (b"-LOADING Redis is loading the dataset in memory", "loading"),
+        (b"-READONLY You can't write against a read only replica.", "readonly"),
+        (b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", "readonly"),
+        (b"-NOREPLICAS Not enough good replicas to write.", "readonly"),
+        (b"-MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk.", "readonly"),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.", "oom"),
+        (b"-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", "busy"),
+        (b"-NOPERM this user has no permissions to run the 'evalsha' command", "noperm"),
+        (b"-NOAUTH Authentication required.", "auth"),
+        (b"-WRONGPASS invalid username-password pair or user is disabled.", "auth"),
+        (b"-DENIED Redis is running in protected mode.", "auth"),
+        (b"-ERR max number of clients reached", "connection"),
+        (b"-CLUSTERDOWN The cluster is down", "cluster"),
+        (b"-MOVED 3999 127.0.0.1:6381", "cluster"),
+        (b"-ERR unknown command 'EVALSHA'", "script"),
+        (b"-ERR Error running script (call to f_1): @user_script:12: -READONLY You can't write", "readonly"),
+        (b"-ERR Error running script (call to f_1): @user_script:12: -OOM command not allowed", "oom"),
+        (b"+OK", "other"),
+        (b":1", "other"),
+        (b"*-1", "other"),
+        (b"$5\r\nhello", "other"),
+        (b"*0", "other"),
+        (b"*2\r\n*1\r\n:1\r\n*1\r\n:1", "other"),
+        (b"HTTP/1.1 400 Bad Request", "other"),
+    ],
+)
+async def test_every_error_of_a_server_is_an_outage_with_a_reason(error: bytes, reason: str) -> None:
+    """No error may ever read as an answer, least of all as a yes."""
+    edges: list[tuple[bool, str]] = []
+    async with answering(_says(error)) as fake:
+        counters = RedisCounters(fake.url, timeout_ms=1000)
+        counters.on_outage = lambda active, why: edges.append((active, why))
+        assert (await refused(counters))[0] == reason
+        await asyncio.sleep(0)
+        assert (await refused(counters))[1] < 0.1
+        assert edges == [(True, reason)]
+        await counters.aclose()
+
+
+@pytest.mark.parametrize("answer", [b"-ERR unknown command 'HELLO'\r\n", HELLO.replace(b"7.2.4", b"6.0.9")])
+async def test_a_server_that_is_too_old_is_an_outage(answer: bytes) -> None:
+    """Half-supported scripts could count wrongly; the reason says what to do."""
+    async with answering(lambda command: answer if command[0] == b"HELLO" else b"*1\r\n*2\r\n:1\r\n:0\r\n") as fake:
+        counters = RedisCounters(fake.url, timeout_ms=1000)
+        assert (await refused(counters))[0] == "version"
+        await counters.aclose()
+
+
+async def test_a_server_that_does_not_let_its_version_be_asked_is_used(server: Node) -> None:
+    """The least that an ACL must allow is scripts and what they do."""
+    server.ask("ACL", "SETUSER", "guard", "on", ">secret", "~fanout:*", "+@all", "-hello")
+    counters = RedisCounters(server.url.replace("//", "//guard:secret@"), timeout_ms=2000)
+    assert (await counters.decide(charge())).charged
+    await counters.aclose()
+
+
+async def test_few_connections_serve_any_number_of_decisions(server: Node) -> None:
+    """A thousand at once share what a worker has open."""
+    counters = RedisCounters(server.url, timeout_ms=10_000)
+    tasks = [charge(f"tenant-{number}") for number in range(1000)]
+    tallies = await asyncio.gather(*map(counters.decide, tasks))
+    assert all(tally.charged for tally in tallies)
+    await asyncio.gather(*(counters.release(one.tenant, one.lease) for one in tasks))
+    await asyncio.gather(*(counters.refund(one.tenant, one.lease) for one in tasks))
+    assert len(server.ask("CLIENT", "LIST", "TYPE", "normal")) <= 6
+    await counters.aclose()
+
+
+async def test_a_user_that_may_not_write_everything_is_an_outage_until_it_may(server: Node) -> None:
+    """One line at each edge, not one for every probe that gets half-way."""
+    edges: list[tuple[bool, str]] = []
+    server.ask("ACL", "SETUSER", "guard", "on", ">secret", "~fanout:*", "+@all", "-zadd")
+    counters = RedisCounters(server.url.replace("//", "//guard:secret@"), timeout_ms=2000)
+    counters.on_outage = lambda active, why: edges.append((active, why))
+    held = Policy(circulation=None, document=None, rates=(Rate(1000, 3_600_000),), inflight=100)
+    with pytest.raises(CountersUnavailable, match="noperm"):
+        await counters.decide(charge(policy=held))
+    await asyncio.sleep(1.2)
+    assert edges == [(True, "noperm")]
+    server.ask("ACL", "SETUSER", "guard", "+zadd")
+    while len(edges) < 2:
+        await asyncio.sleep(0.02)
+    assert (await counters.decide(charge(policy=held))).charged
+    assert await used(counters) == 10
+    await counters.aclose()
+
+
+def test_the_double_speaks_the_protocol() -> None:
+    """What the tests above stand on."""
+    fake = Answering(lambda command: b"+OK\r\n")
+    fake.commands = [[b"HELLO", b"2"], [b"EVALSHA"]]
+    assert fake.names() == ["EVALSHA"]
