@@ -92,19 +92,19 @@ def _problem(kind: str, status: int, title: str, detail: str, members: Mapping[s
 
 
 def _advice(decision: Decision) -> str:
-    asked = f"{decision.requested} site{'' if decision.requested == 1 else 's'}"
+    asked, are = ("1 site", "is") if decision.requested == 1 else (f"{decision.requested} sites", "are")
     if decision.policy == OUTAGE:
         return f"The counters are out of reach. Send it again in {_seconds(decision.retry_after)}."
     if decision.policy == INFLIGHT_GLOBAL:
         return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
     if decision.permanent:
         what = "one circulation" if decision.policy == CIRCULATION else f"the cap {decision.policy!r}"
-        over = f"{asked} are more than the {decision.limit} that {what} may have"
+        over = f"{asked} {are} more than the {decision.limit} that {what} may have"
         if decision.chunks is None:
             return f"{over}; no circulation with sites can pass."
         return f"{over}. Send {_circulations(decision)}."
     over = (
-        f"{asked} on top of the {decision.used} that count already are more than the {decision.limit} "
+        f"{asked} on top of the {decision.used} that count already {are} more than the {decision.limit} "
         f"of the cap {decision.policy!r}"
     )
     now = f"send at most {decision.fits_now} now, or " if decision.fits_now else ""
