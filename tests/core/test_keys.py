@@ -1,0 +1,260 @@
+"""Key names, digests and lease ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout_guard.core.keys import (
+    EVERYBODY,
+    ID_CHARACTERS,
+    Digests,
+    KeySpace,
+    TenantKeys,
+    format_lease,
+    new_id,
+    parse_lease,
+    tag,
+    tenant_of,
+)
+from fanout_guard.core.model import Lease, SiteKey, Spelling
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+TENANTS = TEXTS.filter(lambda text: len(text.encode()) <= 256)
+IDS = st.text("ABCDEFabcdef0123456789-_", min_size=ID_CHARACTERS, max_size=ID_CHARACTERS).map(str.encode)
+LEASES = st.builds(Lease, id=IDS, document=st.just(b"") | IDS, idempotency=st.just(b"") | IDS, local=st.booleans())
+SITES = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.integers().map(lambda n: Spelling(str(n))))
+
+
+def names(keys: TenantKeys) -> list[bytes]:
+    """Every kind of key of one tenant, with ids that look like other parts of keys."""
+    return [keys.rates, keys.leases, keys.charge + b"x", keys.document + b"r", keys.idempotency + b"f", keys.refunded]
+
+
+def slot(key: bytes) -> int:
+    """A cluster's hash slot, by the cluster's specification: CRC16/XMODEM of what stands in the first braces."""
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1)
+    hashed = key[start + 1 : end] if start >= 0 and end > start + 1 else key
+    crc = 0
+    for byte in hashed:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+    return crc % 16_384
+
+
+def test_the_slot_is_that_of_the_specification() -> None:
+    """The property below is worth what this function is."""
+    assert slot(b"123456789") == 0x31C3
+    assert slot(b"foo{hash_tag}") == slot(b"hash_tag") == 2515
+
+
+@given(TENANTS, st.sampled_from(["fanout", "a:b", "p/q", "u@h"]))
+def test_all_keys_of_a_tenant_are_in_one_slot(tenant: str, prefix: str) -> None:
+    """A script may only touch one slot, whatever a tenant is called."""
+    assert len({slot(name) for name in names(KeySpace(prefix).of(tenant))}) == 1
+
+
+@given(TENANTS, TENANTS)
+def test_no_key_of_a_tenant_is_a_key_of_another(one: str, other: str) -> None:
+    """No id, however crafted, reads or writes another tenant's counters."""
+    space = KeySpace("fanout")
+    if one != other:
+        assert tag(one) != tag(other)
+        assert not set(names(space.of(one))) & set(names(space.of(other)))
+    assert not set(names(space.of(one))) & set(names(space.of(EVERYBODY)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a:b", "a"),
+        ("x:lease", "x"),
+        ("acme", "ACME"),
+        ("acme", "acme "),
+        ("\u00e9", "e\u0301"),
+        ("#", "%23"),
+        ("*", "%2A"),
+        ("a}b", "a%7Db"),
+        ("a" * 64, "a" * 65),
+        ("a" * 65, "a" * 66),
+    ],
+)
+def test_tenants_that_look_alike_are_apart(one: str, other: str) -> None:
+    """Ids are exact: no folding, no trimming, no separator that an id can hold."""
+    assert tag(one) != tag(other)
+
+
+@given(TENANTS)
+def test_a_tag_has_nothing_that_ends_it(tenant: str) -> None:
+    """Braces end a hash tag, a colon ends a part of a key, and an asterisk is everybody."""
+    made = tag(tenant)
+    assert made.isascii()
+    assert not set(made) & set("{}:* \r\n\0")
+    assert 1 <= len(made) <= 64
+
+
+@given(TENANTS)
+def test_a_readable_tag_leads_back_to_its_tenant(tenant: str) -> None:
+    """Lists of who uses what show names, and never a wrong one."""
+    assert tenant_of(tag(tenant)) in (tenant, None)
+
+
+def test_everybodys_tag_and_digests_lead_to_no_tenant() -> None:
+    """What is no single tenant's must not look like one."""
+    assert tenant_of("*") is None
+    assert tenant_of(tag("x" * 256)) is None
+
+
+@given(TENANTS)
+def test_a_key_can_be_taken_apart(tenant: str) -> None:
+    """Lists of keys find the tenant again, and pass over keys that are not ours."""
+    space = KeySpace("fanout")
+    assert space.split(space.of(tenant).document + b"a}:b") == (tag(tenant), b"d:a}:b")
+
+
+@pytest.mark.parametrize("key", [b"", b"fanout:1:{acme", b"fanout:2:{acme}:r", b"other", b"fanout:1:{\xff}:r"])
+def test_what_is_no_key_of_ours_is_passed_over(key: bytes) -> None:
+    """Servers are shared with others, and with releases that came before or after."""
+    assert KeySpace("fanout").split(key) is None
+
+
+def test_key_names_are_kept_for_a_bounded_number_of_tenants() -> None:
+    """Clients that make up tenants must not fill the memory."""
+    space = KeySpace("fanout", cached=3)
+    first = space.of("t0")
+    assert space.of("t0") is first
+    for number in range(10):
+        space.of(f"t{number}")
+    assert space.of("t0") is not first
+    assert names(space.of("t0")) == names(first)
+
+
+@given(LEASES)
+def test_a_lease_id_leads_back_to_its_lease(lease: Lease) -> None:
+    """Any worker can release or refund what another admitted, with nothing but the id."""
+    assert parse_lease(format_lease(lease)) == lease
+
+
+@given(LEASES)
+def test_a_lease_id_is_plain(lease: Lease) -> None:
+    """It goes through queues, URLs, headers and logs unquoted."""
+    assert format_lease(lease).replace("-", "").replace("_", "").isalnum()
+
+
+@given(st.text() | st.binary() | st.none() | st.integers())
+def test_what_is_no_lease_id_is_none(value: object) -> None:
+    """Lease ids come back from queues and people; a wrong one is no error of the program."""
+    lease = parse_lease(value)  # type: ignore[arg-type]
+    assert lease is None or format_lease(lease) == value
+
+
+@given(LEASES, st.data())
+def test_a_mangled_lease_id_never_raises(lease: Lease, data: st.DataObject) -> None:
+    """Cut, padded, or with a character changed: it is another lease, or none."""
+    text = format_lease(lease)
+    cut = data.draw(st.integers(0, len(text)))
+    for mangled in (text[:cut], text + text[:cut], text[:cut] + "=" + text[cut:], f" {text}", f"{text}\n", "8" + text):
+        found = parse_lease(mangled)
+        assert found is None or format_lease(found) == mangled
+
+
+def test_ids_are_never_given_twice() -> None:
+    """The counters apply an id once: two decisions of one id would be one charge."""
+    ids = {new_id() for _ in range(10_000)}
+    assert len(ids) == 10_000
+    assert {len(each) for each in ids} == {ID_CHARACTERS}
+
+
+def test_forked_workers_give_ids_of_their_own() -> None:
+    """Servers fork workers after they loaded the application; what was made in advance must not be shared."""
+    new_id()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b"".join(new_id() for _ in range(100)))
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        theirs = pipe.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    own = {new_id() for _ in range(100)}
+    assert len(theirs) == 100 * ID_CHARACTERS
+    assert own.isdisjoint(theirs[at : at + ID_CHARACTERS] for at in range(0, len(theirs), ID_CHARACTERS))
+
+
+@given(SITES)
+def test_sites_are_packed_once_each_in_order(sites: list[SiteKey]) -> None:
+    """What the counters merge must be sorted and free of repeats."""
+    digests = Digests("secret")
+    values = memoryview(digests.sites(sites)).cast("d").tolist()
+    assert values == sorted(set(values))
+    assert len(values) == len(set(sites))
+    assert all(value == int(value) and 0 <= value < 2**53 for value in values)
+    assert digests.sites([*reversed(sites), *sites]) == digests.sites(sites)
+
+
+@given(SITES)
+def test_entries_of_a_site_are_counted(sites: list[SiteKey]) -> None:
+    """A refund by a list takes back as many entries as the list has."""
+    packed, counts = Digests("secret").counted_sites(sites)
+    assert packed == Digests("secret").sites(sites)
+    assert sum(counts) == len(sites)
+    assert len(counts) * 8 == len(packed)
+
+
+def test_a_number_is_not_its_text() -> None:
+    """``7`` and ``"7"`` are two sites to an application that tells them apart."""
+    digests = Digests("secret")
+    assert digests.sites(["7"]) != digests.sites([Spelling("7")])
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda digests: digests.sites(["a"]),
+        lambda digests: digests.document("a"),
+        lambda digests: digests.idempotency("a", "a", ["a"]),
+    ],
+)
+def test_digests_depend_on_the_secret(made: Callable[[Digests], bytes]) -> None:
+    """Without it, nobody can look for two values that count as one; with it, every worker agrees."""
+    assert made(Digests("one")) == made(Digests("one"))
+    assert made(Digests("one")) != made(Digests("two"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("k", "d", ["a"]), ("k", "d", ["b"])),
+        (("k", "d", ["a"]), ("k", "e", ["a"])),
+        (("k", "d", ["a"]), ("j", "d", ["a"])),
+        (("k", "d", ["a"]), ("k", "d", ["a", "a"])),
+        (("k", "d", ["a", "b"]), ("k", "d", ["b", "a"])),
+        (("k", None, ["a"]), ("k", "", ["a"])),
+        (("ab", "c", ["a"]), ("a", "bc", ["a"])),
+    ],
+)
+def test_an_idempotency_key_holds_for_one_circulation(
+    one: tuple[str, str | None, list[SiteKey]], other: tuple[str, str | None, list[SiteKey]]
+) -> None:
+    """A key reused for something else must not let that through uncharged."""
+    digests = Digests("secret")
+    assert digests.idempotency(*one) != digests.idempotency(*other)
+
+
+def test_the_digests_kept_are_bounded() -> None:
+    """Made-up site names, many or long, must not fill a worker's memory; and what is forgotten is the same again."""
+    digests = Digests("secret")
+    before = digests.sites(["first"])
+    kept = digests._sites
+    digests.sites([f"site-{number}" for number in range(40_000)])
+    assert len(kept) <= 32_768
+    digests.sites(["x" * 257])
+    assert "x" * 257 not in kept
+    assert digests.sites(["first"]) == before
