@@ -1,0 +1,168 @@
+"""An outage: one beginning, one end, no waiting in between, and what is owed afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from fanout_guard.counters.debts import AT_MOST, Debts
+from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines
+from fanout_guard.counters.scripts import Packed
+from fanout_guard.errors import CountersUnavailable
+
+
+class Prober:
+    """Answers probes one after the other as listed, and then well."""
+
+    def __init__(self, *outcomes: Exception) -> None:
+        self.outcomes = list(outcomes)
+        self.asked = 0
+
+    async def __call__(self) -> None:
+        self.asked += 1
+        if self.outcomes:
+            raise self.outcomes.pop(0)
+
+
+def watched(prober: Prober) -> tuple[Breaker, list[tuple[bool, str]], asyncio.Event]:
+    """A breaker, its edges, and when it is over."""
+    edges: list[tuple[bool, str]] = []
+    over = asyncio.Event()
+
+    def edge(active: bool, reason: str) -> None:
+        edges.append((active, reason))
+        if not active:
+            over.set()
+
+    return Breaker(prober, edge), edges, over
+
+
+async def test_an_outage_begins_and_ends_once() -> None:
+    """One log line at each edge, however many decisions fail and however often it is asked."""
+    prober = Prober(CountersUnavailable("timeout"), CountersUnavailable("loading"))
+    breaker, edges, over = watched(prober)
+    for _ in range(100):
+        breaker.open("connection")
+    reasons = [breaker.reason]
+    await over.wait()
+    reasons.append(breaker.reason)
+    assert reasons == ["connection", None]
+    assert edges == [(True, "connection"), (False, "loading")]
+    assert prober.asked == 3
+
+
+async def test_a_probe_that_fails_unforeseen_is_not_the_last() -> None:
+    """Else a bug would make an outage that never ends."""
+    breaker, edges, over = watched(Prober(RuntimeError("what"), TimeoutError()))
+    breaker.open("connection")
+    await over.wait()
+    assert edges == [(True, "connection"), (False, "timeout")]
+
+
+async def test_closing_ends_the_watch() -> None:
+    """No task is left behind; and whoever was told of the beginning is told of the end."""
+    prober = Prober()
+    breaker, edges, _ = watched(prober)
+    breaker.open("connection")
+    await breaker.aclose()
+    await asyncio.sleep(PROBE_EVERY_S * 1.5)
+    assert prober.asked == 0
+    assert edges == [(True, "connection"), (False, "connection")]
+    await breaker.aclose()
+
+
+async def test_whoever_waits_too_long_makes_all_others_stop_waiting() -> None:
+    """And a wait that has ended in time makes nobody late."""
+    loop = asyncio.get_running_loop()
+    late = asyncio.Event()
+    deadlines = Deadlines(0.03, late.set)
+    answered: asyncio.Future[object] = loop.create_future()
+    deadlines.add(answered, loop.time() + 0.01)
+    answered.set_result(None)
+    await asyncio.sleep(0.05)
+    assert not late.is_set()
+    forgotten: asyncio.Future[object] = loop.create_future()
+    began = loop.time()
+    deadlines.add(forgotten, began + 10)
+    deadlines.add(loop.create_future(), began + deadlines.after_s)
+    await asyncio.wait_for(late.wait(), 5)
+    assert loop.time() - began >= 0.025
+    deadlines.cancel()
+
+
+async def test_an_answer_that_lies_in_the_socket_is_not_late() -> None:
+    """Where the application held the event loop, the time was not the server's."""
+    loop = asyncio.get_running_loop()
+    late: list[bool] = []
+    deadlines = Deadlines(0.02, lambda: late.append(True))
+    future: asyncio.Future[object] = loop.create_future()
+    deadlines.add(future, loop.time())
+    loop.call_soon(loop.call_soon, loop.call_soon, future.set_result, None)  # some turns of the loop later
+    await asyncio.sleep(0.05)
+    assert late == []
+
+
+def owed(name: str, number: int, fields: tuple[Any, ...] = ()) -> Packed:
+    """A request about one lease."""
+    return [b"p:1:{t}:c:%d" % number, b"p:1:{t}:f"], fields or (name, number), b""
+
+
+class Server:
+    """Takes what is paid."""
+
+    def __init__(self) -> None:
+        self.paid: list[tuple[str, list[Packed]]] = []
+        self.answers: dict[int, Any] = {}
+
+    async def __call__(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
+        self.paid.append((name, list(requests)))
+        return [self.answers.get(int(keys[0].rpartition(b":")[2]), 1) for keys, _, _ in requests]
+
+
+async def test_what_is_owed_is_paid_once_and_in_batches() -> None:
+    """After an outage of a busy worker, in few calls."""
+    debts, server = Debts(), Server()
+    for number in range(100):
+        debts.add("refund", owed("refund", number))
+    debts.add("release", owed("release", 1))
+    await debts.pay(server)
+    assert [(name, len(requests)) for name, requests in server.paid] == [("refund", 64), ("refund", 36), ("release", 1)]
+    assert not debts
+
+
+async def test_the_last_word_on_a_lease_stands_and_partial_refunds_add_up() -> None:
+    """A lease that was renewed and then released is released; three sites and then two are five."""
+    debts, server = Debts(), Server()
+    debts.add("release", owed("release", 1, ("renew",)))
+    debts.add("release", owed("release", 1, ("end",)))
+    debts.add("refund", owed("refund", 1, ("three",)))
+    debts.add("refund", owed("refund", 1, ("two",)))
+    await debts.pay(server)
+    assert [fields for _, requests in server.paid for _, fields, _ in requests] == [("end",), ("three",), ("two",)]
+
+
+async def test_what_cannot_be_paid_now_stays_owed() -> None:
+    """A server that goes away again in the middle loses nothing; what is wrong with one request alone is no debt."""
+    debts, server = Debts(), Server()
+    for number in range(4):
+        debts.add("release", owed("release", number))
+    server.answers = {1: CountersUnavailable("oom"), 2: CountersUnavailable("wrongtype", alone=True)}
+    with pytest.raises(CountersUnavailable, match="oom"):
+        await debts.pay(server)
+    assert debts
+    server.answers, server.paid = {}, []
+    await debts.pay(server)
+    assert [fields for _, requests in server.paid for _, fields, _ in requests] == [("release", 1)]
+
+
+async def test_only_so_much_is_remembered() -> None:
+    """The memory of a worker is bounded, also in an outage of hours."""
+    debts, server = Debts(), Server()
+    for number in range(AT_MOST + 50):
+        debts.add("release", owed("release", number))
+    await debts.pay(server)
+    numbers = [fields[1] for _, requests in server.paid for _, fields, _ in requests]
+    assert numbers == list(range(50, AT_MOST + 50))
