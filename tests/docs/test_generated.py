@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.blocks import ROOT
 from tests.docs.generated import pages, renewed
+
+MEASURED = ("308 sites [296-319]", "3.09x", "1.00x")
+"""The figures that the README quotes."""
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -19,3 +23,10 @@ def test_generated_parts_are_up_to_date(page: Path) -> None:
 def test_the_settings_are_in_the_readme_and_in_the_reference() -> None:
     """Both are where people look for them."""
     assert {"README.md", "configuration.md"} <= {page.name for page in pages()}
+
+
+@pytest.mark.parametrize("figure", MEASURED)
+def test_quoted_figures_are_those_that_were_measured(figure: str) -> None:
+    """A figure in a README outlives the measurement, unless something compares the two."""
+    assert figure in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert figure in (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
