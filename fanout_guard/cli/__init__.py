@@ -37,6 +37,12 @@ exit status: 0 done, 1 the answer is no, 2 bad usage or configuration, 3 cannot 
 examples:
   fanout-guard check-config                       what the application would run with
   FANOUT_GUARD_MAX_SITES=500 fanout-guard check-config --json
+  fanout-guard doctor                             what would go wrong
+  fanout-guard usage acme                         where a tenant stands
+  fanout-guard simulate payload.json --tenant acme
+  fanout-guard caps set acme max_sites=500 --for 24h
+  fanout-guard caps set '*' mode=shadow --for 1h    the kill switch
+  fanout-guard verify results/results.json        are the caps what a stress test has proven?
 """
 
 

@@ -28,7 +28,8 @@ _FIELDS = ", ".join(CAP_FIELDS)
 
 _MORE = """\
 An override is the nearest cap: it beats the application's hook and every variable. Every worker sees a change within
-FANOUT_GUARD_OVERRIDES_TTL seconds; none is restarted. TENANT * stands for the deployment's defaults.
+FANOUT_GUARD_OVERRIDES_TTL seconds; none is restarted. TENANT * stands for the deployment's defaults:
+a tenant that has a mode or caps of its own keeps them, but mode=off beats every mode.
 
 examples:
   fanout-guard caps set acme max_sites=500 --for 24h
@@ -74,7 +75,7 @@ def _register_list(parts: Commands) -> None:
         description="List the overrides that hold now, and the caps that result with the configuration.",
         more="examples:\n  fanout-guard caps list\n  fanout-guard caps list acme --json\n",
     )
-    parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_or_defaults)
+    parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_or_defaults, help="or * for the defaults")
     json_option(parser)
 
 
@@ -87,8 +88,8 @@ def _register_set(parts: Commands) -> None:
         description="Override caps of a tenant, or of the deployment (TENANT *), without restarting anything.",
         more=_MORE_SET,
     )
-    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults)
-    parser.add_argument("values", metavar="field=value", nargs="+")
+    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults, help="or * for the defaults")
+    parser.add_argument("values", metavar="field=value", nargs="+", help="see below")
     parser.add_argument(
         "--for",
         dest="for_ms",
@@ -109,7 +110,7 @@ def _register_unset(parts: Commands) -> None:
         description="Take overrides of a tenant back, all of them where no field is named.",
         more="examples:\n  fanout-guard caps unset acme\n  fanout-guard caps unset '*' mode\n",
     )
-    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults)
+    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults, help="or * for the defaults")
     parser.add_argument("fields", metavar="field", nargs="*")
     json_option(parser)
 

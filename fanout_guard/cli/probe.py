@@ -108,7 +108,7 @@ async def _info(settings: Settings, counters: RedisCounters) -> list[Finding]:
 async def _cluster(settings: Settings, counters: RedisCounters) -> list[Finding]:
     if not counters.session.server.clustered:
         return []
-    return [cluster_finding(parse_info(await counters.command("CLUSTER INFO")))]
+    return [cluster_finding(parse_info(await counters.command("CLUSTER", "INFO")))]
 
 
 async def _formats(settings: Settings, counters: RedisCounters) -> list[Finding]:

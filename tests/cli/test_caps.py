@@ -127,6 +127,20 @@ async def test_workers_that_run_already_obey_within_the_ttl(
         await guard.aclose()
 
 
+async def test_overrides_cost_a_decision_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look, then one script call per decision and nothing else."""
+    monkeypatch.setenv("FANOUT_GUARD_OVERRIDES_TTL", "60")
+    guard = FanoutGuard(Settings.from_env())
+    await asyncio.to_thread(command, url, "CONFIG", "RESETSTAT")
+    for number in range(100):
+        await guard.admit(tenant="acme", document=number, sites=["a"])
+    stats = (await asyncio.to_thread(command, url, "INFO", "commandstats")).decode()
+    calls = {name: int(count) for name, count in re.findall(r"cmdstat_(\w+):calls=(\d+)", stats)}
+    assert calls.get("evalsha", 0) + calls.get("eval", 0) in (100, 101)
+    assert calls["hgetall"] == 1
+    await guard.aclose()
+
+
 def test_an_override_makes_a_tenant_known(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A customer can be let in before the next deployment."""
     monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")

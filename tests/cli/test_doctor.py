@@ -89,6 +89,8 @@ def test_a_replica_cannot_count(url: str, run: Run, monkeypatch: pytest.MonkeyPa
         (["~*", "+@all", "-eval", "-evalsha"], "scripts"),
         (["~*", "+@all", "-set"], "scripts"),
         (["~*", "+@all", "-zadd"], "scripts"),
+        (["~*", "+@all", "-zrem"], "scripts"),
+        (["~*", "+@all", "-zscore"], "scripts"),
         (["~other:*", "+@all"], "overrides"),
         (["~*", "+@all", "-hgetall"], "overrides"),
         (["~*", "-@all"], "connection"),

@@ -1,0 +1,209 @@
+"""``fanout-guard top``: a live picture for people, one picture for scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from fanout_guard import FanoutGuard, Settings
+from fanout_guard.cli.deployment import deployment
+from fanout_guard.cli.scrape import Scraped, check_address, samples, scrape
+from fanout_guard.cli.top import Watcher
+from tests.cli.conftest import Run
+from tests.cli.servers import free_port, serving, with_guard
+
+METRICS = """\
+# TYPE fanout_guard_decisions_total counter
+fanout_guard_decisions_total{outcome="admitted",policy=""} 12.0
+fanout_guard_decisions_total{outcome="rejected",policy="circulation"} 3.0
+fanout_guard_decisions_total{outcome="rejected",policy="circulation",tenant="a,\\"b}"} 4.0
+fanout_guard_decisions_total{outcome="rejected",policy="rate-60"} 1e0 1700000000000
+fanout_guard_outage 1.0
+other_total{outcome="rejected",policy="x"} 5
+fanout_guard_decisions_total nonsense
+"""
+
+
+@contextmanager
+def metrics(text: str = METRICS, status: int = 200) -> Iterator[str]:
+    """An application's metrics at an address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *arguments: object) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+        server.shutdown()
+
+
+@pytest.fixture
+def _in_flight(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANOUT_GUARD_MAX_INFLIGHT", "500")
+    monkeypatch.setenv("FANOUT_GUARD_GLOBAL_MAX_INFLIGHT", "1000")
+    monkeypatch.setenv("FANOUT_GUARD_RATE", "1000/minute")
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for tenant, count in (("few", 3), ("many", 200), ("idle", 250)):
+            decision = await guard.admit(tenant=tenant, document="d", sites=[str(site) for site in range(count)])
+            if tenant == "idle":
+                await guard.release(tenant, decision.lease_id or "")
+
+    with_guard(circulate)
+
+
+@pytest.mark.usefixtures("_in_flight")
+def test_tenants_with_most_in_flight_come_first(run: Run) -> None:
+    """Who holds the capacity now is what one looks for, then who is near a cap."""
+    document = run("top", "--json").document
+    assert [each["tenant"] for each in document["tenants"]] == ["many", "few", "idle"]
+    assert (document["reached"], document["outage"], document["rejections"]) == (True, None, None)
+    out = run("top", "--once").out
+    assert out.index("many") < out.index("few") < out.index("idle")
+    assert "200/500  40%" in out
+    assert "in flight, all tenants: 203/1000  20%" in out
+    assert "250/1000  25% in 60 s" in out
+    assert "--metrics URL" in out
+
+
+@pytest.mark.usefixtures("_in_flight")
+def test_rejections_come_from_the_applications_metrics(run: Run) -> None:
+    """The counters keep none of them: a refusal leaves no trace there."""
+    with metrics() as first, metrics() as second:
+        document = run("top", "--json", "--metrics", first, "--metrics", second).document
+        assert document["rejections"] == {"circulation": 14, "rate-60": 2}
+        assert document["workers_in_outage"] == 2
+        out = run("top", "--metrics", first).out
+    assert "rejections: circulation 7   rate-60 1" in out
+    assert "OUTAGE seen by 1 " in out
+
+
+@pytest.mark.usefixtures("_in_flight")
+async def test_the_pace_of_rejections_is_told_from_the_second_picture_on() -> None:
+    """Totals since the workers started say little about now; one that was restarted begins anew."""
+    with metrics() as address:
+        async with deployment(Settings.from_env()) as reached:
+            watcher = Watcher(reached, [address, address])
+            assert (await watcher.look()).per_second is None
+            watcher._metrics = [address]
+            frame = await watcher.look()
+    assert frame.per_second == {"circulation": 0.0, "rate-60": 0.0}
+    assert "circulation 7 (0.0/s)" in frame.lines()[1]
+
+
+@pytest.mark.usefixtures("_in_flight")
+def test_metrics_that_do_not_answer_leave_the_rest_to_see(run: Run) -> None:
+    """And the status says that something is missing."""
+    with metrics(status=500) as failing:
+        answer = run("top", "--once", "--metrics", f"http://127.0.0.1:{free_port()}/metrics", "--metrics", failing)
+    assert answer.code == 3
+    assert "2 of the addresses did not answer" in answer.out
+    assert "many" in answer.out
+    assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["", "file:///etc/passwd", "ftp://h/", "http://", "http://u:hunter22@h/", "h:80", "http://[x/"]
+)
+def test_an_address_that_is_none_is_status_2(address: str, url: str, run: Run) -> None:
+    """A file is not read because it was called metrics, and a password is not repeated."""
+    answer = run("top", "--metrics", address)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "hunter22" not in answer.err
+    with pytest.raises(ValueError):
+        check_address(address)
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "x", ""])
+def test_an_interval_that_is_none_is_status_2(interval: str, url: str, run: Run) -> None:
+    """It would load the server without a pause."""
+    assert run("top", f"--interval={interval}").code == 2
+
+
+def test_only_this_products_samples_are_read() -> None:
+    """Labels may hold any character."""
+    found = list(samples(METRICS))
+    assert [(name, value) for name, _, value in found][-2:] == [
+        ("fanout_guard_decisions_total", 1.0),
+        ("fanout_guard_outage", 1.0),
+    ]
+    assert found[2][1] == {"outcome": "rejected", "policy": "circulation", "tenant": 'a,\\"b}'}
+    assert scrape([]) == Scraped()
+
+
+@pytest.mark.usefixtures("_in_flight")
+async def test_an_outage_keeps_the_last_figures_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who watches an incident must not lose the picture, nor have to start again."""
+    with serving() as place:
+        monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", f"redis://{place}")
+        async with deployment(Settings.from_env()) as reached:
+            watcher = Watcher(reached, ())
+            await reached.guard.admit(tenant="acme", document="d", sites=["a"])
+            before = await watcher.look()
+            assert before.outage is None
+            reached.counters.give_up("timeout")
+            during = await watcher.look()
+            assert during.outage == "timeout"
+            assert [each.tenant for each in during.tenants] == ["acme"]
+            assert "OUT OF REACH (timeout)" in during.lines()[0]
+            assert during.members()["reached"] is False
+            for _ in range(200):
+                if (await watcher.look()).outage is None:
+                    return
+                await asyncio.sleep(0.02)
+            raise AssertionError("the outage never ended")
+
+
+PLAIN = "import fanout_guard.cli.top as top; top.find_spec = lambda name: None"
+
+
+@pytest.mark.usefixtures("_in_flight")
+@pytest.mark.parametrize("before", ["pass", PLAIN], ids=["rich", "plain"])
+def test_it_is_live_until_ctrl_c(before: str) -> None:
+    """On a terminal it redraws itself; leaving it is no failure."""
+    code = f"{before}; from fanout_guard.cli import main; raise SystemExit(main(['top', '--interval', '0.1']))"
+    terminal, its_end = pty.openpty()
+    environ = os.environ | {"TERM": "xterm", "LINES": "30", "COLUMNS": "120"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=its_end, stdout=its_end, stderr=subprocess.PIPE, env=environ
+    ) as process:
+        os.close(its_end)
+        seen = b""
+        while seen.count(b"counters: reached") < 3:
+            seen += os.read(terminal, 65536)
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the terminal is closed when the process has ended
+            while os.read(terminal, 65536):
+                pass
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 0
+    os.close(terminal)
+    assert b"many" in seen
+
+
+@pytest.mark.usefixtures("_in_flight")
+def test_a_process_that_is_not_watched_prints_one_picture() -> None:
+    """``fanout-guard top | head`` ends."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fanout_guard", "top", "--json"], capture_output=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["tenants"][0]["tenant"] == "many"
