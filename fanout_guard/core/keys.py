@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import struct
-from array import array
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
-from sys import byteorder
 from urllib.parse import quote, unquote
 
 from fanout_guard.core.model import Lease, SiteKey
@@ -28,6 +27,8 @@ _EVERYBODY_TAG = "*"
 _TAG_CHARACTERS = 64
 _CACHED_SITES = 32_768
 _CACHED_CHARACTERS = 256
+_CACHED_LIST_CHARACTERS = 65_536
+_CACHED_LISTS_CHARACTERS = 2_000_000
 _MANTISSA_BITS = 53
 _LEASE_ID = re.compile(r"[0-7](?:[A-Za-z0-9_-]{16}){1,3}")
 
@@ -63,29 +64,34 @@ def new_id() -> bytes:
 class Digests:
     """Keyed digests, so that a tenant can neither guess nor craft two values that count as one.
 
-    A site's digest is a whole number of 53 bits: exact as a double, which is what Redis computes with.
+    A site's digest is a whole number of 53 bits as a little-endian double: exact, and what Redis computes with.
     """
 
     def __init__(self, secret: str) -> None:
         self._secret = blake2b(secret.encode(), digest_size=32).digest()
         self._sites = _SiteDigests(self._secret)
+        self._lists = _Lists()
 
     def document(self, document: str) -> bytes:
         """The digest of a document id."""
         state = blake2b(document.encode(), digest_size=_DIGEST_BYTES, key=self._secret, person=b"document")
         return _text(state.digest())
 
-    def sites(self, sites: Iterable[SiteKey]) -> bytes:
-        """The distinct sites as ascending little-endian doubles; UnicodeEncodeError for a lone surrogate."""
-        return self._packed(sorted(set(map(self._sites.__getitem__, sites))))
+    def sites(self, sites: Sequence[SiteKey]) -> bytes:
+        """The distinct sites, 8 bytes each, in the order of their first entries."""
+        try:
+            text = "\0".join(sites)  # type: ignore[arg-type]  # what is not all texts is a TypeError
+        except TypeError:
+            return self._digested(sites)
+        # A name with a NUL in it could make two lists read the same.
+        if text.count("\0") != len(sites) - 1:
+            return self._digested(sites)
+        return self._lists.get(text) or self._lists.keep(text, self._digested(sites))
 
     def counted_sites(self, sites: Sequence[SiteKey]) -> tuple[bytes, list[int]]:
         """As ``sites``, with the number of entries of each."""
-        counts: dict[float, int] = {}
-        for digest in map(self._sites.__getitem__, sites):
-            counts[digest] = counts.get(digest, 0) + 1
-        ordered = sorted(counts)
-        return self._packed(ordered), [counts[digest] for digest in ordered]
+        counts = Counter(sites)
+        return self._digested(tuple(counts)), list(counts.values())
 
     def idempotency(self, key: str, document: str | None, sites: Sequence[SiteKey]) -> bytes:
         """The digest of an idempotency key with its circulation, entry by entry."""
@@ -93,18 +99,35 @@ class Digests:
         for part in (key, document or ""):
             raw = part.encode()
             state.update(struct.pack("<?Q", document is None, len(raw)) + raw)
-        state.update(self._packed(map(self._sites.__getitem__, sites)))
+        state.update(b"".join(map(self._sites.__getitem__, sites)))
         return _text(state.digest())
 
-    @staticmethod
-    def _packed(values: Iterable[float]) -> bytes:
-        packed = array("d", values)
-        if byteorder == "big":
-            packed.byteswap()
-        return packed.tobytes()
+    def _digested(self, sites: Sequence[SiteKey]) -> bytes:
+        distinct = sites if len(set(sites)) == len(sites) else dict.fromkeys(sites)
+        return b"".join(map(self._sites.__getitem__, distinct))
 
 
-class _SiteDigests(dict[SiteKey, float]):
+class _Lists(dict[str, bytes]):
+    """The digests of the lists seen last: a tenant's next document mostly goes to the same sites.
+
+    Forgets everything when full and keeps no long list, so that no client can make it grow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._characters = 0
+
+    def keep(self, text: str, digests: bytes) -> bytes:
+        if len(text) <= _CACHED_LIST_CHARACTERS:
+            self._characters += len(text)
+            if self._characters > _CACHED_LISTS_CHARACTERS:
+                self.clear()
+                self._characters = len(text)
+            self[text] = digests
+        return digests
+
+
+class _SiteDigests(dict[SiteKey, bytes]):
     """The digests of the sites seen last: publishers circulate to the same sites again and again.
 
     Hashing a site costs ten times a look-up. Forgets everything when full and keeps no long name, so that no client
@@ -115,10 +138,10 @@ class _SiteDigests(dict[SiteKey, float]):
         super().__init__()
         self._secret = secret
 
-    def __missing__(self, site: SiteKey) -> float:
+    def __missing__(self, site: SiteKey) -> bytes:
         text, person = (site, b"site") if isinstance(site, str) else (site.text, b"value")
         raw = blake2b(text.encode(), digest_size=8, key=self._secret, person=person).digest()
-        digest = float(int.from_bytes(raw, "little") >> (64 - _MANTISSA_BITS))
+        digest = struct.pack("<d", int.from_bytes(raw, "little") >> (64 - _MANTISSA_BITS))
         if len(text) <= _CACHED_CHARACTERS:
             if len(self) >= _CACHED_SITES:
                 self.clear()

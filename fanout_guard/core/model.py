@@ -113,8 +113,8 @@ class Lease(Struct, frozen=True):
 class Charge(Struct, frozen=True, kw_only=True):
     """One circulation as the counters see it.
 
-    ``sites`` holds the distinct sites as ascending little-endian doubles (8 bytes each, see ``core.keys``), empty
-    where no document cap applies. ``cost`` is in entries. ``look`` asks how it would be decided and charges nothing.
+    ``sites`` holds the distinct sites as little-endian doubles (8 bytes each, see ``core.keys``), empty where no
+    document cap applies. ``cost`` is in entries. ``look`` asks how it would be decided and charges nothing.
     """
 
     lease: Lease

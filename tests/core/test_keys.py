@@ -190,13 +190,23 @@ def test_forked_workers_give_ids_of_their_own() -> None:
 
 @given(SITES)
 def test_sites_are_packed_once_each_in_order(sites: list[SiteKey]) -> None:
-    """What the counters merge must be sorted and free of repeats."""
+    """A site that is named twice is one site of the document; the same list again has the same bytes, kept or not."""
     digests = Digests("secret")
-    values = memoryview(digests.sites(sites)).cast("d").tolist()
-    assert values == sorted(set(values))
-    assert len(values) == len(set(sites))
+    packed = digests.sites(sites)
+    values = memoryview(packed).cast("d").tolist()
+    assert len(values) == len(set(values)) == len(set(sites))
     assert all(value == int(value) and 0 <= value < 2**53 for value in values)
-    assert digests.sites([*reversed(sites), *sites]) == digests.sites(sites)
+    assert packed == b"".join(digests.sites([site]) for site in dict.fromkeys(sites))
+    assert digests.sites(sites) == digests.sites([*sites, *sites]) == packed
+
+
+@pytest.mark.parametrize("one", [["a\0b"], ["a", "b\0c"], ["a\0", "b"], ["", ""], ["\0"]])
+@pytest.mark.parametrize("other", [["a", "b"], ["a\0b", "c"], ["a", "\0b"], ["", "", ""], ["a", "b", "c"]])
+def test_lists_that_join_to_one_text_stay_apart(one: list[str], other: list[str]) -> None:
+    """What is kept of one list must never be given for another."""
+    digests = Digests("secret")
+    both = [digests.sites(one), digests.sites(other)]
+    assert both == [Digests("secret").sites(one), Digests("secret").sites(other)]
 
 
 @given(SITES)
@@ -257,4 +267,7 @@ def test_the_digests_kept_are_bounded() -> None:
     assert len(kept) <= 32_768
     digests.sites(["x" * 257])
     assert "x" * 257 not in kept
+    for number in range(100):
+        digests.sites(["y" * 50_000, str(number)])
+    assert sum(map(len, digests._lists)) <= 2_000_000
     assert digests.sites(["first"]) == before
