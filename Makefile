@@ -63,8 +63,12 @@ format: $(READY) ## write the code as ruff has it
 
 check: lint types test ## what a change has to pass
 
-bench: $(READY) ## the stress test of the story, on this machine; ARGS="--profile full"
-	@$(BIN)/python -m benchmarks sweep $(ARGS)
+bench: $(READY) ## isolation, sweep and verify: the verdict and the line to set; ARGS="--profile full"
+	@mkdir -p results/bench
+	@$(BIN)/python -m benchmarks isolation --out results/bench || test $$? -eq 3
+	@$(BIN)/python -m benchmarks sweep --out results/bench $(ARGS); code=$$?; \
+	  $(BIN)/python -m fanout_guard verify results/bench/results.json || test $$? -ne 2 || exit 2; \
+	  $(BIN)/python -m benchmarks analyze results/bench || true; exit $$code
 
 docs: $(READY) ## the documentation as a site, in site/
 	@$(BIN)/python -m tests.docs.generated
