@@ -164,6 +164,28 @@ async def test_a_key_is_known_while_its_charge_counts() -> None:
         assert not (await bench.circulate(first.sites, policy, key="k")).tally.repeated
 
 
+async def test_a_repeat_has_nothing_to_give_back_of_a_charge_that_counts_no_more() -> None:
+    """Its units came back by themselves; the ones in use now are somebody else's."""
+    bench = in_memory()
+    policy = rates((300, 1000))
+    first = await bench.circulate(100, policy, key="k")
+    repeat = await bench.circulate(first.sites, policy, key="k")
+    await bench.time.advance(1050)
+    await bench.circulate(100, policy)
+    assert await repeat.refund() == 0
+    assert await bench.used(policy) == [100]
+
+
+async def test_buckets_that_a_shortened_window_joins_keep_their_sum() -> None:
+    """What two buckets of the old window held is still held, in one of the new."""
+    bench = in_memory(86_400_000 * 10)
+    day = rates((300, 86_400_000))
+    await bench.circulate(100, day)
+    await bench.time.advance(86_400_000 // 20)
+    await bench.circulate(100, day)
+    assert await bench.used(rates((300, 60_000))) == [200]
+
+
 async def test_a_key_without_anything_to_count_is_not_kept(bench: Bench) -> None:
     """Leases alone are charged by every try."""
     first = await bench.circulate(100, inflight(1000), key="k")

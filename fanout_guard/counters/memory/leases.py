@@ -31,9 +31,6 @@ class Leases:
         self._tenants: dict[str, int] = {}
         self._agenda: Agenda[Hold] = Agenda()
 
-    def __len__(self) -> int:
-        return len(self._agenda)
-
     def of(self, tenant: str) -> int:
         """The tenant's units in flight."""
         return self._tenants.get(tenant, 0)
@@ -43,13 +40,11 @@ class Leases:
         self._count(hold, hold.units)
         self._agenda.add(hold)
 
-    def end(self, hold: Hold) -> bool:
-        """Give the units back; False if they were."""
-        if not hold.units:
-            return False
-        self._agenda.remove(hold)
-        self._close(hold)
-        return True
+    def end(self, hold: Hold) -> None:
+        """Give the units back, if they are still out."""
+        if hold.units:
+            self._agenda.remove(hold)
+            self._close(hold)
 
     def lower(self, hold: Hold, units: int) -> None:
         """Give some of the units back."""

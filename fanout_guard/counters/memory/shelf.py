@@ -32,9 +32,6 @@ class Shelf(Generic[V]):
         self._agenda: Agenda[V] = Agenda()
         self.weight = 0
 
-    def __len__(self) -> int:
-        return len(self._agenda)
-
     def keep(self, table: dict[Any, Any], key: Any, entry: V, expires: int, weight: int) -> None:
         """Keep ``entry`` in ``table`` until it expires, with its present weight."""
         if entry.queued >= 0:

@@ -1,0 +1,328 @@
+"""Every kind of address, each on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from fanout_guard.core.keys import KeySpace, new_id
+from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
+from fanout_guard.counters.redis import slot_of
+from fanout_guard.counters.redis_address import parse_address
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
+from tests.faults.servers import ClusterOfThree, Node, cluster, free_port, running, until, watched
+
+HOUR_MS = 3_600_000
+ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=2000)
+AWKWARD = "p@ss:w/ö%40rd #?&=+"
+"""A password with what an address gives a meaning to."""
+
+
+def charge(tenant: str = "acme", policy: Policy = ALL, cost: int = 10) -> Charge:
+    """One circulation."""
+    return Charge(lease=Lease(new_id()), tenant=tenant, cost=cost, sites=b"", policy=policy, lease_ms=60_000)
+
+
+async def used(counters: RedisCounters, tenant: str = "acme", policy: Policy = ALL) -> dict[str, int]:
+    """What is counted."""
+    look = Charge(lease=Lease(new_id()), tenant=tenant, cost=0, sites=b"", policy=policy, lease_ms=60_000, look=True)
+    return {reading.policy: reading.used for reading in (await counters.decide(look)).readings}
+
+
+async def works(url: str) -> None:
+    """Everything that counters do, at this address."""
+    counters = RedisCounters(url, timeout_ms=3000)
+    one, two = charge(), charge()
+    assert (await counters.decide(one)).charged
+    assert (await counters.decide(two)).charged
+    assert await used(counters) == {"rate-3600": 20, "inflight": 20, "inflight-global": 20}
+    assert await counters.renew("acme", one.lease, 90_000)
+    assert await counters.release("acme", one.lease)
+    assert not await counters.release("acme", one.lease)
+    assert await used(counters) == {"rate-3600": 20, "inflight": 10, "inflight-global": 10}
+    assert await counters.refund("acme", two.lease, entries=3) == 3
+    assert await used(counters) == {"rate-3600": 17, "inflight": 7, "inflight-global": 7}
+    assert await counters.refund("acme", two.lease) == 7
+    assert await used(counters) == {"rate-3600": 10, "inflight": 0, "inflight-global": 0}
+    assert [key async for key in counters.scan(counters.space.of("acme").stem)]
+    await counters.reset("acme")
+    assert (await used(counters))["rate-3600"] == 0
+    assert await counters.leases("acme") == []
+    await counters.aclose()
+
+
+async def refused(url: str) -> str:
+    """Why counters at this address cannot be used."""
+    counters = RedisCounters(url, timeout_ms=3000)
+    with pytest.raises(CountersUnavailable) as caught:
+        await counters.decide(charge())
+    await counters.aclose()
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+async def test_one_server_over_tcp_in_another_database(kind: str) -> None:
+    """The usual deployment."""
+    with running(kind=kind) as node:
+        await works(f"{node.url}/3")
+        assert node.ask("DBSIZE") == 0
+
+
+async def test_one_server_over_a_unix_socket(tmp_path: Path) -> None:
+    """No port, no network."""
+    path = tmp_path / "a b%.sock"
+    with running("--unixsocket", str(path)):
+        await works(f"unix://{quote(str(path))}?db=2")
+
+
+async def test_a_password_of_any_characters_is_sent_as_it_is() -> None:
+    """Credentials are percent-encoded in an address, and decoded once."""
+    with running() as node:
+        node.ask("ACL", "SETUSER", "gu@rd", "on", f">{AWKWARD}", "~*", "+@all")
+        login = f"{quote('gu@rd', safe='')}:{quote(AWKWARD, safe='')}"
+        await works(node.url.replace("//", f"//{login}@"))
+        node.ask("CONFIG", "SET", "requirepass", AWKWARD)
+        await works(node.url.replace("//", f"//:{quote(AWKWARD, safe='')}@"))
+        await works(f"{node.url}/0?password={quote(AWKWARD, safe='')}")
+        assert await refused(node.url) == "auth"
+        assert await refused(node.url.replace("//", "//:wrong@")) == "auth"
+
+
+def test_an_address_tells_nothing_when_it_is_shown() -> None:
+    """Whoever prints what was parsed must not print the password."""
+    servers = parse_address(f"redis+cluster://user:{quote(AWKWARD, safe='')}@h1:1,[::1]:2,h3")
+    assert servers.nodes == (("h1", 1), ("::1", 2), ("h3", 6379))
+    assert servers.options["password"] == AWKWARD
+    assert AWKWARD not in repr(servers)
+    assert AWKWARD not in repr(servers.connection(servers.nodes[0], 1.0))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate authority of our own, and what it says of this machine."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on this machine")
+    folder = tmp_path_factory.mktemp("tls")
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.crt -subj /CN=ours",
+        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost",
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt -extfile names",
+    ):
+        (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+        subprocess.run([openssl, *command.split()], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def secured(certificates: Path) -> Iterator[int]:
+    """The port of a server that speaks TLS."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no server with TLS on this machine")
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    for name, file in (("cert", "server.crt"), ("key", "server.key"), ("ca-cert", "ca.crt")):
+        options += [f"--tls-{name}-file", str(certificates / file)]
+    with running(*options, kind="redis"):
+        yield port
+
+
+async def test_tls_with_an_authority_that_is_known(secured: int, certificates: Path) -> None:
+    """Encrypted, and verified to be whom the address names."""
+    await works(f"rediss://localhost:{secured}/0?ssl_ca_certs={quote(str(certificates / 'ca.crt'))}")
+
+
+async def test_tls_is_verified_unless_told_otherwise(secured: int, certificates: Path) -> None:
+    """Neither an unknown authority nor another name passes; the way out is explicit."""
+    assert await refused(f"rediss://localhost:{secured}/0") == "connection"
+    assert await refused(f"rediss://127.0.0.1:{secured}/0?ssl_ca_certs={certificates / 'ca.crt'}") == "connection"
+    assert await refused(f"redis://localhost:{secured}/0") == "connection"
+    await works(f"rediss://127.0.0.1:{secured}/0?ssl_ca_certs={certificates / 'ca.crt'}&ssl_check_hostname=false")
+    await works(f"rediss://127.0.0.1:{secured}/0?ssl_cert_reqs=none&ssl_check_hostname=no")
+    await works(f"redis://localhost:{secured}/0?ssl=true&ssl_ca_certs={certificates / 'ca.crt'}")
+
+
+async def test_the_master_behind_sentinels() -> None:
+    """Also where the first Sentinel of the address is not there."""
+    with watched() as service:
+        await works(service.url)
+        await works(service.url.replace("//", f"//127.0.0.1:{free_port()},") + "/0")
+        assert await refused(service.url.replace(service.SERVICE, "other")) == "connection"
+
+
+async def test_sentinels_and_servers_with_a_password() -> None:
+    """One password in the address, for the servers, and for Sentinels that ask for one."""
+    with watched("s3cret") as service:
+        await works(service.url.replace("//", "//:s3cret@"))
+        assert await refused(service.url) == "auth"
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[ClusterOfThree]:
+    """Three masters."""
+    with cluster() as three:
+        yield three
+
+
+@pytest.fixture(autouse=True)
+def emptied(request: pytest.FixtureRequest) -> None:
+    """No test sees another one's keys."""
+    if "nodes" in request.fixturenames:
+        for node in request.getfixturevalue("nodes").masters:
+            node.ask("FLUSHALL")
+
+
+async def test_a_cluster(nodes: ClusterOfThree) -> None:
+    """From any of its nodes."""
+    await works(nodes.url)
+    await works(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{nodes.masters[2].port}")
+
+
+async def test_a_server_that_is_no_cluster_is_an_outage() -> None:
+    """The wrong scheme is found at once, with its reason."""
+    with running() as node:
+        assert await refused(node.url.replace("redis://", "redis+cluster://")) == "cluster"
+
+
+async def test_many_tenants_of_a_cluster_share_few_connections(nodes: ClusterOfThree) -> None:
+    """One call for each slot, sent together to the node that has it."""
+    counters = RedisCounters(nodes.url, timeout_ms=20_000)
+    plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
+    charges = [charge(f"tenant-{number}", plain) for number in range(600)]
+    assert all(tally.charged for tally in await asyncio.gather(*map(counters.decide, charges)))
+    assert all(await asyncio.gather(*(counters.refund(one.tenant, one.lease) for one in charges)))
+    for node in nodes.masters:
+        assert node.ask("CLIENT", "LIST", "TYPE", "normal").count(b"\n") <= 6
+        assert node.ask("DBSIZE") > 100
+    await counters.aclose()
+
+
+async def test_the_global_cap_is_filled_exactly_by_many_tenants(nodes: ClusterOfThree) -> None:
+    """It lies on a node of its own, and is reserved there before a tenant's counters are asked."""
+    counters = [RedisCounters(nodes.url, timeout_ms=20_000) for _ in range(2)]
+    tight = Policy(document=None, inflight=50, inflight_global=200)
+    asked = [charge(f"tenant-{number % 40}", tight) for number in range(200)]
+    tallies = await asyncio.gather(*(counters[index % 2].decide(one) for index, one in enumerate(asked)))
+    assert sum(one.cost for one, tally in zip(asked, tallies, strict=True) if tally.charged) == 200
+    for one in counters:
+        await one.aclose()
+
+
+async def test_what_a_tenant_is_refused_is_given_back_to_everybody(nodes: ClusterOfThree) -> None:
+    """A refusal charges nothing, on no node."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    tight = Policy(document=None, inflight=20, inflight_global=1000)
+    asked = [charge(policy=tight) for _ in range(20)]
+    tallies = await asyncio.gather(*map(counters.decide, asked))
+    assert sum(tally.charged for tally in tallies) == 2
+    assert {reading.policy for tally in tallies for reading in tally.readings} == {"inflight", "inflight-global"}
+    await until_used(counters, {"inflight": 20, "inflight-global": 20}, tight)
+    for one, tally in zip(asked, tallies, strict=True):
+        if tally.charged:
+            await counters.release("acme", one.lease)
+    assert await used(counters, policy=tight) == {"inflight": 0, "inflight-global": 0}
+    await counters.aclose()
+
+
+async def test_a_decision_cancelled_between_two_nodes_leaves_nothing(nodes: ClusterOfThree) -> None:
+    """Neither a reservation for everybody nor a tenant's lease outlives its request."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    await counters.decide(charge("warm"))
+    await used(counters)
+    for step in range(30):
+        leaving = [asyncio.create_task(counters.decide(charge(f"tenant-{step}"))) for _ in range(3)]
+        await asyncio.sleep(step * 0.0002)
+        for task in leaving:
+            task.cancel()
+        for ended in await asyncio.gather(*leaving, return_exceptions=True):
+            assert isinstance(ended, asyncio.CancelledError | Tally)
+        kept = 10 * sum(not task.cancelled() for task in leaving)
+        await until_used(counters, {"rate-3600": kept, "inflight": kept}, tenant=f"tenant-{step}", ignore_global=True)
+    await counters.aclose()
+
+
+async def test_slots_may_move_while_they_are_used(nodes: ClusterOfThree) -> None:
+    """Redirections are followed; what counts moves with its slot."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
+    slot = slot_of(KeySpace("fanout").of("acme").rates)
+    for number in range(1, 4):
+        assert (await counters.decide(charge(policy=plain))).charged
+        here = nodes.masters.index(nodes.owner(slot))
+        nodes.move(slot, nodes.masters[(here + 1) % 3])
+        assert await used(counters, policy=plain) == {"rate-3600": number * 10}
+    await counters.aclose()
+
+
+async def test_a_slot_in_between_is_no_outage_for_the_others(nodes: ClusterOfThree) -> None:
+    """Keys that are split over two nodes cannot be decided on; only their tenant notices, and nobody waits long."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    edges: list[bool] = []
+    errors: list[str] = []
+    counters.on_outage = lambda active, reason: edges.append(active)
+    counters.on_error = errors.append
+    plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
+    assert (await counters.decide(charge(policy=plain))).charged
+    slot = slot_of(KeySpace("fanout").of("acme").rates)
+    source = nodes.owner(slot)
+    target = nodes.masters[(nodes.masters.index(source) + 1) % 3]
+    ids = {node: node.ask("CLUSTER", "MYID").decode() for node in (source, target)}
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    with pytest.raises(CountersUnavailable, match="cluster") as caught:
+        await counters.decide(charge(policy=plain))
+    assert caught.value.alone
+    assert (await counters.decide(charge("other", plain))).charged
+    assert edges == []
+    assert errors == ["cluster"]
+    nodes.move(slot, target)
+    assert (await counters.decide(charge(policy=plain))).charged
+    assert await used(counters, policy=plain) == {"rate-3600": 20}
+    await counters.aclose()
+
+
+async def test_a_slot_that_nobody_has_is_an_outage_until_somebody_does(nodes: ClusterOfThree) -> None:
+    """The server says CLUSTERDOWN; nobody waits, and it ends by itself."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    edges: list[tuple[bool, str]] = []
+    counters.on_outage = lambda active, reason: edges.append((active, reason))
+    assert (await counters.decide(charge())).charged
+    slot = slot_of(KeySpace("fanout").of("acme").rates)
+    owner = nodes.owner(slot)
+    myid = owner.ask("CLUSTER", "MYID").decode()
+    for node in nodes.masters:
+        node.ask("CLUSTER", "DELSLOTS", slot)
+    with pytest.raises(CountersUnavailable, match="cluster"):
+        await counters.decide(charge())
+    for node in nodes.masters:
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", myid)
+    await asyncio.to_thread(until, lambda: edges[-1:] and not edges[-1][0])
+    assert [active for active, _ in edges] == [True, False]
+    assert (await counters.decide(charge())).charged
+    await counters.aclose()
+
+
+async def until_used(
+    counters: RedisCounters,
+    wanted: dict[str, int],
+    policy: Policy = ALL,
+    *,
+    tenant: str = "acme",
+    ignore_global: bool = False,
+) -> None:
+    """Wait until this is counted: what is given back is so in the background."""
+    give_up = asyncio.get_running_loop().time() + 10
+    found: dict[str, int] = {}
+    while found != wanted and asyncio.get_running_loop().time() < give_up:
+        await asyncio.sleep(0.01)
+        found = await used(counters, tenant, policy)
+        if ignore_global:
+            found.pop("inflight-global", None)
+    assert found == wanted
