@@ -120,22 +120,25 @@ class Watched:
 
 
 @contextmanager
-def watched(*options: str, sentinel_options: Sequence[str] = ()) -> Iterator[Watched]:
-    """A Sentinel with what it watches."""
+def watched(password: str = "") -> Iterator[Watched]:
+    """A Sentinel with what it watches; all three with a password where one is given."""
+    options = ("--requirepass", password, "--masterauth", password) if password else ()
     with ExitStack() as stack:
         master = stack.enter_context(running(*options))
         replica = stack.enter_context(running(*options, "--replicaof", f"127.0.0.1 {master.port}"))
-        until(lambda: b"master_link_status:up" in _raw(replica, "INFO", "replication"))
+        login = {"password": password} if password else {}
+        until(lambda: replica.ask("INFO", "replication", **login)["master_link_status"] == "up")
         config = master.folder / "sentinel.conf"
         config.write_text(
             f"sentinel monitor {Watched.SERVICE} 127.0.0.1 {master.port} 1\n"
             f"sentinel down-after-milliseconds {Watched.SERVICE} 400\n"
-            f"sentinel failover-timeout {Watched.SERVICE} 2000\n" + "".join(f"{line}\n" for line in sentinel_options)
+            f"sentinel failover-timeout {Watched.SERVICE} 2000\n"
+            + (f"sentinel auth-pass {Watched.SERVICE} {password}\nrequirepass {password}\n" if password else "")
         )
         sentinel = Node(command=(str(config), "--sentinel"))
         stack.callback(sentinel.close)
         sentinel.start()
-        until(lambda: _knows_replica(sentinel))
+        until(lambda: _knows_replica(sentinel, password))
         yield Watched(master, replica, sentinel)
 
 
@@ -251,7 +254,7 @@ def _replicates(node: Node, master_id: str) -> bool:
     return True
 
 
-def _knows_replica(sentinel: Node) -> bool:
-    with redis.Redis(port=sentinel.port, socket_timeout=10) as client:
+def _knows_replica(sentinel: Node, password: str) -> bool:
+    with redis.Redis(port=sentinel.port, password=password or None, socket_timeout=10) as client:
         client.response_callbacks.clear()
         return bool(client.execute_command("SENTINEL", "REPLICAS", Watched.SERVICE))
