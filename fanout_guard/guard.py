@@ -271,6 +271,8 @@ class FanoutGuard:
         sites = circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
         asked = Asked(tenant, circulation.document, entries, entries)
+        if circulation.document is None:
+            policy = core.without_document(policy)
         if policy.mode is Mode.OFF or not entries:
             return core.admit_uncounted(policy, asked, format_lease(Lease(new_id())))
         if policy.document is not None and entries > policy.document and not self._distinct:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from fanout_guard.core.model import Decision, Mode, Outcome, Policy, Reading, Tally
 
@@ -26,6 +29,12 @@ class Asked(NamedTuple):
     document: str | None
     entries: int
     distinct: int
+
+
+@lru_cache(maxsize=4096)
+def without_document(policy: Policy) -> Policy:
+    """The caps of a circulation that is no document's."""
+    return replace(policy, document=None)
 
 
 def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
