@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     rounds, seconds = (2, 1.0) if options.quick else (5, 2.0)
     loops = list(STACKS) if options.loop == "both" else [options.loop]
-    cost = asyncio.run(measure_middleware(requests=500 if options.quick else 2000, rounds=rounds))
+    cost = asyncio.run(measure_middleware(requests=500, rounds=4 * rounds))
     measured = [measure_http(loop, rounds=rounds, seconds=seconds) for loop in loops]
     if options.json:
         print(json.dumps({"middleware": _in_process(cost), "http": {each.loop: each.servers for each in measured}}))

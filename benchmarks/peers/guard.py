@@ -26,23 +26,27 @@ ALL_CAPS = {
 SITES_OF_A_TENANT = 20_000
 LISTS = 64
 """Circulations take turns with this many lists, so that no list is the last one again."""
+ALWAYS_NEW = 1_000_000_000
 MANY_TENANTS = 30_000
 MANY_SITES = 10_000
 
 
 @asynccontextmanager
-async def _open(environ: dict[str, str], entries: int, release: bool, url: str) -> AsyncIterator[Decide]:
+async def _open(
+    environ: dict[str, str], entries: int, documents: int, release: bool, url: str
+) -> AsyncIterator[Decide]:
     guard = FanoutGuard(
-        Settings.from_env({**environ, "FANOUT_GUARD_REDIS_URL": url, "FANOUT_GUARD_MAX_SITES": str(entries)})
+        Settings.from_env({"FANOUT_GUARD_MAX_SITES": str(entries), **environ, "FANOUT_GUARD_REDIS_URL": url})
     )
     names = [f"https://site-{number}.example" for number in range(SITES_OF_A_TENANT)]
     step = (SITES_OF_A_TENANT - entries) // LISTS
     lists = [names[number * step : number * step + entries] for number in range(LISTS)]
-    documents = count()
+    numbers = count()
 
     async def decide(tenant: str) -> None:
-        number = next(documents)
-        decision = await guard.admit(tenant=tenant, document=f"document-{number}", sites=lists[number % LISTS])
+        number = next(numbers)
+        document = f"document-{number % documents}"
+        decision = await guard.admit(tenant=tenant, document=document, sites=lists[number % LISTS])
         admitted(decision.admitted and not decision.degraded)
         if release:
             await guard.release(tenant, decision.lease_id or "")
@@ -58,12 +62,15 @@ def subject(
     environ: dict[str, str],
     *,
     entries: int = ENTRIES,
+    documents: int = ALWAYS_NEW,
     release: bool = False,
     tenants: int = 8,
     levels: tuple[int, ...] = (64,),
 ) -> Subject:
     """One way to ask the guard."""
-    return Subject(name, Role.GUARD, partial(_open, environ, entries, release), tenants=tenants, levels=levels)
+    return Subject(
+        name, Role.GUARD, partial(_open, environ, entries, documents, release), tenants=tenants, levels=levels
+    )
 
 
 ONE = subject("fanout_guard, one cap", ONE_CAP, levels=(1, 64, 256))
@@ -72,6 +79,14 @@ RETURNED = subject("fanout_guard, all four caps, lease returned", ALL_CAPS, rele
 SPREAD = subject("fanout_guard, one cap, 30,000 tenants", ONE_CAP, tenants=MANY_TENANTS)
 LARGE = subject("fanout_guard, all four caps, 10,000 sites", ALL_CAPS, entries=MANY_SITES)
 
+MERGED = subject(
+    "fanout_guard, 10,000 sites again and again",
+    {**ALL_CAPS, "FANOUT_GUARD_DOCUMENT_MAX_SITES": "1000000"},
+    entries=MANY_SITES,
+    documents=2,
+    levels=(),
+)
+"""The dearest circulation: most of its sites are counted already, for a document that has twice as many."""
 FULL_WINDOW = subject(
     "fanout_guard, a window of one second", {**ONE_CAP, "FANOUT_GUARD_RATE": f"{LIMIT}/second"}, levels=()
 )
