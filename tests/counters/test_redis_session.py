@@ -1,0 +1,324 @@
+"""What an outage leaves behind: undone, released and refunded when the server answers again, and nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from fanout_guard.core.keys import new_id
+from fanout_guard.core.model import Charge, Lease, Policy, Rate
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
+from tests.counters.bench import packed
+from tests.faults.network import Proxy, proxied
+from tests.faults.servers import Node, free_port, running, until
+
+HOUR_MS = 3_600_000
+ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=900)
+DOCUMENT = b"d" * 16
+TIMEOUT_MS = 100
+
+
+@pytest.fixture
+def server() -> Iterator[Node]:
+    """A server of this test's own."""
+    with running() as node:
+        yield node
+
+
+@pytest.fixture
+async def proxy(server: Node) -> AsyncIterator[Proxy]:
+    """A network in front of it."""
+    async with proxied(server.port) as network:
+        yield network
+
+
+class Edges(list[tuple[bool, str]]):
+    """What was told of outages."""
+
+    def watch(self, counters: RedisCounters) -> None:
+        """Listen."""
+        counters.on_outage = lambda active, reason: self.append((active, reason))
+
+    async def back(self) -> None:
+        """Wait for the end of one."""
+        await asyncio.to_thread(until, lambda: bool(self) and not self[-1][0])
+
+
+@pytest.fixture
+def edges() -> Edges:
+    """Beginnings and ends of outages."""
+    return Edges()
+
+
+@pytest.fixture
+async def counters(proxy: Proxy, edges: Edges) -> AsyncIterator[RedisCounters]:
+    """Counters behind the network, connected."""
+    behind = RedisCounters(proxy.url, timeout_ms=TIMEOUT_MS)
+    edges.watch(behind)
+    await behind.release("warm", Lease(new_id()))
+    await behind.refund("warm", Lease(new_id()))
+    await behind.decide(charge("warm"))
+    edges.clear()
+    yield behind
+    await behind.aclose()
+
+
+def charge(tenant: str = "acme", sites: tuple[int, ...] = (1, 2, 3), lease_ms: int = 60_000) -> Charge:
+    """One circulation under every cap."""
+    return Charge(
+        lease=Lease(new_id(), DOCUMENT),
+        tenant=tenant,
+        cost=len(sites),
+        sites=packed(sites),
+        policy=ALL,
+        lease_ms=lease_ms,
+    )
+
+
+async def used(counters: RedisCounters, tenant: str = "acme") -> list[int]:
+    """What every policy has counted: document, rate, inflight, inflight-global (without the fixture's own 3)."""
+    look = Charge(
+        lease=Lease(new_id(), DOCUMENT), tenant=tenant, cost=0, sites=b"", policy=ALL, lease_ms=60_000, look=True
+    )
+    *own, everybody = [reading.used for reading in (await counters.decide(look)).readings]
+    return [*own, everybody - 3]
+
+
+async def until_used(counters: RedisCounters, wanted: list[int]) -> None:
+    """Wait until that is counted."""
+    give_up = time.monotonic() + 10
+    found: list[int] = []
+    while found != wanted and time.monotonic() < give_up:
+        await asyncio.sleep(0.01)
+        found = await used(counters)
+    assert found == wanted
+
+
+async def test_a_decision_given_up_is_undone_when_the_server_answers_again(
+    counters: RedisCounters, proxy: Proxy, edges: Edges
+) -> None:
+    """The server had charged it; nobody knows; it must not count against the tenant for an hour."""
+    proxy.lose_replies = True
+    with pytest.raises(CountersUnavailable, match="timeout"):
+        await counters.decide(charge())
+    proxy.lose_replies = False
+    proxy.cut()
+    await edges.back()
+    assert await used(counters) == [0, 0, 0, 0]
+
+
+async def test_all_that_waited_when_the_outage_began_is_undone(
+    counters: RedisCounters, server: Node, edges: Edges
+) -> None:
+    """Applied late, from the socket's buffer of a server that stood still: before the undo or after it."""
+    server.freeze()
+    given_up = await asyncio.gather(
+        *(counters.decide(charge(sites=(number,))) for number in range(200)), return_exceptions=True
+    )
+    assert {type(error) for error in given_up} == {CountersUnavailable}
+    await asyncio.sleep(0.3)
+    server.thaw()
+    await edges.back()
+    await until_used(counters, [0, 0, 0, 0])
+    assert [active for active, _ in edges] == [True, False]
+
+
+async def test_an_undo_that_comes_before_its_decision_keeps_it_from_being_applied(server: Node) -> None:
+    """A packet that was late for the time-out may arrive after the undo, over another connection."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+    late = charge()
+    deciding = asyncio.create_task(counters.decide(late))
+    await asyncio.sleep(0)
+    deciding.cancel()  # queued, not sent: the undo alone goes out
+    await asyncio.gather(deciding, return_exceptions=True)
+    await asyncio.to_thread(until, lambda: server.ask("DBSIZE") == 1)
+    with pytest.raises(CountersUnavailable):
+        await counters.decide(late)
+    look = Charge(lease=Lease(new_id()), tenant="acme", cost=0, sites=b"", policy=ALL, lease_ms=1, look=True)
+    assert [reading.used for reading in (await counters.decide(look)).readings] == [0, 0, 0]
+    await counters.aclose()
+
+
+async def test_what_was_held_before_an_outage_is_released_after_it(
+    counters: RedisCounters, proxy: Proxy, edges: Edges
+) -> None:
+    """The work ended meanwhile; its lease must not stay for the rest of its time."""
+    one, two, three = charge(sites=(1,)), charge(sites=(2, 3)), charge(sites=(4, 5, 6))
+    for each in (one, two, three):
+        assert (await counters.decide(each)).charged
+    assert await used(counters) == [6, 6, 6, 6]
+    proxy.refuse = True
+    proxy.cut()
+    began = time.monotonic()
+    for undoing in (
+        counters.release("acme", one.lease),
+        counters.refund("acme", two.lease),
+        counters.refund("acme", three.lease, entries=1),
+    ):
+        with pytest.raises(CountersUnavailable):
+            await undoing
+    assert time.monotonic() - began < 3 * TIMEOUT_MS / 1000
+    proxy.refuse = False
+    await edges.back()
+    assert await used(counters) == [4, 3, 2, 2]
+
+
+async def test_a_refund_repeated_after_an_outage_gives_back_once(
+    counters: RedisCounters, proxy: Proxy, edges: Edges
+) -> None:
+    """It was applied, its answer was lost, and it is owed: done again, it must change nothing."""
+    one = charge(sites=tuple(range(10)))
+    assert (await counters.decide(one)).charged
+    proxy.lose_replies = True
+    with pytest.raises(CountersUnavailable):
+        await counters.refund("acme", one.lease, entries=4)
+    proxy.lose_replies = False
+    proxy.cut()
+    await edges.back()
+    assert await used(counters) == [10, 6, 6, 6]
+
+
+async def test_nobody_waits_while_an_outage_lasts(counters: RedisCounters, proxy: Proxy, edges: Edges) -> None:
+    """It is waited for once."""
+    proxy.lose_replies = True
+    with pytest.raises(CountersUnavailable):
+        await counters.decide(charge())
+    began = time.monotonic()
+    for _ in range(200):
+        with pytest.raises(CountersUnavailable) as caught:
+            await counters.decide(charge())
+        assert not caught.value.sent
+    assert time.monotonic() - began < 0.1
+    assert edges == [(True, "timeout")]
+
+
+@pytest.mark.parametrize("key", ["r", "f", "d:" + DOCUMENT.decode()])
+async def test_one_tenants_wrong_key_is_nobody_elses_outage(server: Node, edges: Edges, key: str) -> None:
+    """Somebody has written something else there; the others are counted as ever."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+    edges.watch(counters)
+    errors: list[str] = []
+    counters.on_error = errors.append
+    held = charge()
+    assert (await counters.decide(held)).charged
+    name = f"fanout:1:{{acme}}:{key}"
+    server.ask("DEL", name)
+    server.ask("HSET", name, "a", "b")
+    answers = await asyncio.gather(
+        *(counters.decide(charge(tenant)) for tenant in ("acme", "other", "acme", "third")), return_exceptions=True
+    )
+    assert [type(answer).__name__ for answer in answers] == [
+        "CountersUnavailable",
+        "Tally",
+        "CountersUnavailable",
+        "Tally",
+    ]
+    with pytest.raises(CountersUnavailable, match="wrongtype"):
+        await counters.refund("acme", held.lease)
+    assert edges == []
+    assert set(errors) == {"wrongtype"}
+    assert server.ask("HGETALL", name)
+    await counters.aclose()
+
+
+async def test_a_key_without_an_expiry_gets_one(server: Node) -> None:
+    """An increment that survived without its expiry has blocked tenants for ever elsewhere."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+    assert (await counters.decide(charge())).charged
+    keys = server.ask("KEYS", "*")
+    assert len(keys) == 5
+    for key in keys:
+        assert server.ask("PTTL", key) > 0
+        server.ask("PERSIST", key)
+    assert (await counters.decide(charge())).charged
+    healed = [key for key in keys if b":c:" not in key]  # a record is written once, by its own decision
+    assert all(server.ask("PTTL", key) > 0 for key in healed)
+    await counters.aclose()
+
+
+async def test_a_start_without_a_server_works_and_recovers(edges: Edges) -> None:
+    """Publishing does not wait for the counters to be there first."""
+    node = Node()
+    counters = RedisCounters(node.url, timeout_ms=1000)
+    edges.watch(counters)
+    with pytest.raises(CountersUnavailable, match="connection"):
+        await counters.decide(charge())
+    node.start()
+    began = time.monotonic()
+    await edges.back()
+    assert time.monotonic() - began < 2
+    assert (await counters.decide(charge())).charged
+    await counters.aclose()
+    node.close()
+
+
+def test_counters_made_at_import_serve_one_event_loop_after_the_other(server: Node) -> None:
+    """As two asyncio.run calls, or a test client for each test; nobody has to close them."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+
+    async def decide() -> bool:
+        return (await counters.decide(charge())).charged
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [asyncio.run(decide()) for _ in range(3)] == [True] * 3
+    assert server.ask("CLIENT", "LIST", "TYPE", "normal").count(b"\n") == 1
+
+
+def test_a_loop_may_end_in_the_middle_of_decisions(server: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """Cancelled with it, without a warning, a task left over or an error nobody took; the charges are in bounds."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+
+    async def leave(after_turns: int) -> None:
+        tasks = [asyncio.create_task(counters.decide(charge())) for _ in range(5)]
+        for _ in range(after_turns):
+            await asyncio.sleep(0)
+        assert tasks
+
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for after_turns in range(0, 30, 3):
+            asyncio.run(leave(after_turns))
+    assert [record.getMessage() for record in caplog.records if record.name != "asyncio" or record.levelno > 10] == []
+
+
+def test_an_outage_of_two_loops_is_told_once(edges: Edges) -> None:
+    """The gauge and the log are the process's: from the first loop that meets it to the last that sees its end."""
+    counters = RedisCounters(f"redis://127.0.0.1:{free_port()}", timeout_ms=500)
+    edges.watch(counters)
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+
+    async def fail() -> None:
+        with pytest.raises(CountersUnavailable):
+            await counters.decide(charge())
+
+    for loop in loops:
+        loop.run_until_complete(fail())
+    assert edges == [(True, "connection")]
+    for loop in loops:
+        loop.run_until_complete(counters.aclose())
+        loop.close()
+    assert edges == [(True, "connection"), (False, "connection")]
+
+
+async def test_a_decision_that_waits_for_a_release_keeps_its_budget(counters: RedisCounters, proxy: Proxy) -> None:
+    """What is refused in flight looks again after this worker's own releases, within the one time it has."""
+    full = charge(sites=tuple(range(300)))
+    assert (await counters.decide(full)).charged
+    proxy.delay_s = 0.06
+    began = time.monotonic()
+    releasing = asyncio.create_task(counters.release("acme", full.lease))
+    await asyncio.sleep(0)
+    tight = Policy(document=None, inflight=300)
+    asked = Charge(lease=Lease(new_id()), tenant="acme", cost=300, sites=b"", policy=tight, lease_ms=60_000)
+    with contextlib.suppress(CountersUnavailable):
+        await counters.decide(asked)
+    assert time.monotonic() - began < TIMEOUT_MS / 1000 + 0.05
+    await asyncio.gather(releasing, return_exceptions=True)
