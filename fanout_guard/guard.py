@@ -217,8 +217,13 @@ class FanoutGuard:
     async def decide(self, tenant: str, circulation: Circulation, idempotency_key: str | None = None) -> Decision:
         """``admit`` for what has been read already."""
         began = perf_counter()
+        waited_s = 0.0
+        if self._overrides is not None and self._overrides.stale:
+            # Looking at overrides and deciding have one time budget.
+            await self.tenants.refresh()
+            waited_s = perf_counter() - began
         counted, policy = await self.tenants.resolve(tenant)
-        decision = await self._decide(counted, policy, circulation, idempotency_key)
+        decision = await self._decide(counted, policy, circulation, idempotency_key, waited_s=waited_s)
         if policy.mode is not Mode.OFF:
             self.observers.decided(decision, perf_counter() - began)
             if self.observers.hook is not None:
@@ -266,7 +271,14 @@ class FanoutGuard:
             raise
 
     async def _decide(
-        self, tenant: str, policy: Policy, circulation: Circulation, key: str | None, *, look: bool = False
+        self,
+        tenant: str,
+        policy: Policy,
+        circulation: Circulation,
+        key: str | None,
+        *,
+        look: bool = False,
+        waited_s: float = 0.0,
     ) -> Decision:
         sites = circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
@@ -292,6 +304,7 @@ class FanoutGuard:
             policy=share(policy, self._workers) if self._own_counters else policy,
             lease_ms=self.lease_ms,
             look=look,
+            waited_s=waited_s,
         )
         try:
             tally = await self._counters.decide(charge)

@@ -63,14 +63,19 @@ class Tenants:
             raise CirculationError(f"a tenant id has at most {TENANT_BYTES} bytes")
         return tenant
 
+    async def refresh(self) -> None:
+        """See overrides as they are now; where the server does not answer, the last ones hold."""
+        if self._overrides is not None:
+            try:
+                await self._overrides.refresh()
+            except CountersUnavailable:
+                logger.debug("overrides could not be read; the last ones hold")
+
     async def resolve(self, tenant: str) -> tuple[str, Policy]:
         """The tenant that is counted, with its policy; UnknownTenant where it is not known and must be."""
         overrides = self._overrides
         if overrides is not None and overrides.stale:
-            try:
-                await overrides.refresh()
-            except CountersUnavailable:
-                logger.debug("overrides could not be read; the last ones hold")
+            await self.refresh()
         if self._hooked is None and (overrides is None or overrides.none) and self._any_tenant:
             return tenant, self._policies.static(tenant)
         hooked = None if self._hooked is None else await self._hooked.of(tenant)

@@ -115,6 +115,7 @@ class Charge(Struct, frozen=True, kw_only=True):
 
     ``sites`` holds the distinct sites as little-endian doubles (8 bytes each, see ``core.keys``), empty where no
     document cap applies. ``cost`` is in entries. ``look`` asks how it would be decided and charges nothing.
+    ``waited_s`` is what has been used of the decision's time budget before.
     """
 
     lease: Lease
@@ -124,6 +125,7 @@ class Charge(Struct, frozen=True, kw_only=True):
     policy: Policy
     lease_ms: int
     look: bool = False
+    waited_s: float = 0.0
 
 
 class Reading(Struct, frozen=True, gc=False):

@@ -62,7 +62,7 @@ class Session:
 
     async def decide(self, charge: Charge) -> Tally:
         """One decision, within the time budget."""
-        until_s = self._loop.time() + self._deadlines.after_s
+        until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
         decided = await self._decide_once(charge, until_s)
         if not decided.charged and _full(decided) and await self._releases.answered(until_s - self._loop.time()):
             # What this process is giving back is not held against its next request.
