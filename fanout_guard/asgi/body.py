@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from fanout_guard.types import Message, Receive
 
 _BIG_DIGITS = 12
-_CHARSET = re.compile(rb"""charset\*?\s*=\s*["']?([^"';,\s]*)""", re.IGNORECASE)
-_UTF8 = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
+_CHARSET = re.compile(rb"charset", re.IGNORECASE)
+# The one form that all readers read alike; others (RFC 2231's, say) may spell any charset.
+_UTF8 = re.compile(rb"""charset=(?:utf-?8|us-ascii|"utf-?8"|"us-ascii")(?=\s*(?:[;,]|$))""", re.IGNORECASE)
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/")
 
 
@@ -123,7 +124,7 @@ def _check_type(value: bytes) -> None:
 
 def _check_charset(value: bytes) -> None:
     # A reader that goes by the charset would see other characters than the guard.
-    if any(charset.lower() not in _UTF8 for charset in _CHARSET.findall(value)):
+    if len(_CHARSET.findall(value)) != len(_UTF8.findall(value)):
         raise UnsupportedEncoding("Send the body in UTF-8.")
 
 

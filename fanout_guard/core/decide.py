@@ -57,6 +57,7 @@ def refuse_for_good(policy: Policy, asked: Asked, over: Sequence[tuple[str, int]
         {
             **refused,
             "limit": over[0][1],
+            "excess": (asked.distinct if over[0][0] == DOCUMENT else asked.entries) - over[0][1],
             "fits_now": min(_chunk_size(policy, asked), asked.entries),
             "chunks": chunks,
             "chunk_wait": wait,
@@ -91,7 +92,9 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease_id: str, *, degrade
         {
             **_decision(policy, asked, tuple(reading.policy for reading in refusing)),
             "limit": first.limit,
+            # What all tenants have in flight is no tenant's business.
             "used": None if first.policy == INFLIGHT_GLOBAL else first.used,
+            "excess": None if first.policy == INFLIGHT_GLOBAL else first.used + first.needed - first.limit,
             "fits_now": min(
                 _chunk_size(policy, asked),
                 asked.entries,

@@ -164,8 +164,8 @@ class Tally(Struct, frozen=True):
 class Decision(Struct, frozen=True, kw_only=True):
     """The answer for one circulation, and all that a client, a log line or a metric needs to know of it.
 
-    ``policy`` is the one that refused (or None); ``limit`` and ``used`` are its numbers; ``violated`` all that
-    refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None where waiting cannot help.
+    ``policy`` is the one that refused (or None); ``limit``, ``used`` and ``excess`` are its numbers; ``violated`` all
+    that refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None where waiting cannot help.
     ``leased`` says that ``lease_id`` also holds entries in flight. ``readings`` is every counted policy's state
     *after* this decision.
     """
@@ -180,6 +180,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     shadowed: tuple[str, ...] = ()
     limit: int | None = None
     used: int | None = None
+    excess: int | None = None
     fits_now: int | None = None
     chunks: int | None = None
     chunk_wait: int | None = None
@@ -191,10 +192,3 @@ class Decision(Struct, frozen=True, kw_only=True):
     repeated: bool = False
     caps: Policy
     readings: tuple[Reading, ...] = ()
-
-    @property
-    def excess(self) -> int | None:
-        """Entries over the refusing policy's room, or None if nothing was refused."""
-        if self.limit is None or self.policy is None:
-            return None
-        return max(self.requested + (0 if self.permanent else self.used or 0) - self.limit, 0)

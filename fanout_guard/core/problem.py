@@ -103,6 +103,8 @@ def _advice(decision: Decision) -> str:
         if decision.chunks is None:
             return f"{over}; no circulation with sites can pass."
         return f"{over}. Send {_circulations(decision)}."
+    added = (decision.limit or 0) + (decision.excess or 0) - (decision.used or 0)
+    asked, are = ("1 site", "is") if added == 1 else (f"{added} sites", "are")
     over = (
         f"{asked} on top of the {decision.used} that count already {are} more than the {decision.limit} "
         f"of the cap {decision.policy!r}"

@@ -53,6 +53,12 @@ class LogObserver(Observer):
         elif not active and self._outage is not None:
             self._outage_ends(*self._outage)
 
+    def counter_error(self, reason: str) -> None:
+        # What ends in an outage has its own line.
+        if reason in ("wrongtype", "script") and self._sampler.passes(f"counters-{reason}"):
+            extra = {"event": "counters-unreadable", "reason": reason}
+            logger.error("the counters of a tenant cannot be read (%s): decided as in an outage", reason, extra=extra)
+
     def close(self) -> None:
         self._summarise(at_once=True)
 

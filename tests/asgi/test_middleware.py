@@ -401,6 +401,10 @@ async def test_no_content_type_switches_the_guard_off(content_type: str | None) 
         ("content-type", "application/json; charset=utf-8; charset=utf-16"),
         ("content-type", 'application/json; Charset="ibm037"'),
         ("content-type", "application/json; charset=bogus"),
+        ("content-type", "application/json; charset*=utf-8''utf-7"),
+        ("content-type", "application/json; charset*0=ut; charset*1=f-7"),
+        ("content-type", "application/json; charset=utf-8x"),
+        ("content-type", 'application/json; charset="utf-8" utf-7'),
     ],
 )
 async def test_what_the_guard_does_not_decode_is_refused(name: str, value: str) -> None:
