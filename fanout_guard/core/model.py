@@ -165,8 +165,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     """The answer for one circulation, and all that a client, a log line or a metric needs to know of it.
 
     ``policy`` is the one that refused (or None); ``limit``, ``used`` and ``excess`` are its numbers; ``violated`` all
-    that refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None where waiting cannot help.
-    ``leased`` says that ``lease_id`` also holds entries in flight. ``readings`` is every counted policy's state
+    that refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None where waiting cannot
+    help. ``leased`` says that ``lease_id`` also holds entries in flight. ``readings`` is every counted policy's state
     *after* this decision.
     """
 
