@@ -72,7 +72,7 @@ bench: $(READY) ## isolation, sweep and verify: the verdict and the line to set;
 
 docs: $(READY) ## the documentation as a site, in site/
 	@$(BIN)/python -m tests.docs.generated
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 build: $(READY) ## wheel and sdist, tried alone
 	@rm -rf dist
