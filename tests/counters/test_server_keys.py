@@ -66,15 +66,22 @@ async def keys_of(url: str) -> dict[bytes, int]:
     """Every key of the server, with the milliseconds that it has left (-1: for ever)."""
     counters = shared_counters(url)
     found = {key: int(await counters.command("PTTL", key)) for key in await counters.command("KEYS", "*")}
-    await counters.command("FLUSHALL")
     await counters.aclose()
     return found
+
+
+async def emptied(url: str) -> None:
+    """No keys of other tests."""
+    counters = shared_counters(url)
+    await counters.command("FLUSHALL")
+    await counters.aclose()
 
 
 @given(tenant=TENANTS.filter(lambda text: text == text.strip() != "*"))
 @examples(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_key_expires_and_a_tenants_are_in_one_slot(url: str, tenant: str) -> None:
     """Nothing stays for ever, and a cluster can run every script, whatever the tenant is called."""
+    asyncio.run(emptied(url))
     asyncio.run(live(url, tenant))
     keys = asyncio.run(keys_of(url))
     own = f"{PREFIX}:1:{{{tag(tenant)}}}:".encode()
@@ -102,7 +109,6 @@ def test_scripts_touch_declared_keys_only(url: str) -> None:
             touched += len(used)
     assert scripts >= 8
     assert touched > scripts
-    asyncio.run(keys_of(url))
 
 
 @contextmanager
