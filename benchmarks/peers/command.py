@@ -24,7 +24,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--upgrade", action="store_true", help="install the newest releases of the peers first")
     parser.add_argument("--check", action="store_true", help="fail only where a committed ratio fell by a quarter")
-    parser.add_argument("--write", action="store_true", help="commit-ready: replace the table to compare with")
+    parser.add_argument("--write", action="store_true", help="replace the table to compare with, and the README's")
     parser.add_argument("--growth", type=Path, metavar="DIR", help="measure growth instead and draw it into DIR")
     parser.set_defaults(run=run)
 
@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         return _check(measured)
     if options.write:
         ratios.write(measured)
+        text.write_into(text.README, measured)
     return 0 if all(row.met for row in measured.rows) else 1
 
 

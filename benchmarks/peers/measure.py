@@ -89,7 +89,7 @@ async def _bytes(subject: Subject, server: Server) -> tuple[int, int]:
         for _ in range(20):
             await decide("tenant-0")
         each = (sum(server.memory().values()) - first) // 20
-    return first - each, each
+    return max(first - each, 0), max(each, 0)
 
 
 async def largest_key(decide: Decide, server: Server, *, seconds: float) -> int:

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 
 from benchmarks.peers.figures import Level, Measured
 from benchmarks.peers.ratios import Row, Table
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- measured: python -m benchmarks peers --write -->", "<!-- /measured -->"
+
+
+def write_into(page: Path, table: Table) -> None:
+    """Replace what stands between the two marks of a page."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page}: expected {BEGIN} and {END}")
+    facts = table.environment
+    versions = ", ".join(f"{name} {version}" for name, version in table.versions.items())
+    made = f"{facts.get('measured')}, commit {facts.get('commit')}, {facts.get('cores')} cores of {facts.get('cpu')},"
+    made += f" {facts.get('kernel')}, Python {facts.get('python')}; {versions}."
+    page.write_text("\n".join([before + BEGIN, "", *lines(table), "", made, "", END]) + after)
 
 
 def lines(table: Table) -> Iterator[str]:

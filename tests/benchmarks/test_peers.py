@@ -142,3 +142,15 @@ def test_the_command_is_part_of_the_suite() -> None:
     register(parser.add_subparsers())
     given = parser.parse_args(["peers", "--quick", "--loop", "uvloop", "--runs", "3"])
     assert (given.loop, given.runs, given.quick) == ("uvloop", 3, True)
+
+
+def test_the_page_keeps_what_stands_around_the_table(tmp_path: Path) -> None:
+    """The table is made by a program, the words around it by people."""
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{text.BEGIN}\nold\n{text.END}\nafter\n")
+    text.write_into(page, ratios.table([a_run()], {"commit": "abc"}))
+    written = page.read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("\nafter\n")
+    assert "one cap, 64 at once" in written
+    assert "old" not in written
