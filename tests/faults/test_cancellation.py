@@ -1,0 +1,158 @@
+"""Whoever is cancelled, at whatever moment, leaves nothing behind: no reply, no half charge, no lease, no task."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fanout_guard import FanoutGuard, FanoutRejected, Settings
+from tests.faults.network import Proxy, proxied
+from tests.faults.servers import running
+
+DELAY_S = 0.02
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    """A server behind a network that is a little slow."""
+    with running() as node:
+        async with proxied(node.port) as network:
+            yield network
+
+
+@pytest.fixture
+async def guard(proxy: Proxy) -> AsyncIterator[FanoutGuard]:
+    """A guard with every cap, connected; its server has all scripts."""
+    variables = {
+        "REDIS_URL": proxy.url,
+        "REDIS_TIMEOUT": "2",
+        "ON_OUTAGE": "closed",
+        "LEASE_TTL": "60",
+        "RATE": "100000/hour",
+        "MAX_INFLIGHT": "5000",
+        "GLOBAL_MAX_INFLIGHT": "5000",
+        "DOCUMENT_MAX_SITES": "5000",
+    }
+    one = FanoutGuard(Settings.from_env({f"FANOUT_GUARD_{name}": value for name, value in variables.items()}))
+    warm = await one.admit(tenant="warm", document="d", sites=["a"])
+    assert warm.lease_id is not None
+    await one.refund("warm", warm.lease_id)
+    await one.release("warm", warm.lease_id)
+    proxy.delay_s = DELAY_S
+    yield one
+    await one.aclose()
+
+
+async def nothing_counted(guard: FanoutGuard, tenant: str) -> None:
+    """Wait until nothing of a tenant is counted any more, which takes no lease's time."""
+    give_up = time.monotonic() + 10
+    used = await _used(guard, tenant)
+    while any(used.values()) and time.monotonic() < give_up:
+        await asyncio.sleep(0.01)
+        used = await _used(guard, tenant)
+    assert set(used.values()) == {0}
+
+
+async def _used(guard: FanoutGuard, tenant: str) -> dict[str, int]:
+    usages = await guard.usage(tenant, "d")
+    return {policy: usage.used for policy, usage in usages.items() if policy != "inflight-global"}
+
+
+async def test_a_decision_cancelled_while_its_answer_is_on_the_way_is_undone(guard: FanoutGuard) -> None:
+    """The server has charged it; the caller is gone; CancelledError reaches whoever cancelled."""
+    deciding = asyncio.create_task(guard.admit(tenant="acme", document="d", sites=["a", "b"]))
+    await asyncio.sleep(DELAY_S / 2)
+    deciding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deciding
+    await nothing_counted(guard, "acme")
+
+
+async def test_whenever_a_decision_is_cancelled_it_counts_all_or_nothing(guard: FanoutGuard) -> None:
+    """At any await, alone or in a batch; those that stay get their own numbers."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for number in range(15):
+        tenants = [f"t-{number}-{index}" for index in range(6)]
+        tasks = [
+            asyncio.create_task(guard.admit(tenant=tenant, document="d", sites=["a"] * (index + 1)))
+            for index, tenant in enumerate(tenants)
+        ]
+        await asyncio.sleep(chance.uniform(0, 1.5 * DELAY_S))
+        leaving = [task.cancel() for task in tasks if chance.random() < 0.5]
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(each, asyncio.CancelledError) for each in ended) <= len(leaving)
+        for index, (tenant, decision) in enumerate(zip(tenants, ended, strict=True)):
+            if isinstance(decision, BaseException):
+                assert isinstance(decision, asyncio.CancelledError)
+                await nothing_counted(guard, tenant)
+            else:
+                assert decision.tenant == tenant
+                assert decision.admitted
+                assert (await guard.usage(tenant))["inflight"].used == index + 1
+
+
+async def test_a_block_cancelled_in_the_middle_gives_its_lease_back(guard: FanoutGuard) -> None:
+    """What was circulated stays charged; what is in flight is not in flight any more."""
+    inside = asyncio.Event()
+
+    async def circulate() -> None:
+        async with guard.circulation(tenant="acme", document="d", sites=["a", "b"]):
+            inside.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(circulate())
+    await inside.wait()
+    assert (await guard.usage("acme"))["inflight"].used == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    give_up = time.monotonic() + 10
+    used = await _used(guard, "acme")
+    while used["inflight"] and time.monotonic() < give_up:
+        await asyncio.sleep(0.01)
+        used = await _used(guard, "acme")
+    assert used == {"circulation": 0, "document": 2, "rate-3600": 2, "inflight": 0}
+
+
+async def test_a_refund_or_release_that_is_cancelled_is_done_all_the_same(guard: FanoutGuard) -> None:
+    """The work did not happen, whoever was there to hear that it was noted."""
+    one = await guard.admit(tenant="acme", document="d", sites=["a"])
+    two = await guard.admit(tenant="acme", document="d", sites=["b", "c"])
+    assert one.lease_id is not None
+    assert two.lease_id is not None
+    for work in (guard.refund("acme", one.lease_id), guard.refund("acme", two.lease_id)):
+        task = asyncio.create_task(work)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await nothing_counted(guard, "acme")
+
+
+async def test_no_task_is_left_when_all_have_left(guard: FanoutGuard) -> None:
+    """Else a flood of clients that leave would fill the event loop."""
+    for number in range(20):
+        tasks = [
+            asyncio.create_task(guard.admit(tenant="acme", document="d", sites=[f"{number}/{index}"]))
+            for index in range(10)
+        ]
+        await asyncio.sleep(0.001)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await nothing_counted(guard, "acme")
+    assert len(asyncio.all_tasks()) < 15  # this one, the guard's own few, and the network's
+
+
+async def test_a_cancelled_wait_for_a_refused_circulation_raises_nothing_else(guard: FanoutGuard) -> None:
+    """A refusal and a cancellation at once are a cancellation."""
+    with pytest.raises(FanoutRejected):
+        async with guard.circulation(tenant="acme", document="d", sites=["a"] * 301):
+            raise AssertionError("entered")
+    await nothing_counted(guard, "acme")
