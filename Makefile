@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest slow fuzz coverage lint types format check bench docs build clean
+.PHONY: help install demo test test-oldest slow fuzz coverage lint types format check bench bench-peers bench-growth bench-check soak docs build clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | sort | expand -t 16
@@ -69,6 +69,18 @@ bench: $(READY) ## isolation, sweep and verify: the verdict and the line to set;
 	@$(BIN)/python -m benchmarks sweep --out results/bench $(ARGS); code=$$?; \
 	  $(BIN)/python -m fanout_guard verify results/bench/results.json || test $$? -ne 2 || exit 2; \
 	  $(BIN)/python -m benchmarks analyze results/bench || true; exit $$code
+
+bench-peers: $(READY) ## the guard beside every comparable library; rewrites the committed table
+	@$(BIN)/python -m benchmarks peers --runs 3 --write $(ARGS)
+
+bench-growth: $(READY) ## how the cost of a decision grows, drawn
+	@$(BIN)/python -m benchmarks peers --growth benchmarks/images
+
+bench-check: $(READY) ## whether a ratio fell by a quarter against the committed table
+	@$(BIN)/python -m benchmarks peers --check $(ARGS)
+
+soak: $(READY) ## the long faults and sequences
+	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults tests/counters $(ARGS)
 
 docs: $(READY) ## the documentation as a site, in site/
 	@$(BIN)/python -m tests.docs.generated
