@@ -33,6 +33,8 @@ class Fault:
     name: str
     stage: Stage
     forgets: bool = False
+    seldom: bool = False
+    """Left to the longer run: what is special about it is also tested alone."""
 
 
 def _on_server(
@@ -181,10 +183,10 @@ FAULTS = (
     Fault("FLUSHALL", _on_server(_emptied), forgets=True),
     Fault("out of memory (noeviction) for 0.7 s", _on_server(_out_of_memory)),
     Fault("demoted to a replica (READONLY) for 0.7 s", _on_server(_demoted)),
-    Fault("busy with a script for 0.7 s", _on_server(_busy)),
-    Fault("no client admitted (maxclients) for 0.7 s", _on_server(_full_of_clients)),
+    Fault("busy with a script for 0.7 s", _on_server(_busy), seldom=True),
+    Fault("no client admitted (maxclients) for 0.7 s", _on_server(_full_of_clients), seldom=True),
     Fault("replies 0.3 s late for 0.7 s", _on_network(_late)),
-    Fault("connections cut and refused for 0.7 s", _on_network(_cut)),
+    Fault("connections cut and refused for 0.7 s", _on_network(_cut), seldom=True),
     Fault("connections cut 15 times in 0.7 s", _on_network(_cut_often)),
     Fault("replies lost for 0.7 s", _on_network(_lost)),
     Fault("master killed, replica promoted by Sentinel", _behind_sentinel, forgets=True),

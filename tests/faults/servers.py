@@ -214,6 +214,16 @@ def listening(port: int) -> bool:
         return False
 
 
+def listening_http(port: int) -> bool:
+    """Whether an HTTP server answers there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 2) as client:
+            client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            return client.recv(16).startswith(b"HTTP/1.")
+    except OSError:
+        return False
+
+
 def until(condition: Callable[[], bool], within_s: float = START_WITHIN_S) -> None:
     """Wait for something that takes as long as it takes."""
     give_up = time.monotonic() + within_s

@@ -10,7 +10,10 @@ from tests.faults.faults import FAULTS, Fault
 from tests.faults.run import run
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(each, id=each.name, marks=pytest.mark.slow if each.seldom else ()) for each in FAULTS],
+)
 async def test_keeps_every_promise_during(fault: Fault) -> None:
     """Nothing past the bound, nothing lost, nobody kept waiting, whatever happens to the servers."""
     seed = random.randrange(1 << 32)
