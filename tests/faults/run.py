@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass
 
@@ -59,14 +60,15 @@ class Row:
 
 
 async def run(fault: Fault, seed: int) -> list[Row]:
-    """Let it happen."""
+    """Let it happen, at a moment that the seed chooses."""
+    chance = random.Random(seed)
     async with fault.stage() as (url, happen):
         crowds = [Crowd(mode, url, seed) for mode in MODES]
         for crowd in crowds:
             await crowd.warm_up()
             crowd.start()
         lag = Lag()
-        await asyncio.sleep(CALM_S)
+        await asyncio.sleep(CALM_S * chance.uniform(0.5, 1.5))
         await happen()
         back_at = time.monotonic()
         await asyncio.sleep(CALM_S)
