@@ -52,9 +52,7 @@ class Tenants:
                 raise CirculationError("no tenant was named, and there is no default tenant")
             return self._default_tenant
         if not isinstance(tenant, str) or not tenant or tenant == DEFAULTS or tenant != tenant.strip():
-            raise CirculationError(
-                f"a tenant id is a text, not empty, not {DEFAULTS!r}, with no space around it"
-            )
+            raise CirculationError(f"a tenant id is a text, not empty, not {DEFAULTS!r}, with no space around it")
         try:
             size = len(tenant.encode())
         except UnicodeEncodeError:

@@ -7,6 +7,8 @@
     …
     assert recorded.last.policy == "document"
     clock.advance(seconds=5400)
+
+``MemoryCounters`` are the guard's own, with the clock given.
 """
 
 from __future__ import annotations
