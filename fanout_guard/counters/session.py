@@ -190,9 +190,14 @@ class Session:
             self._debts.add(name, request)
         self._pay_soon()
 
+    @property
+    def _ending(self) -> bool:
+        """Whether the loop or the session ends, so that no task is begun any more."""
+        return self._keeper.done() or bool(self._keeper.cancelling())
+
     def _pay_soon(self) -> None:
-        # In an outage the probe that ends it pays; where the loop is ending, nothing new is begun.
-        if self._debts and self._payer is None and self.breaker.reason is None and not self._keeper.cancelling():
+        # In an outage the probe that ends it pays.
+        if self._debts and self._payer is None and self.breaker.reason is None and not self._ending:
             self._payer = self._loop.create_task(self._pay())
             self._payer.add_done_callback(self._paid)
 
@@ -260,7 +265,8 @@ class Session:
         self.give_up("timeout")
 
     def _down(self, reason: str) -> None:
-        self.breaker.open(reason)
+        if not self._ending:
+            self.breaker.open(reason)
         for lane in (self._decisions, self._releases, self._refunds):
             lane.fail(lambda sent: CountersUnavailable(reason, sent=sent))
 

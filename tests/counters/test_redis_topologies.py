@@ -17,10 +17,12 @@ from fanout_guard.counters.redis import slot_of
 from fanout_guard.counters.redis_address import parse_address
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
+from tests.faults.network import answering
 from tests.faults.servers import ClusterOfThree, cluster, free_port, running, until, watched
 
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=2000)
+HELLO = b"*2\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n"
 AWKWARD = "p@ss:w/ö%40rd #?&=+"
 """A password with what an address gives a meaning to."""
 
@@ -155,6 +157,26 @@ async def test_the_master_behind_sentinels() -> None:
         await works(service.url)
         await works(service.url.replace("//", f"//127.0.0.1:{free_port()},") + "/0")
         assert await refused(service.url.replace(service.SERVICE, "other")) == "connection"
+
+
+async def test_a_planned_fail_over_is_followed_to_the_new_master() -> None:
+    """The old one is still there and answers, but what is written to it would be lost."""
+    with watched() as service:
+        counters = RedisCounters(service.url, timeout_ms=2000)
+        assert (await counters.decide(charge())).charged
+        await asyncio.to_thread(until, lambda: service.replica.ask("DBSIZE") == service.master.ask("DBSIZE"))
+        await asyncio.to_thread(service.hand_over)
+        assert (await counters.decide(charge())).charged
+        assert await used(counters) == {"rate-3600": 20, "inflight": 20, "inflight-global": 20}
+        await counters.aclose()
+
+
+async def test_a_sentinel_that_names_a_replica_is_not_believed() -> None:
+    """It may not have heard yet; the server itself says what it is when it is greeted."""
+    with watched() as service:
+        replica = b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%d\r\n" % service.replica.port
+        async with answering(lambda command: HELLO if command[0] == b"HELLO" else replica) as behind:
+            assert await refused(f"redis+sentinel://127.0.0.1:{behind.port}/counters") == "readonly"
 
 
 async def test_sentinels_and_servers_with_a_password() -> None:

@@ -118,6 +118,18 @@ class Watched:
         self.master.kill()
         until(lambda: self.replica.ask("ROLE")[0] == b"master")
 
+    def hand_over(self) -> None:
+        """A planned fail-over; returns when the old master is the replica, and still there."""
+        until(self._accepted)
+        until(lambda: self.master.ask("ROLE")[0] == b"slave")
+
+    def _accepted(self) -> bool:
+        try:
+            self.sentinel.ask("SENTINEL", "FAILOVER", self.SERVICE)
+        except redis.ResponseError:  # it does not know the replica well enough yet
+            return False
+        return True
+
 
 @contextmanager
 def watched(password: str = "") -> Iterator[Watched]:
