@@ -11,14 +11,12 @@ from msgspec.structs import replace
 from fanout_guard.core.keys import EVERYBODY, KeySpace
 from fanout_guard.core.model import Charge, Lease, Policy, Tally
 from fanout_guard.counters.batch import Lane
+from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts
 from fanout_guard.counters.outage import Breaker, Deadlines
-from fanout_guard.counters.redis import Server, slot_of
+from fanout_guard.counters.redis import Server
 from fanout_guard.counters.scripts import (
     Packed,
-    answers,
-    join,
-    judged,
     pack_decide,
     pack_probe,
     pack_refund,
@@ -47,6 +45,7 @@ class Session:
     ) -> None:
         self.server = server
         self._space = space
+        self._calls = Calls(server, space.everybody.leases)
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(self._probe, on_outage)
@@ -204,7 +203,7 @@ class Session:
     async def _pay(self) -> None:
         try:
             async with asyncio.timeout(self._deadlines.after_s):
-                await self._debts.pay(self._call)
+                await self._debts.pay(self._calls)
         except TimeoutError:
             self.give_up("timeout")
         except CountersUnavailable as error:
@@ -218,7 +217,7 @@ class Session:
     def _sender(self, name: str) -> _Sender:
         async def send(requests: Sequence[Packed]) -> Sequence[Any]:
             try:
-                answers = await self._call(name, requests)
+                answers = await self._calls(name, requests)
             except CountersUnavailable as error:
                 self._failed(requests[0], error)
                 raise
@@ -236,31 +235,6 @@ class Session:
             # Not from inside the call, which going down would cancel.
             self._loop.call_soon(self._down, error.reason)
 
-    async def _call(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
-        """An answer to each request, or the error that it met."""
-        try:
-            found = await self._run(name, requests)
-            if len(found) == len(requests):
-                return found
-        except (LookupError, TypeError, ValueError):
-            pass
-        raise CountersUnavailable("other")  # not what the script answers: something else stands there
-
-    async def _run(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
-        if not self.server.clustered:
-            found = answers(await self.server.call(join(name, requests, self._space.everybody.leases)))
-            return [judged(answer) for answer in found]
-        slots: dict[int, list[int]] = {}
-        for index, (keys, _, _) in enumerate(requests):
-            slots.setdefault(slot_of(keys[0]), []).append(index)
-        calls = [join(name, [requests[index] for index in indexes], None) for indexes in slots.values()]
-        found = [None] * len(requests)
-        for indexes, reply in zip(slots.values(), await self.server.calls(calls), strict=True):
-            own = [reply] * len(indexes) if isinstance(reply, CountersUnavailable) else map(judged, answers(reply))
-            for index, answer in zip(indexes, own, strict=True):
-                found[index] = answer
-        return found
-
     def _late(self) -> None:
         self.give_up("timeout")
 
@@ -275,10 +249,10 @@ class Session:
         await self.server.drop()
         await self.server.probe()
         # A decision of its own, where the last one failed: whether one may write there, and has memory and scripts.
-        (answer,) = await self._call("decide", [pack_probe(self._suspect)])
+        (answer,) = await self._calls("decide", [pack_probe(self._suspect)])
         if isinstance(answer, CountersUnavailable):
             raise answer
-        await self._debts.pay(self._call)
+        await self._debts.pay(self._calls)
 
     async def _keep(self) -> None:
         try:
