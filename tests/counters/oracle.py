@@ -36,6 +36,29 @@ class Event:
     key: bytes = b""
     key_until: int = 0
     holders: int = 1
+    marks: list[Mark] = field(default_factory=list)
+
+
+@dataclass
+class Mark:
+    """Entries that count in one rate window since ``at``, until one window after ``ends``."""
+
+    at: int
+    ends: int
+    entries: int
+
+
+@dataclass
+class Window:
+    """A rate window of one tenant: all that ever counted in it, and the last charge at which it was configured."""
+
+    ms: int
+    configured: int = 0
+    marks: list[Mark] = field(default_factory=list)
+
+    def live(self, now: int) -> list[Mark]:
+        """What counts now."""
+        return [mark for mark in self.marks if now < mark.ends + self.ms]
 
 
 @dataclass
@@ -64,6 +87,8 @@ class Oracle:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.windows: dict[str, dict[int, Window]] = {}
+        self.charged: dict[str, int] = {}
         self.reached: dict[tuple[str, bytes], dict[int, tuple[int, bytes | None]]] = {}
         self.leases: list[Held] = []
         self.records: dict[tuple[str, bytes], Record] = {}
@@ -87,6 +112,8 @@ class Oracle:
     def readings(self, charge: Charge, asked: frozenset[int], cost: int, units: int, now: int) -> list[Reading]:
         """Every policy's state."""
         policy, readings = charge.policy, []
+        for rate in policy.rates:
+            self._learn(charge.tenant, rate.window_ms, now)
         if policy.document is not None and charge.lease.document:
             readings.append(self._document_reading(charge, asked, policy.document, now))
         readings += [
@@ -132,7 +159,7 @@ class Oracle:
         if record.repeat and not known:
             return 0
         event.key_until = 0
-        back, event.left = event.left, 0
+        back = self._uncount(event, event.left)
         if back:
             self._free_sites(event, None)
         return back
@@ -150,7 +177,7 @@ class Oracle:
         back = min(len(fresh) if sites else entries, event.left)
         if back == 0:
             return 0
-        event.left -= back
+        self._uncount(event, back)
         event.key_until = 0
         if record.lease and record.lease in self.leases and record.lease.until > now:
             record.lease.units -= back
@@ -170,6 +197,7 @@ class Oracle:
                 if event.charge.tenant == tenant:
                     event.key_until = 0
             self.events = [event for event in self.events if event.charge.tenant != tenant]
+            self.windows.pop(tenant, None)
 
     def _charge(self, charge: Charge, asked: frozenset[int], origin: Event | None, now: int) -> None:
         policy = charge.policy
@@ -178,6 +206,7 @@ class Oracle:
             origin.holders += 1
         else:
             self.events.append(event)
+            self._count(event, now)
             frees = [frees_at(now, rate.window_ms, RATE_PARTS) for rate in policy.rates]
             if policy.document is not None and charge.lease.document:
                 frees.append(frees_at(now, policy.document_window_ms, DOCUMENT_PARTS))
@@ -189,6 +218,43 @@ class Oracle:
             self.leases.append(lease)
         until = now + max(RECORD_MS, charge.lease_ms)
         self.records[charge.tenant, charge.lease.id] = Record(event, origin is not None, lease, until)
+
+    def _count(self, event: Event, now: int) -> None:
+        """In every window that is configured, or was within its own length."""
+        tenant, rates = event.charge.tenant, event.charge.policy.rates
+        windows = self.windows.setdefault(tenant, {})
+        for rate in rates:
+            windows.setdefault(rate.window_ms, Window(rate.window_ms)).configured = now
+        for window in windows.values():
+            if rates and now < window.configured + window.ms:
+                mark = Mark(now, frees_at(now, window.ms, RATE_PARTS) - window.ms, event.left)
+                window.marks.append(mark)
+                event.marks.append(mark)
+        if rates:
+            self.charged[tenant] = now
+
+    def _uncount(self, event: Event, entries: int) -> int:
+        event.left -= entries
+        for mark in event.marks:
+            mark.entries -= entries
+        return entries
+
+    def _learn(self, tenant: str, ms: int, now: int) -> None:
+        """A window that charges passed by knows of them what the longest one does that none passed by."""
+        windows, charged = self.windows.get(tenant, {}), self.charged.get(tenant, 0)
+        own = self._window(tenant, ms)
+        sources = [each for each in windows.values() if each is not own and charged < each.configured + each.ms]
+        if not sources or (ms in windows and charged < own.configured + ms):
+            return
+        since = own.configured + ms if own.live(now) else 0
+        source = max(sources, key=lambda each: each.ms)
+        missed = [mark for mark in source.live(now) if since < mark.ends and now < mark.ends + ms]
+        if missed:
+            latest = max((mark.ends for mark in own.live(now)), default=0)
+            ends = [max(latest, min(mark.ends, now)) for mark in missed]
+            own.marks += [Mark(end, end, mark.entries) for end, mark in zip(ends, missed, strict=True)]
+            own.configured = charged
+            windows[ms] = own
 
     def _reach(self, charge: Charge, asked: frozenset[int], now: int) -> None:
         reached = self.reached.setdefault((charge.tenant, charge.lease.document), {})
@@ -223,34 +289,36 @@ class Oracle:
         return Reading("document", cap, len(live), needed, wait, frees[0] - now if frees else 0)
 
     def _rate_reading(self, tenant: str, name: str, limit: int, window: int, cost: int, now: int) -> Reading:
+        marks = self._window(tenant, window).live(now)
+
         def used(at: int) -> int:
-            return sum(event.left for event in self._rated(tenant, window) if at < _frees(event))
+            return sum(mark.entries for mark in marks if at < mark.ends + window)
 
-        def _frees(event: Event) -> int:
-            return frees_at(event.at, window, RATE_PARTS)
-
-        frees = sorted({_frees(e) for e in self._rated(tenant, window) if e.left and now < _frees(e)})
+        frees = sorted({mark.ends + window for mark in marks if mark.entries})
         fits = not cost or used(now) + cost <= limit
         wait = 0 if fits else _first(frees, lambda at: used(at) + cost <= limit) - now
         if cost and not frees:
             frees = [frees_at(now, window, RATE_PARTS)]
         return Reading(name, limit, used(now), cost, wait, frees[0] - now if frees else 0)
 
-    def _rated(self, tenant: str, window: int) -> list[Event]:
-        return [
-            event
-            for event in self.events
-            if event.charge.tenant == tenant and any(r.window_ms == window for r in event.charge.policy.rates)
-        ]
+    def _window(self, tenant: str, ms: int) -> Window:
+        return self.windows.get(tenant, {}).get(ms, Window(ms))
+
+    def _known(self, tenant: str, window: int) -> list[Event]:
+        """The charges at which the window was configured, and those within its length after such a one."""
+        events = [event for event in self.events if event.charge.tenant == tenant and event.charge.policy.rates]
+        at = [e.at for e in events if any(rate.window_ms == window for rate in e.charge.policy.rates)]
+        return [event for event in events if any(then <= event.at < then + window for then in at)]
 
     def _check_promises(self, charge: Charge, asked: frozenset[int], readings: Sequence[Reading], now: int) -> None:
         """Never over the cap in any window, and freed in time: both without a thought to buckets."""
         admitted = all(reading.fits for reading in readings)
         by_name = {reading.policy: reading for reading in readings}
         for rate in charge.policy.rates:
-            events = self._rated(charge.tenant, rate.window_ms)
+            events = self._known(charge.tenant, rate.window_ms)
             within = sum(event.left for event in events if now < event.at + rate.window_ms)
-            possibly = sum(event.left for event in events if now <= event.at + 1.05 * rate.window_ms)
+            marks = self._window(charge.tenant, rate.window_ms).marks
+            possibly = sum(mark.entries for mark in marks if now <= mark.at + 1.05 * rate.window_ms)
             assert not admitted or within + charge.cost <= rate.limit
             assert by_name[rate.policy].fits or possibly + charge.cost > rate.limit
         if "document" in by_name:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from msgspec.structs import replace
 
-from fanout_guard.core.model import Charge, Lease, Policy, Rate
+from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.testing import FakeClock
 from tests.counters.bench import digest, packed
@@ -22,7 +22,7 @@ T = TypeVar("T")
 TENANTS = ("a", "b")
 DOCUMENTS = ("d", "e", "")
 DOCUMENT_MS = 1001
-RATES_MS = (500, 2000)
+WINDOWS_MS = (500, 2000, 7000)
 SITES = st.sets(st.integers(1, 30), min_size=1, max_size=12)
 
 caps = st.one_of(st.none(), st.sampled_from((12, 15, 20, 40)))
@@ -30,13 +30,13 @@ caps = st.one_of(st.none(), st.sampled_from((12, 15, 20, 40)))
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
-    """Caps as overrides move them about; the windows stay."""
-    limits = draw(st.one_of(st.none(), st.tuples(st.integers(12, 30), st.integers(12, 60))))
+    """Caps as overrides move them about, the windows of the rates with them; that of a document stays."""
+    windows = draw(st.one_of(st.just(()), st.just((500, 2000)), st.sets(st.sampled_from(WINDOWS_MS)).map(sorted)))
     return Policy(
         circulation=None,
         document=draw(caps),
         document_window_ms=DOCUMENT_MS,
-        rates=tuple(map(Rate, limits, RATES_MS)) if limits else (),
+        rates=tuple(Rate(draw(st.integers(12, 60)), window) for window in windows),
         inflight=draw(caps),
         inflight_global=draw(caps),
     )
@@ -65,10 +65,13 @@ class Counting(RuleBasedStateMachine):
         self.sites: dict[bytes, frozenset[int]] = {}
         self.last = Policy(circulation=None, document=40, document_window_ms=DOCUMENT_MS)
 
-    def decide(self, charge: Charge, sites: frozenset[int]) -> bool:
+    def decide(self, charge: Charge, sites: frozenset[int]) -> Tally:
         expected = self.oracle.decide(charge, sites, self.clock())
         assert run(self.counters.decide(charge)) == expected
-        return expected.charged
+        return expected
+
+    def _look(self, charge: Charge) -> Tally:
+        return self.decide(replace(charge, look=True), self.sites[charge.lease.id])
 
     def new_id(self) -> bytes:
         return next(self.ids).to_bytes(12)
@@ -112,20 +115,19 @@ class Counting(RuleBasedStateMachine):
 
     @rule(charge=charges)
     def look(self, charge: Charge) -> None:
-        self.decide(replace(charge, look=True), self.sites[charge.lease.id])
+        self._look(charge)
 
     @rule(charge=charges)
     def wait_as_told(self, charge: Charge) -> None:
         """Exactly as long as told is enough, and a millisecond less is not."""
-        looked = run(self.counters.decide(replace(charge, look=True)))
+        looked = self._look(charge)
         told = [reading for reading in looked.readings if reading.wait_ms and "inflight" not in reading.policy]
         if not told:
             return
         self.clock.advance(told[0].wait_ms - 1)
-        early = run(self.counters.decide(replace(charge, look=True)))
+        early = self._look(charge)
         self.clock.advance(1)
-        in_time = run(self.counters.decide(replace(charge, look=True)))
-        self.oracle.leases = [held for held in self.oracle.leases if held.until > self.clock()]
+        in_time = self._look(charge)
         fits = [[r.fits for r in tally.readings if r.policy == told[0].policy] for tally in (early, in_time)]
         assert fits == [[False], [True]]
 
@@ -174,9 +176,7 @@ class Counting(RuleBasedStateMachine):
     @invariant()
     def stands_as_the_oracle_says(self) -> None:
         """Nothing is negative, and nothing differs, for any tenant and document."""
-        policy = replace(
-            self.last, document=40, rates=tuple(Rate(40, ms) for ms in RATES_MS), inflight=40, inflight_global=40
-        )
+        policy = replace(self.last, document=40, inflight=40, inflight_global=40)
         for tenant in TENANTS:
             for document in DOCUMENTS:
                 charge = Charge(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, in_memory, rates
 
 SHORT_MS = 1000
 HOUR = (300, LONG_MS)
+
+
+async def of_rates(shared: Bench, command: str) -> int:
+    """What a server says of the key of a tenant's rates."""
+    assert isinstance(shared.counters, RedisCounters)
+    return int(await shared.counters.command(command, shared.counters.space.of("acme").rates))
 
 
 @pytest.mark.parametrize(("sizes", "admitted"), [([299, 1], [1, 1]), ([299, 2, 1], [1, 0, 1]), ([300, 1], [1, 0])])
@@ -66,6 +75,75 @@ async def test_other_windows_start_from_what_is_known(bench: Bench, others: list
     assert not (await bench.circulate(101, policy)).charged
     assert (await bench.circulate(100, policy)).charged
     assert await bench.used(policy) == [300] * len(others)
+
+
+DAY = (100, 24 * LONG_MS)
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [
+        ([DAY], [(1000, LONG_MS)]),
+        ([DAY], [(1000, 7 * 24 * LONG_MS)]),
+        ([DAY, (500, 7 * 24 * LONG_MS)], [(1000, LONG_MS), (5000, 30 * 24 * LONG_MS)]),
+        ([(100, LONG_MS), (500, 24 * LONG_MS)], [(500, 24 * LONG_MS)]),
+    ],
+)
+async def test_a_window_that_comes_back_knows_what_was_charged_meanwhile(
+    bench: Bench, before: list[tuple[int, int]], meanwhile: list[tuple[int, int]]
+) -> None:
+    """An override for an hour must not let a day's cap through twice."""
+    await bench.circulate(50, rates(*before))
+    for _ in range(2):
+        assert (await bench.circulate(100, rates(*meanwhile))).charged
+    back = await bench.circulate(1, rates(*before))
+    assert not back.charged
+    assert {reading.used for reading in back.tally.readings} == {250}
+
+
+async def test_a_window_that_is_not_configured_neither_refuses_nor_shows(bench: Bench) -> None:
+    """An override that gives more must give it, however full the old window is."""
+    await bench.circulate(100, rates(DAY))
+    hour = rates((1000, LONG_MS))
+    circulated = [await bench.circulate(300, hour) for _ in range(3)]
+    assert [[reading.policy for reading in each.tally.readings] for each in circulated] == [["rate-3600"]] * 3
+    assert all(each.charged for each in circulated)
+
+
+async def test_charges_that_come_at_once_with_other_windows_are_known_in_all(bench: Bench) -> None:
+    """A rolling deployment has workers of several configurations for a while."""
+    policies = [rates((1000, LONG_MS)), rates((1000, 24 * LONG_MS), (1000, LONG_MS)), rates((1000, 2 * LONG_MS))]
+    await asyncio.gather(*(bench.circulate(10, policy) for policy in policies * 5))
+    assert [await bench.used(policy) for policy in policies] == [[150], [150] * 2, [150]]
+
+
+async def test_many_windows_one_after_the_other_take_little_room_and_forget_nothing(shared: Bench) -> None:
+    """What is kept for a change back must not grow with every change."""
+    sizes = []
+    for hours in range(1, 101):
+        await shared.circulate(1, rates((1000, hours * LONG_MS)))
+        sizes.append(await of_rates(shared, "STRLEN"))
+    assert max(sizes) <= 8 * 22 * 12
+    for hours in range(1, 101):
+        assert await shared.used(rates((1000, hours * LONG_MS))) == [100]
+
+
+async def test_of_more_windows_than_are_kept_the_configured_ones_all_count(bench: Bench) -> None:
+    """The bound is on what is kept from before, not on what is asked for."""
+    many = rates(*((100, hours * LONG_MS) for hours in range(1, 13)))
+    await bench.circulate(10, rates((100, 30 * LONG_MS)))
+    for _ in range(2):
+        await bench.circulate(10, many)
+    await bench.circulate(10, rates((100, 30 * LONG_MS)))
+    assert await bench.used(many) == [40] * 12
+
+
+async def test_a_window_of_before_keeps_its_key_no_longer_than_its_own_length(shared: Bench) -> None:
+    """A tenant that goes on circulating must not keep the old windows alive."""
+    await shared.circulate(1, rates((100, SHORT_MS)))
+    await shared.time.advance(SHORT_MS)
+    await shared.circulate(1, rates((100, SHORT_MS // 4)))
+    assert await of_rates(shared, "PTTL") <= 1.05 * SHORT_MS / 4 + 2
 
 
 async def test_a_charge_is_freed_between_one_window_and_a_twentieth_more(bench: Bench) -> None:
@@ -149,3 +227,42 @@ async def test_a_shortened_window_gives_room_back_after_its_own_length() -> None
     assert refused.reading.wait_ms <= 63_000
     await bench.time.advance(refused.reading.wait_ms)
     assert (await refused.look()).charged
+
+
+async def test_a_window_of_before_is_charged_for_its_own_length() -> None:
+    """As long as the window in which it might come back, and no longer: else nothing of before would ever end."""
+    bench = in_memory(100 * 24 * LONG_MS)
+    hour = rates((1000, LONG_MS))
+    await bench.circulate(1, rates(DAY))
+    await bench.time.advance(24 * LONG_MS - 1)
+    await bench.circulate(10, hour)
+    await bench.time.advance(1)
+    await bench.circulate(10, hour)
+    await bench.time.advance(2 * LONG_MS)
+    assert await bench.used(rates(DAY)) == [10]
+
+
+async def test_a_window_that_comes_back_late_learns_what_it_missed() -> None:
+    """Charges of the last hour are known, so the day that begins to count again must know them too."""
+    bench = in_memory(100 * 24 * LONG_MS)
+    hour, day = rates((1000, LONG_MS)), rates(DAY)
+    await bench.circulate(50, day)
+    for hours in (20, 4.5):
+        await bench.time.advance(int(hours * LONG_MS))
+        await bench.circulate(500, hour)
+    await bench.time.advance(LONG_MS // 2)
+    assert await bench.used(day) == [1050]
+    await bench.time.advance(int(23.5 * LONG_MS) - 1)
+    assert await bench.used(day) == [500]
+    assert not (await bench.circulate(1, day)).charged
+    await bench.time.advance(int(1.7 * LONG_MS) + 1)
+    assert (await bench.circulate(100, day)).charged
+
+
+async def test_a_refund_leaves_the_windows_that_are_configured_as_they_are(bench: Bench) -> None:
+    """A short window with nothing in it must not learn from a long one that a refund has touched."""
+    policy = rates((100, SHORT_MS), (100, LONG_MS))
+    circulated = await bench.circulate(50, policy)
+    await bench.time.advance(2 * SHORT_MS)
+    await circulated.refund(10)
+    assert await bench.used(policy) == [0, 40]

@@ -123,6 +123,24 @@ async def test_sites_that_another_circulation_added_cannot_be_refunded(bench: Be
     assert await bench.used(policy) == [100]
 
 
+async def test_a_refund_frees_the_windows_of_before_too(bench: Bench) -> None:
+    """What did not circulate must not be held against the tenant when the old window comes back."""
+    day, hour = rates((100, 24 * LONG_MS)), rates((1000, LONG_MS))
+    await bench.circulate(50, day)
+    whole = await bench.circulate(200, hour)
+    part = await bench.circulate(100, hour)
+    keyed = await bench.circulate(100, hour, key="k")
+    repeat = await keyed.repeat()
+    assert [await whole.refund(), await part.refund(70), await keyed.refund(), await repeat.refund()] == [
+        200,
+        70,
+        0,
+        100,
+    ]
+    assert await bench.used(day) == [80]
+    assert (await bench.circulate(20, day)).charged
+
+
 @pytest.mark.parametrize("whole", [True, False])
 async def test_a_refund_into_state_that_was_reset_changes_nothing(bench: Bench, whole: bool) -> None:
     """What was lost or reset took the old charge with it; the new charges are not the refund's."""

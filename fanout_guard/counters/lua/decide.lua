@@ -102,6 +102,56 @@ local function rate_reading(buckets, entries, limit, window)
   return used, entries, wait, reset
 end
 
+-- Append the bucket of each window to charge: of those configured, and of those that were; how long the former count.
+local function note_buckets(noted, state, limits)
+  local lasts = 0
+  for i = 2, #limits, 2 do
+    local window = limits[i]
+    local ends = open_bucket(rate_buckets(state, window), window)
+    lasts = max(lasts, ends + window - now)
+    noted[#noted + 1] = window
+    noted[#noted + 1] = ends
+  end
+  if #state == 2 + #limits / 2 * 3 then return lasts end
+  local configured = {}
+  for i = 2, #limits, 2 do configured[limits[i]] = true end
+  for at = 3, #state, 3 do
+    local window = state[at]
+    if not configured[window] and now < state[at + 1] + window then
+      noted[#noted + 1] = window
+      noted[#noted + 1] = open_bucket(rate_buckets(state, window), window)
+    end
+  end
+  return lasts
+end
+
+-- Of too many windows, empty the shortest of those that are not configured any more.
+local function drop_windows(state)
+  local before, kept = {}, 0
+  for at = 3, #state, 3 do
+    if is_kept(state, at) then
+      kept = kept + 1
+      if state[at + 1] < state[2] then before[#before + 1] = at end
+    end
+  end
+  table.sort(before, function(a, b) return state[a] < state[b] end)
+  for i = 1, min(kept - WINDOWS, #before) do
+    state[before[i] + 1], state[before[i] + 2] = 0, {}
+  end
+end
+
+-- Charge the buckets noted, the first of them those of the `rates` numbers configured.
+local function charge_rates(state, noted, rates, entries)
+  state[2] = max(state[2], now)
+  for i = 6, #noted, 2 do
+    local at = state.at[noted[i]]
+    add_to_bucket(state[at + 2], noted[i + 1], entries)
+    if i < 6 + rates then state[at + 1] = state[2] end
+  end
+  state.changed = true
+  if #state > 2 + 3 * WINDOWS then drop_windows(state) end
+end
+
 local function lease_reading(leases, entries, cap)
   local used = leases.total
   local wait = (entries > 0 and used + entries > cap) and 1000 or 0
@@ -239,22 +289,13 @@ local function decide(r, record_key, document_key, rates_key, leases_key, shared
 
   local noted = {now, charged, 0, state and state[1] or 0, (leases or global) and entries or 0}
   local lasts = 0
-  for i = 2, repeats and 0 or rates, 2 do
-    local window = r.caps[3][i]
-    local ends = open_bucket(rate_buckets(state, window), window)
-    lasts = max(lasts, ends + window - now)
-    noted[#noted + 1] = window
-    noted[#noted + 1] = ends
-  end
+  if state and not repeats then lasts = note_buckets(noted, state, r.caps[3]) end
   local shared = repeats and cmsgpack.unpack(repeats)
   if shared then noted[6] = shared[6] end -- whose charge this repeats
   -- The record comes first: where it stands already, nothing is charged again.
   local fresh = redis.call('SET', record_key, cmsgpack.pack(noted), 'PX', max(RECORD_MS, lease_ms), 'NX')
   if not fresh then return known_id(out, ask('GET', record_key)) end
-  for i = 6, repeats and 0 or #noted, 2 do
-    add_to_bucket(rate_buckets(state, noted[i]), noted[i + 1], entries)
-    state.changed = true
-  end
+  if state and not repeats then charge_rates(state, noted, rates, entries) end
   if document_key and not repeats then
     charge_document(document_key, sections, r, known, values, seen)
     lasts = max(lasts, bucket_end(now, r.caps[2] / 2) + r.caps[2] - now)

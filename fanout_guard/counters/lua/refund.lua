@@ -50,10 +50,10 @@ local function drop_rates(key, charge, first, entries)
   local state = read_rates(key)
   if state[1] ~= charge[4] then return end -- lost or reset since: these are not our charges
   local changed = false
-  for i = 2, #state, 2 do
+  for i = 3, #state, 3 do
     for j = first, #charge, 2 do
       if charge[j] == state[i] then
-        local buckets = state[i + 1]
+        local buckets = state[i + 2]
         for b = 1, #buckets, 2 do
           if buckets[b] == charge[j + 1] then
             buckets[b + 1] = max(buckets[b + 1] - entries, 0)

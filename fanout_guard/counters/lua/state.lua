@@ -7,6 +7,7 @@ if redis.replicate_commands then redis.replicate_commands() end -- before 7.0, w
 local RECORD_MS = 60000       -- how long a decision is remembered, unless its lease lives longer
 local EXPIRE_AT_MOST = 2000   -- dead leases cleared by one call: bounded work
 local SECTIONS = 32           -- more than this many sections of a document: those past refund are folded
+local WINDOWS = 8             -- more than this many rate windows of a tenant: those of before go, the shortest first
 local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
 local SECTION = 18            -- bytes of a section's head: when, tag, count
 local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
@@ -46,64 +47,19 @@ local function bucket_end(at, width)
   return math.ceil((floor(at / width) + 1) * width)
 end
 
--- Rates: {epoch, window, {end, entries, end, entries, …}, window, {…}, …}; ends ascend.
+-- Rates: {epoch, last charge, window, configured, {end, entries, end, entries, …}, window, configured, {…}, …}; ends
+-- ascend. `configured` is the last charge at which the window was configured: charges go on counting in it for its own
+-- length after that, so that it knows them where it comes back.
 local function read_rates(key)
   local raw = ask('GET', key)
-  if not raw then
-    return {now * 1000 + tonumber(clock[2]) % 1000, live = {}}
-  end
-  local state = cmsgpack.unpack(raw)
-  state.live = {}
+  local state = raw and cmsgpack.unpack(raw) or {now * 1000 + tonumber(clock[2]) % 1000, 0}
+  state.at = {}
   return state
 end
 
--- The live buckets of one window; a new window starts from the longest other one (the configuration changed).
-local function find_buckets(state, window)
-  local longest, source = 0, nil
-  for i = 2, #state, 2 do
-    if state[i] == window then
-      local live, buckets = {}, state[i + 1]
-      for j = 1, #buckets, 2 do
-        if now < buckets[j] + window then
-          live[#live + 1] = buckets[j]
-          live[#live + 1] = buckets[j + 1]
-        end
-      end
-      state[i + 1] = live
-      return live
-    end
-    if state[i] > longest then longest, source = state[i], state[i + 1] end
-  end
-  local live = {}
-  for j = 1, source and #source or 0, 2 do
-    local ends = min(source[j], now)
-    if now < ends + window then
-      if live[#live - 1] == ends then
-        live[#live] = live[#live] + source[j + 1]
-      else
-        live[#live + 1] = ends
-        live[#live + 1] = source[j + 1]
-      end
-    end
-  end
-  state[#state + 1] = window
-  state[#state + 1] = live
-  if #live > 0 then state.changed = true end -- also where the circulation is refused: a new "now" would never pass
-  return live
-end
-
-local function rate_buckets(state, window)
-  local live = state.live[window]
-  if not live then
-    live = find_buckets(state, window)
-    state.live[window] = live
-  end
-  return live
-end
-
--- The end of the bucket that takes entries now: the newest, also where the clock went back.
-local function open_bucket(buckets, window)
-  return max(buckets[#buckets - 1] or 0, bucket_end(now, window / 20))
+-- Whether no charge has passed by the window at `at`.
+local function is_complete(state, at)
+  return state[2] < state[at + 1] + state[at]
 end
 
 local function add_to_bucket(buckets, ends, entries)
@@ -116,15 +72,71 @@ local function add_to_bucket(buckets, ends, entries)
   end
 end
 
+-- Count in the window at `at` what has passed it by, as far as the longest other window knows it.
+local function catch_up(state, at)
+  local window, live = state[at], state[at + 2]
+  local since = #live > 0 and state[at + 1] + window or 0
+  local longest, source = 0, {}
+  for i = 3, #state, 3 do
+    if i ~= at and state[i] > longest and is_complete(state, i) then longest, source = state[i], state[i + 2] end
+  end
+  for j = 1, #source, 2 do
+    if source[j] > since and now < source[j] + min(window, longest) then
+      add_to_bucket(live, max(live[#live - 1] or 0, min(source[j], now)), source[j + 1])
+      state[at + 1] = state[2]
+      state.changed = true -- also where the circulation is refused: a new "now" would never pass
+    end
+  end
+end
+
+local function find_window(state, window)
+  local at = 3
+  while state[at] and state[at] ~= window do at = at + 3 end
+  local live, buckets = {}, state[at + 2] or {}
+  for j = 1, #buckets, 2 do
+    if now < buckets[j] + window then
+      live[#live + 1] = buckets[j]
+      live[#live + 1] = buckets[j + 1]
+    end
+  end
+  state[at], state[at + 1], state[at + 2] = window, state[at + 1] or 0, live
+  if not is_complete(state, at) then catch_up(state, at) end
+  return at
+end
+
+-- The live buckets of one window.
+local function rate_buckets(state, window)
+  local at = state.at[window]
+  if not at or not is_complete(state, at) then
+    at = find_window(state, window)
+    state.at[window] = at
+  end
+  return state[at + 2]
+end
+
+-- The end of the bucket that takes entries now: the newest, also where the clock went back.
+local function open_bucket(buckets, window)
+  return max(buckets[#buckets - 1] or 0, bucket_end(now, window / 20))
+end
+
+-- When the last charge in the window at `at` frees.
+local function frees_at(state, at)
+  local buckets = state[at + 2]
+  return #buckets > 0 and buckets[#buckets - 1] + state[at] or 0
+end
+
+-- Whether the window at `at` is worth keeping: it counts something, or it need not learn anything.
+local function is_kept(state, at)
+  return now < frees_at(state, at) or is_complete(state, at)
+end
+
 local function write_rates(key, state)
-  local last, kept = 0, {state[1]}
-  for i = 2, #state, 2 do
-    local window, buckets = state[i], state[i + 1]
-    local ends = buckets[#buckets - 1]
-    if ends and now < ends + window then
-      kept[#kept + 1] = window
-      kept[#kept + 1] = buckets
-      last = max(last, ends + window)
+  local last, kept = 0, {state[1], state[2]}
+  for i = 3, #state, 3 do
+    if is_kept(state, i) then
+      local n = #kept
+      kept[n + 1], kept[n + 2], kept[n + 3] = state[i], state[i + 1], state[i + 2]
+      last = max(last, frees_at(state, i))
     end
   end
   if last > now then

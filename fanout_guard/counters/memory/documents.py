@@ -1,4 +1,8 @@
-"""A document's sites: sections of packed digests, each counted at one time and added by one circulation."""
+"""A document's sites: sections of packed digests, each counted at one time and added by one circulation.
+
+A window that is shortened forgets what it no longer counts, and a change back to the longer one does not bring those
+sites back: kept for it, they would take memory that the cap does not bound.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,9 @@ from fanout_guard.counters.memory.shelf import Kept
 
 BUCKETS = 20
 
+WINDOWS = 8
+"""More windows than this: those that are not configured any more go, the shortest first."""
+
 _WEIGHT = 700
 _WEIGHT_OF_WINDOW = 500
 _WEIGHT_OF_BUCKET = 80
@@ -25,10 +28,11 @@ class Buckets:
     So a charge counts for at least the window, and at most a twentieth more.
     """
 
-    __slots__ = ("ends", "entries", "window")
+    __slots__ = ("configured_at", "ends", "entries", "window")
 
     def __init__(self, window: int) -> None:
         self.window = window
+        self.configured_at = 0
         self.ends: list[int] = []
         self.entries: list[int] = []
 
@@ -49,13 +53,7 @@ class Buckets:
     def add(self, cost: int, now: int) -> int:
         """Charge ``cost``; returns the end of the bucket that took it."""
         self._forget(now)
-        end = bucket_end(now, self.window, BUCKETS)
-        if self.ends and self.ends[-1] >= end:  # the newest, also where the clock went back
-            self.entries[-1] += cost
-            return self.ends[-1]
-        self.ends.append(end)
-        self.entries.append(cost)
-        return end
+        return self._add(bucket_end(now, self.window, BUCKETS), cost)
 
     def take_back(self, end: int, entries: int) -> None:
         """Take entries out of the bucket that ends at ``end``, if it is still there."""
@@ -63,22 +61,32 @@ class Buckets:
             at = self.ends.index(end)
             self.entries[at] = max(self.entries[at] - entries, 0)
 
-    def for_window(self, window: int, now: int) -> Buckets:
-        """What is known of another window, where the configuration changed: nothing later than now."""
-        other = Buckets(window)
-        first = bisect_right(self.ends, now - window)
-        for end, entries in zip(self.ends[first:], self.entries[first:], strict=True):
-            if other.ends and other.ends[-1] == min(end, now):
-                other.entries[-1] += entries
-            else:
-                other.ends.append(min(end, now))
-                other.entries.append(entries)
-        return other
+    def learn(self, source: Buckets, now: int) -> bool:
+        """Count, as if at ``now`` at the latest, what ``source`` knows and has passed these by; whether it was any."""
+        self._forget(now)
+        since = self.charged_until if self.ends else 0
+        first = bisect_right(source.ends, max(since, now - source.window, now - self.window))
+        for end, entries in zip(source.ends[first:], source.entries[first:], strict=True):
+            self._add(min(end, now), entries)
+        return first < len(source.ends)
+
+    @property
+    def charged_until(self) -> int:
+        """Until when charges count here too, once the window is not configured any more."""
+        return self.configured_at + self.window
 
     @property
     def frees(self) -> int:
         """When the last charge has freed."""
         return self.ends[-1] + self.window if self.ends else 0
+
+    def _add(self, end: int, entries: int) -> int:
+        if self.ends and self.ends[-1] >= end:  # the newest, also where the clock went back
+            self.entries[-1] += entries
+            return self.ends[-1]
+        self.ends.append(end)
+        self.entries.append(entries)
+        return end
 
     def _wait(self, first: int, over: int, now: int) -> int:
         for at in range(first, len(self.ends)):
@@ -95,26 +103,33 @@ class Buckets:
 
 
 class TenantRates(Kept):
-    """All windows of one tenant. ``epoch`` tells this state from another one of the same tenant, lost or reset."""
+    """All windows of one tenant. ``epoch`` tells this state from another one of the same tenant, lost or reset.
 
-    __slots__ = ("epoch", "windows")
+    A window that is not configured any more goes on being charged for its own length after the last charge at which it
+    was, so that it knows those charges where it comes back.
+    """
+
+    __slots__ = ("charged_at", "epoch", "windows")
 
     def __init__(self, epoch: int) -> None:
         super().__init__()
         self.epoch = epoch
+        self.charged_at = 0
         self.windows: dict[int, Buckets] = {}
 
     def adopt(self, rates: tuple[Rate, ...], now: int) -> bool:
-        """Start windows that are new from the longest that is known; whether there were any.
+        """Let windows that charges have passed by learn of them from the longest other one; whether there were any.
 
         Noted at once, also when the circulation is then refused: taken anew each time, "now" would never pass.
         """
         adopted = False
         for rate in rates:
-            if rate.window_ms not in self.windows:
-                started = self.windows[max(self.windows)].for_window(rate.window_ms, now)
-                if started.ends:
-                    self.windows[rate.window_ms] = started
+            own = self.windows.get(rate.window_ms)
+            if own is None or not self._complete(own):
+                own = own or Buckets(rate.window_ms)
+                if own.learn(self._longest_but(own), now):
+                    own.configured_at = self.charged_at
+                    self.windows[own.window] = own
                     adopted = True
         return adopted
 
@@ -123,14 +138,17 @@ class TenantRates(Kept):
         return self.windows.get(window) or Buckets(window)
 
     def charge(self, buckets: list[Buckets], cost: int, now: int) -> tuple[tuple[int, int], ...]:
-        """Charge every window; returns which bucket of which window took it."""
-        took = []
+        """Charge every window, those configured first; returns which bucket of which window took it."""
+        self.charged_at = max(self.charged_at, now)
         for each in buckets:
-            took.append((each.window, each.add(cost, now)))
+            each.configured_at = self.charged_at
             self.windows[each.window] = each
-        if len(self.windows) > len(buckets):
-            self.windows = {window: each for window, each in self.windows.items() if now < each.frees}
-        return tuple(took)
+        if len(self.windows) == len(buckets):
+            return tuple([(each.window, each.add(cost, now)) for each in buckets])
+        buckets = buckets + self._configured_before(buckets, now)
+        took = tuple([(each.window, each.add(cost, now)) for each in buckets])
+        self._drop(now)
+        return took
 
     def take_back(self, took: tuple[tuple[int, int], ...], entries: int) -> None:
         """Undo ``entries`` of a charge."""
@@ -142,6 +160,24 @@ class TenantRates(Kept):
     def frees(self) -> int:
         """When everything has freed."""
         return max([each.frees for each in self.windows.values()])
+
+    def _complete(self, buckets: Buckets) -> bool:
+        return self.charged_at < buckets.charged_until
+
+    def _longest_but(self, own: Buckets) -> Buckets:
+        return max(
+            (each for each in self.windows.values() if each is not own and self._complete(each)),
+            key=lambda each: each.window,
+        )
+
+    def _configured_before(self, configured: list[Buckets], now: int) -> list[Buckets]:
+        return [each for each in self.windows.values() if each not in configured and now < each.charged_until]
+
+    def _drop(self, now: int) -> None:
+        kept = [each for each in self.windows.values() if self._complete(each) or now < each.frees]
+        before = sorted(each.window for each in kept if each.configured_at < self.charged_at)
+        dropped = before[: max(len(kept) - WINDOWS, 0)]
+        self.windows = {each.window: each for each in kept if each.window not in dropped}
 
     @property
     def size(self) -> int:

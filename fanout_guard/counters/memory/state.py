@@ -235,7 +235,7 @@ class State:
         record.epoch = rates.epoch
         record.took = rates.charge(buckets, cost, now)
         self._counted.keep(self._rates, tenant, rates, rates.frees, rates.size)
-        return max(window + end for window, end in record.took)
+        return max(window + end for window, end in record.took[: len(buckets)])
 
     def _take_back(self, tenant: str, record: Record, entries: int, sites: set[int] | None) -> None:
         rates = self._rates.get(tenant)
