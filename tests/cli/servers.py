@@ -14,17 +14,11 @@ from typing import Any, TypeVar
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.counters.shared import RedisCounters
 from tests.counters.servers import binary_of
+from tests.ports import free_port
 
 T = TypeVar("T")
 
 START_WITHIN_S = 20
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

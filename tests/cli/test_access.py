@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cli.servers import free_port
+from tests.ports import free_port
 
 NEED_SHARED_STATE = [
     ["usage"],

@@ -11,7 +11,8 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from tests.cli.conftest import Run
-from tests.cli.servers import command, free_port, with_guard
+from tests.cli.servers import command, with_guard
+from tests.ports import free_port
 
 
 class _Standard:

@@ -21,7 +21,8 @@ from fanout_guard.cli.deployment import deployment
 from fanout_guard.cli.scrape import Scraped, check_address, samples, scrape
 from fanout_guard.cli.top import Watcher
 from tests.cli.conftest import Run
-from tests.cli.servers import free_port, serving, with_guard
+from tests.cli.servers import serving, with_guard
+from tests.ports import free_port
 
 METRICS = """\
 # TYPE fanout_guard_decisions_total counter

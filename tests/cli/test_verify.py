@@ -21,6 +21,7 @@ from fanout_guard.core.policy import Caps
 from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.settings import Settings
+from tests.ports import free_port
 
 STORY = "sites,p95_ms\n100,500\n200,500\n300,500\n400,620\n500,740\n"
 
@@ -243,12 +244,6 @@ def test_overrides_change_the_caps_that_are_verified() -> None:
     assert configured_caps(settings, {}) == {"*": 300, "acme": 500}
     overrides = {"*": Caps(max_sites=250), "acme": Caps(mode="shadow"), "zenith": Caps(max_sites="unlimited")}
     assert configured_caps(settings, overrides) == {"*": 250, "acme": 500, "zenith": None}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import packed
 from tests.faults.network import Proxy, proxied
-from tests.faults.servers import Node, free_port, running, until
+from tests.faults.servers import Node, running, until
+from tests.ports import free_port
 
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=900)

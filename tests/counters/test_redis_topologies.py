@@ -18,7 +18,8 @@ from fanout_guard.counters.redis_address import parse_address
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.faults.network import answering
-from tests.faults.servers import ClusterOfThree, cluster, free_port, running, until, watched
+from tests.faults.servers import ClusterOfThree, cluster, running, until, watched
+from tests.ports import free_port
 
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=2000)

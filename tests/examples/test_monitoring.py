@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fanout_guard.observe.prometheus import PrometheusObserver
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "examples" / "monitoring"
@@ -127,13 +127,6 @@ def test_promtool_agrees(command: list[str]) -> None:
     """Prometheus refuses to start with a bad file, and an alert is only worth what makes it fire."""
     result = subprocess.run(["promtool", *command], cwd=MONITORING, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "not met") -> None:

@@ -16,24 +16,10 @@ from typing import Any
 import redis
 
 from tests.counters.servers import binary_of
+from tests.ports import free_port
 
 START_WITHIN_S = 20.0
 SLOTS = 16384
-
-
-def free_port() -> int:
-    """A port that nobody listens on now, with room for a cluster's second port above it."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if port > 50_000:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
 
 
 class Node:

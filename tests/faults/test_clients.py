@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
-from tests.faults.servers import Node, free_port, listening_http, running, until
+from tests.faults.servers import Node, listening_http, running, until
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_BODY = 65_536

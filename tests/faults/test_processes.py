@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
-from tests.faults.servers import Node, free_port, running, until
+from tests.faults.servers import Node, running, until
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_TTL_S = 2

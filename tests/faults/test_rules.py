@@ -18,7 +18,8 @@ from starlette.routing import Route
 
 from fanout_guard import Decision, FanoutGuard, FanoutGuardMiddleware, Settings
 from tests.faults.network import answering, black_hole, proxied
-from tests.faults.servers import Node, free_port, running
+from tests.faults.servers import Node, running
+from tests.ports import free_port
 
 BUDGET_S = 0.15
 SLACK_S = 0.15

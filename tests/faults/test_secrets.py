@@ -19,7 +19,8 @@ from fanout_guard import ConfigurationError, FanoutGuard, Settings
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.faults.network import answering
-from tests.faults.servers import Node, cluster, free_port, running, watched
+from tests.faults.servers import Node, cluster, running, watched
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORDS = ("hunter22", "p@ss:w/rd", "100%40sure", "#?&=+ ;", "пароль-ö", "'\"\\{}$(x)")
