@@ -251,8 +251,10 @@ class Oracle:
         missed = [mark for mark in source.live(now) if since < mark.ends and now < mark.ends + ms]
         if missed:
             latest = max((mark.ends for mark in own.live(now)), default=0)
-            ends = [max(latest, min(mark.ends, now)) for mark in missed]
-            own.marks += [Mark(end, end, mark.entries) for end, mark in zip(ends, missed, strict=True)]
+            for mark in missed:
+                at = min(mark.ends, now)
+                ends = frees_at(at - 1, ms, RATE_PARTS) - ms
+                own.marks.append(Mark(at, max(latest, ends), mark.entries))
             own.configured = charged
             windows[ms] = own
 

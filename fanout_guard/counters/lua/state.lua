@@ -72,7 +72,8 @@ local function add_to_bucket(buckets, ends, entries)
   end
 end
 
--- Count in the window at `at` what has passed it by, as far as the longest other window knows it.
+-- Count in the window at `at` what has passed it by, as far as the longest other window knows it: as if at `now` at
+-- the latest, and in buckets of its own, so that no number of changes makes more of them.
 local function catch_up(state, at)
   local window, live = state[at], state[at + 2]
   local since = #live > 0 and state[at + 1] + window or 0
@@ -82,7 +83,8 @@ local function catch_up(state, at)
   end
   for j = 1, #source, 2 do
     if source[j] > since and now < source[j] + min(window, longest) then
-      add_to_bucket(live, max(live[#live - 1] or 0, min(source[j], now)), source[j + 1])
+      local ends = bucket_end(min(source[j], now) - 1, window / 20)
+      add_to_bucket(live, max(live[#live - 1] or 0, ends), source[j + 1])
       state[at + 1] = state[2]
       state.changed = true -- also where the circulation is refused: a new "now" would never pass
     end

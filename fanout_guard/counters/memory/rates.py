@@ -62,12 +62,15 @@ class Buckets:
             self.entries[at] = max(self.entries[at] - entries, 0)
 
     def learn(self, source: Buckets, now: int) -> bool:
-        """Count, as if at ``now`` at the latest, what ``source`` knows and has passed these by; whether it was any."""
+        """Count what ``source`` knows and has passed these by, as if at ``now`` at the latest; whether it was any.
+
+        In buckets of this window's own, so that no number of changes makes more of them.
+        """
         self._forget(now)
         since = self.charged_until if self.ends else 0
         first = bisect_right(source.ends, max(since, now - source.window, now - self.window))
         for end, entries in zip(source.ends[first:], source.entries[first:], strict=True):
-            self._add(min(end, now), entries)
+            self._add(bucket_end(min(end, now) - 1, self.window, BUCKETS), entries)
         return first < len(source.ends)
 
     @property
