@@ -241,6 +241,8 @@ class FanoutGuard:
             return
         if held_s > 0:
             self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
+        elif isinstance(holder := self._holder(lease), RedisCounters):
+            holder.release_soon(decision.tenant, lease)
         else:
             self._later(lease, self._release(decision.tenant, lease))
 

@@ -55,6 +55,11 @@ class Lane(Generic[Request, Answer]):
             if not future.done():
                 _fail(future, error(sent))
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is queued or sent."""
+        return bool(self._waiting or self._sent)
+
     async def answered(self, within_s: float) -> bool:
         """Wait for what is queued or sent now; False if that is nothing. Errors are their callers' business."""
         waiting = {future for future, _, _ in self._waiting} | self._sent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from msgspec.structs import replace
@@ -62,10 +63,13 @@ class Session:
     async def decide(self, charge: Charge) -> Tally:
         """One decision, within the time budget."""
         until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
+        returning = self._releases.busy
         decided = await self._decide_once(charge, until_s)
-        if not decided.charged and _full(decided) and await self._releases.answered(until_s - self._loop.time()):
-            # What this process is giving back is not held against its next request.
-            decided = await self._decide_once(charge, until_s)
+        if not decided.charged and _full(decided):
+            # What this process was giving back meanwhile is not held against its next request.
+            answered = await self._releases.answered(until_s - self._loop.time())
+            if answered or (returning and not self._releases.busy):
+                decided = await self._decide_once(charge, until_s)
         return decided
 
     async def settle(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
@@ -73,6 +77,22 @@ class Session:
         tenants = (tenant, EVERYBODY) if self.server.clustered else (tenant,)
         requests = [pack_release(each, lease, lease_ms, exact, self._space) for each in tenants]
         return any(await self._all("release", self._releases, requests))
+
+    def release_soon(self, tenant: str, lease: Lease) -> None:
+        """Release a lease without making anybody wait; what an outage prevents is done when it is over."""
+        for each in (tenant, EVERYBODY) if self.server.clustered else (tenant,):
+            request = pack_release(each, lease, -1, False, self._space)
+            if self.breaker.reason is not None:
+                self._owe("release", request)
+                continue
+            future = self._releases.submit(request, 4)
+            self._deadlines.add(future, self._loop.time() + self._deadlines.after_s)
+            future.add_done_callback(partial(self._released, request))
+
+    def _released(self, request: Packed, future: asyncio.Future[Any]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or (isinstance(error, CountersUnavailable) and not error.alone):
+            self._owe("release", request)
 
     async def refund(self, tenant: str, lease: Lease, entries: int | None, sites: bytes, counts: Sequence[int]) -> int:
         """Take a charge back, whole or in part."""

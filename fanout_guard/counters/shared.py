@@ -69,6 +69,10 @@ class RedisCounters:
     async def release(self, tenant: str, lease: Lease) -> bool:
         return await self.session.settle(tenant, lease, -1)
 
+    def release_soon(self, tenant: str, lease: Lease) -> None:
+        """As ``release``, without an answer to wait for: what every request does at its end."""
+        self.session.release_soon(tenant, lease)
+
     async def refund(
         self,
         tenant: str,

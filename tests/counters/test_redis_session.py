@@ -323,3 +323,14 @@ async def test_a_decision_that_waits_for_a_release_keeps_its_budget(counters: Re
         await counters.decide(asked)
     assert time.monotonic() - began < TIMEOUT_MS / 1000 + 0.05
     await asyncio.gather(releasing, return_exceptions=True)
+
+
+async def test_what_is_being_given_back_is_not_held_against_the_next_request(server: Node) -> None:
+    """A client that circulates one after the other at its cap must never be told that too much is in flight."""
+    counters = RedisCounters(f"redis://127.0.0.1:{server.port}", timeout_ms=2000)
+    policy = Policy(document=None, inflight=300)
+    for _ in range(300):
+        asked = Charge(lease=Lease(new_id()), tenant="acme", cost=300, sites=b"", policy=policy, lease_ms=60_000)
+        assert (await counters.decide(asked)).charged
+        counters.release_soon("acme", asked.lease)
+    await counters.aclose()

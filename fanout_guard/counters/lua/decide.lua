@@ -107,7 +107,7 @@ local function note_buckets(noted, state, limits)
   local lasts = 0
   for i = 2, #limits, 2 do
     local window = limits[i]
-    local ends = open_bucket(rate_buckets(state, window), window)
+    local ends = open_bucket(state[state.at[window] + 2], window) -- found when it was read
     lasts = max(lasts, ends + window - now)
     noted[#noted + 1] = window
     noted[#noted + 1] = ends
@@ -125,21 +125,6 @@ local function note_buckets(noted, state, limits)
   return lasts
 end
 
--- Of too many windows, empty the shortest of those that are not configured any more.
-local function drop_windows(state)
-  local before, kept = {}, 0
-  for at = 3, #state, 3 do
-    if is_kept(state, at) then
-      kept = kept + 1
-      if state[at + 1] < state[2] then before[#before + 1] = at end
-    end
-  end
-  table.sort(before, function(a, b) return state[a] < state[b] end)
-  for i = 1, min(kept - WINDOWS, #before) do
-    state[before[i] + 1], state[before[i] + 2] = 0, {}
-  end
-end
-
 -- Charge the buckets noted, the first of them those of the `rates` numbers configured.
 local function charge_rates(state, noted, rates, entries)
   state[2] = max(state[2], now)
@@ -148,8 +133,7 @@ local function charge_rates(state, noted, rates, entries)
     add_to_bucket(state[at + 2], noted[i + 1], entries)
     if i < 6 + rates then state[at + 1] = state[2] end
   end
-  state.changed = true
-  if #state > 2 + 3 * WINDOWS then drop_windows(state) end
+  state.changed, state.charged = true, true
 end
 
 local function lease_reading(leases, entries, cap)

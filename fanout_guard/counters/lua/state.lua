@@ -57,11 +57,6 @@ local function read_rates(key)
   return state
 end
 
--- Whether no charge has passed by the window at `at`.
-local function is_complete(state, at)
-  return state[2] < state[at + 1] + state[at]
-end
-
 local function add_to_bucket(buckets, ends, entries)
   local n = #buckets
   if n > 0 and buckets[n - 1] == ends then
@@ -79,7 +74,8 @@ local function catch_up(state, at)
   local since = #live > 0 and state[at + 1] + window or 0
   local longest, source = 0, {}
   for i = 3, #state, 3 do
-    if i ~= at and state[i] > longest and is_complete(state, i) then longest, source = state[i], state[i + 2] end
+    local complete = state[2] < state[i + 1] + state[i]
+    if complete and i ~= at and state[i] > longest then longest, source = state[i], state[i + 2] end
   end
   for j = 1, #source, 2 do
     if source[j] > since and now < source[j] + min(window, longest) then
@@ -102,14 +98,14 @@ local function find_window(state, window)
     end
   end
   state[at], state[at + 1], state[at + 2] = window, state[at + 1] or 0, live
-  if not is_complete(state, at) then catch_up(state, at) end
+  if state[2] >= state[at + 1] + window then catch_up(state, at) end
   return at
 end
 
 -- The live buckets of one window.
 local function rate_buckets(state, window)
   local at = state.at[window]
-  if not at or not is_complete(state, at) then
+  if not at or state[2] >= state[at + 1] + window then
     at = find_window(state, window)
     state.at[window] = at
   end
@@ -121,26 +117,31 @@ local function open_bucket(buckets, window)
   return max(buckets[#buckets - 1] or 0, bucket_end(now, window / 20))
 end
 
--- When the last charge in the window at `at` frees.
-local function frees_at(state, at)
-  local buckets = state[at + 2]
-  return #buckets > 0 and buckets[#buckets - 1] + state[at] or 0
+-- Drop the shortest windows that are not configured any more, down to so many in all.
+local function drop_windows(state)
+  while #state > 2 + 3 * WINDOWS do
+    local shortest
+    for i = 3, #state, 3 do
+      if state[i + 1] < state[2] and not (shortest and state[i] > state[shortest]) then shortest = i end
+    end
+    if not shortest then return end
+    for _ = 1, 3 do table.remove(state, shortest) end
+  end
 end
 
--- Whether the window at `at` is worth keeping: it counts something, or it need not learn anything.
-local function is_kept(state, at)
-  return now < frees_at(state, at) or is_complete(state, at)
-end
-
+-- Leaves out the windows that count nothing and have missed charges.
 local function write_rates(key, state)
-  local last, kept = 0, {state[1], state[2]}
+  local last, charged, kept = 0, state[2], {state[1], state[2]}
   for i = 3, #state, 3 do
-    if is_kept(state, i) then
+    local window, configured, buckets = state[i], state[i + 1], state[i + 2]
+    local frees = (buckets[#buckets - 1] or -window) + window
+    if now < frees or charged < configured + window then
       local n = #kept
-      kept[n + 1], kept[n + 2], kept[n + 3] = state[i], state[i + 1], state[i + 2]
-      last = max(last, frees_at(state, i))
+      kept[n + 1], kept[n + 2], kept[n + 3] = window, configured, buckets
+      last = max(last, frees)
     end
   end
+  if state.charged then drop_windows(kept) end
   if last > now then
     redis.call('SET', key, cmsgpack.pack(kept), 'PX', last - now)
   else
