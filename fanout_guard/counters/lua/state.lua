@@ -87,29 +87,22 @@ local function catch_up(state, at)
   end
 end
 
-local function find_window(state, window)
-  local at = 3
+-- The live buckets of one window, which knows every charge from then on.
+local function rate_buckets(state, window)
+  local at = state.at[window]
+  if at and state[2] < state[at + 1] + window then return state[at + 2] end
+  at = 3
   while state[at] and state[at] ~= window do at = at + 3 end
-  local live, buckets = {}, state[at + 2] or {}
+  local live, buckets, configured = {}, state[at + 2] or {}, state[at + 1] or 0
   for j = 1, #buckets, 2 do
     if now < buckets[j] + window then
       live[#live + 1] = buckets[j]
       live[#live + 1] = buckets[j + 1]
     end
   end
-  state[at], state[at + 1], state[at + 2] = window, state[at + 1] or 0, live
-  if state[2] >= state[at + 1] + window then catch_up(state, at) end
-  return at
-end
-
--- The live buckets of one window.
-local function rate_buckets(state, window)
-  local at = state.at[window]
-  if not at or state[2] >= state[at + 1] + window then
-    at = find_window(state, window)
-    state.at[window] = at
-  end
-  return state[at + 2]
+  state[at], state[at + 1], state[at + 2], state.at[window] = window, configured, live, at
+  if state[2] >= configured + window then catch_up(state, at) end
+  return live
 end
 
 -- The end of the bucket that takes entries now: the newest, also where the clock went back.
