@@ -132,7 +132,8 @@ def _api(
     environ |= {"FANOUT_GUARD_REDIS_URL": redis_url} if redis_url else {}
     command = [sys.executable, "-m", "uvicorn", "examples.publishing_api.app:app", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", str(setup.workers), "--timeout-keep-alive", "300"]
-    command += ["--no-access-log", "--log-level", "warning"]
+    # A worker that starts slowly on a busy machine is not dead.
+    command += ["--timeout-worker-healthcheck", "60", "--no-access-log", "--log-level", "warning"]
     with _process(command, environ, folder / "api.log") as process:
         _wait(process, f"http://127.0.0.1:{port}", nonce, folder / "api.log")
         yield f"http://127.0.0.1:{port}", process
