@@ -6,6 +6,8 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS ?= 2
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -33,10 +35,10 @@ demo: $(READY) ## a guarded API, real servers, real circulations; SERVE=1 stays 
 	@$(BIN)/python -m examples.demo $(if $(SERVE),--serve)
 
 test: $(READY) ## all tests, on real servers; ARGS="tests/core -k lease" for some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python $(PYTEST) $(ARGS)
 
 test-oldest: $(OLDEST)/.ready ## all tests, with the oldest dependencies that are claimed to work
-	@$(OLDEST)/bin/python -m pytest $(ARGS)
+	@$(OLDEST)/bin/python $(PYTEST) $(ARGS)
 
 slow: $(READY) ## the tests that take long: sweeps, long sequences, load
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
