@@ -13,6 +13,7 @@ from msgspec import ValidationError
 from msgspec.json import Decoder
 
 from benchmarks.plan import Outcome, PhaseEnd, Plan
+from examples.publishing_api.servers import free_port
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 RECORDS = Decoder(Outcome | PhaseEnd)
@@ -39,7 +40,7 @@ def generate(
     samples.write_bytes(b"")
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", host]
     command += ["--plan", str(folder / "plan.json"), "--samples", str(samples), "--only-summary"]
-    command += ["--stop-timeout", "30"] + (["--processes", str(processes)] if processes > 1 else [])
+    command += ["--stop-timeout", "30", *in_processes(processes)]
     with log.open("wb") as output:
         # A process group of its own: Ctrl-C is for the command, which ends Locust itself.
         process = subprocess.Popen(
@@ -96,3 +97,11 @@ def _last_line(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR" in line or "error" in line]
     return (errors or lines or ["it said nothing"])[-1]
+
+
+def in_processes(count: int) -> list[str]:
+    """Locust's options for several processes; on a port of their own, so that two runs do not meet on Locust's."""
+    if count == 1:
+        return []
+    port = str(free_port())
+    return ["--processes", str(count), "--master-port", port, "--master-bind-port", port]

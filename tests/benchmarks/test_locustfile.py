@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.generator import LOCUSTFILE, generate
+from benchmarks.generator import LOCUSTFILE, generate, in_processes
 from benchmarks.plan import Outcome, Phase, Plan
 from examples.publishing_api.servers import Servers, Setup, free_port, serve
 
@@ -83,7 +83,7 @@ def test_plain_locust_sends_every_document_and_its_own_figures_agree(
     before = example.received()["deliveries"]
     options = ["--headless", "--host", example.api_url, "--sites", "3,5", "--documents", "4", "--rate", "10"]
     options += ["--samples", "samples.jsonl", "--csv", "stats"]
-    options += ["--processes", str(processes)] if processes > 1 else []
+    options += in_processes(processes)
     answer = locust(*options, folder=tmp_path)
     assert answer.returncode == 0, answer.stderr
     outcomes = samples_of(tmp_path / "samples.jsonl")
