@@ -35,7 +35,8 @@ demo: $(READY) ## a guarded API, real servers, real circulations; SERVE=1 stays 
 	@$(BIN)/python -m examples.demo $(if $(SERVE),--serve)
 
 test: $(READY) ## all tests, on real servers; ARGS="tests/core -k lease" for some
-	@$(BIN)/python $(PYTEST) $(ARGS)
+	@$(BIN)/python $(PYTEST) $(ARGS) $(if $(findstring tests/,$(ARGS)),,--ignore tests/faults)
+	@$(if $(findstring tests/,$(ARGS)),,$(BIN)/python -m pytest tests/faults) # alone: they measure waits
 
 test-oldest: $(OLDEST)/.ready ## all tests, with the oldest dependencies that are claimed to work
 	@$(OLDEST)/bin/python $(PYTEST) $(ARGS)

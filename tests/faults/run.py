@@ -12,7 +12,7 @@ from tests.faults.faults import Fault
 
 CALM_S = 0.25
 BACK_WITHIN_S = 2.0
-SLACK_S = 0.25  # a loaded machine's; a wait for the server that is not bounded takes far longer
+SLACK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
