@@ -107,7 +107,7 @@ class Watched:
     def hand_over(self) -> None:
         """A planned fail-over; returns when the old master is the replica, and still there."""
         until(self._accepted)
-        until(lambda: self.master.ask("ROLE")[0] == b"slave")
+        until(self._demoted)
 
     def _accepted(self) -> bool:
         try:
@@ -115,6 +115,12 @@ class Watched:
         except redis.ResponseError:  # it does not know the replica well enough yet
             return False
         return True
+
+    def _demoted(self) -> bool:
+        try:
+            return bool(self.master.ask("ROLE")[0] == b"slave")
+        except redis.ConnectionError:  # it drops its clients when it is demoted
+            return False
 
 
 @contextmanager
