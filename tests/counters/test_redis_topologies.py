@@ -115,11 +115,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no openssl on this machine")
     folder = tmp_path_factory.mktemp("tls")
     for command in (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.crt -subj /CN=ours",
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.crt -subj /CN=ours"
+        " -addext keyUsage=critical,keyCertSign",
         "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost",
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt -extfile names",
     ):
-        (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+        (folder / "names").write_text("subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\n")
         subprocess.run([openssl, *command.split()], cwd=folder, check=True, capture_output=True)
     return folder
 
