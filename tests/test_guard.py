@@ -467,6 +467,24 @@ async def test_a_hold_has_an_end(seconds: float) -> None:
             await admission.hold(seconds)
 
 
+async def test_work_without_a_cap_in_flight_can_be_held_too() -> None:
+    """Handlers need not know which caps a deployment has."""
+    guard = FanoutGuard(settings())
+    async with guard.circulation(tenant="acme", document="d", sites=sites(3)) as admission:
+        assert await admission.hold(600) == admission.lease_id
+    assert await guard.refund("acme", admission.lease_id) == 3
+
+
+async def test_settling_what_was_refused_does_nothing() -> None:
+    """There is nothing in flight to give back."""
+    guard = FanoutGuard(settings(MAX_INFLIGHT="300"))
+    await guard.admit(document="d", sites=sites(3))
+    refused = await guard.admit(document="d", sites=sites(301))
+    guard.settle(refused)
+    guard.keep(refused)
+    assert (await used(guard))["inflight"] == 3
+
+
 async def test_an_admission_can_be_refunded_whole_or_in_part(make: Make) -> None:
     """By the handler, that knows what it reached."""
     guard = make(**ALL_CAPS)
@@ -553,6 +571,13 @@ async def test_usage_costs_nothing(make: Make) -> None:
     guard = make(**ALL_CAPS)
     assert {each.used for each in (await guard.usage("acme", "d")).values()} == {0}
     assert {each.reset_after for each in (await guard.usage("acme", "d")).values()} == {0}
+
+
+async def test_a_cap_that_is_lifted_is_not_in_the_usage(make: Make) -> None:
+    """There is no number to tell."""
+    guard = make(MAX_SITES="unlimited", DOCUMENT_MAX_SITES="unlimited", RATE="6000/minute")
+    await guard.admit(document="d", sites=sites(3))
+    assert list(await guard.usage(document="d")) == ["rate-60"]
 
 
 # Tenants
@@ -688,6 +713,26 @@ async def test_a_decision_that_nobody_will_use_is_taken_back(make: Make) -> None
         await task
     await guard.aclose()
     assert set((await used(guard, "acme")).values()) == {0}
+
+
+async def test_a_refusal_cancelled_in_the_hook_takes_nothing_back(make: Make) -> None:
+    """It charged nothing."""
+    told: list[Decision] = []
+
+    async def hook(decision: Decision) -> None:
+        told.append(decision)
+        if not decision.admitted:
+            await asyncio.Event().wait()
+
+    guard = make(RATE="6000/minute", on_decision=hook)
+    await guard.admit(tenant="acme", document="d", sites=sites(3))
+    task = asyncio.create_task(guard.admit(tenant="acme", document="d", sites=sites(301)))
+    while len(told) < 2:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await used(guard, "acme"))["rate-60"] == 3
 
 
 async def test_mode_off_tells_no_hook(make: Make) -> None:
