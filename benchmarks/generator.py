@@ -13,7 +13,7 @@ from msgspec import ValidationError
 from msgspec.json import Decoder
 
 from benchmarks.plan import Outcome, PhaseEnd, Plan
-from examples.publishing_api.servers import free_port
+from examples.publishing_api.servers import free_port, stop
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 RECORDS = Decoder(Outcome | PhaseEnd)
@@ -50,7 +50,7 @@ def generate(
         started(process.pid)
         yield from _follow(process, samples, len(plan.phases))
     finally:
-        _stop(process)
+        stop(process, STOP_SECONDS)
     if process.returncode not in (0, -15):
         raise GeneratorFailed(f"the load generator ended with status {process.returncode}: {_last_line(log)}")
 
@@ -81,16 +81,6 @@ def _decode(line: bytes) -> Record:
     except ValidationError as error:
         raise GeneratorFailed(f"the load generator wrote a line that is no record: {error}") from error
     return record
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _last_line(log: Path) -> str:

@@ -26,7 +26,6 @@ class Session:
     def __init__(self, target: Target, folder: Path, progress: Progress, *, processes: int = 1) -> None:
         self.start = time.time()
         self.finished: list[Finished] = []
-        self.extra_seconds = 0.0
         self._target = target
         self._folder = folder
         self._progress = progress

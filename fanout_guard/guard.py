@@ -17,7 +17,7 @@ from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, format_lease, new_id, parse_lease
-from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy, SiteKey
+from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy, Reading, SiteKey
 from fanout_guard.core.policy import share
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
@@ -43,6 +43,12 @@ class Usage(Struct, frozen=True):
     used: int
     remaining: int
     reset_after: int
+
+    @classmethod
+    def of(cls, reading: Reading) -> Usage:
+        """What a counter's reading says."""
+        remaining = max(reading.limit - reading.used, 0)
+        return cls(reading.limit, reading.used, remaining, -(-reading.reset_ms // 1000))
 
 
 class FanoutGuard:
@@ -186,16 +192,21 @@ class FanoutGuard:
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         known = Circulation(document=document, sites=())
         lease = Lease(new_id(), self._document(policy, known))
-        shared = share(policy, self._workers) if self._own_counters else policy
         tally = await self._counters.decide(
-            Charge(lease=lease, tenant=counted, cost=0, sites=b"", policy=shared, lease_ms=self.lease_ms, look=True)
+            Charge(
+                lease=lease,
+                tenant=counted,
+                cost=0,
+                sites=b"",
+                policy=self._counted_here(policy),
+                lease_ms=self.lease_ms,
+                look=True,
+            )
         )
         usages = {}
         if policy.circulation is not None:
             usages[core.CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
-        for reading in tally.readings:
-            remaining = max(reading.limit - reading.used, 0)
-            usages[reading.policy] = Usage(reading.limit, reading.used, remaining, -(-reading.reset_ms // 1000))
+        usages.update((reading.policy, Usage.of(reading)) for reading in tally.readings)
         return usages
 
     async def refresh(self) -> None:
@@ -282,28 +293,29 @@ class FanoutGuard:
         look: bool = False,
         waited_s: float = 0.0,
     ) -> Decision:
+        lease = Lease(new_id())
         sites = circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
         asked = Asked(tenant, circulation.document, entries, entries)
         if circulation.document is None:
             policy = core.without_document(policy)
         if policy.mode is Mode.OFF or not entries:
-            return core.admit_uncounted(policy, asked, format_lease(Lease(new_id())))
+            return core.admit_uncounted(policy, asked, format_lease(lease))
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = asked._replace(distinct=len(set(sites)))
         over = core.precheck(policy, asked)
         if over:
-            return core.refuse_for_good(policy, asked, over, format_lease(Lease(new_id())))
+            return core.refuse_for_good(policy, asked, over, format_lease(lease))
         if not policy.counted:
-            return core.admit_uncounted(policy, asked, format_lease(Lease(new_id())))
+            return core.admit_uncounted(policy, asked, format_lease(lease))
         document = self._document(policy, circulation)
-        lease = Lease(new_id(), document, self._idempotency(policy, circulation, sites, key))
+        lease = Lease(lease.id, document, self._idempotency(policy, circulation, sites, key))
         charge = Charge(
             lease=lease,
             tenant=tenant,
             cost=entries,
             sites=self._digests.sites(sites) if document else b"",
-            policy=share(policy, self._workers) if self._own_counters else policy,
+            policy=self._counted_here(policy),
             lease_ms=self.lease_ms,
             look=look,
             waited_s=waited_s,
@@ -374,6 +386,10 @@ class FanoutGuard:
         if back:
             self.observers.refunded(back)
         return back
+
+    def _counted_here(self, policy: Policy) -> Policy:
+        """The caps as the counters hold them: this process's part where each counts for itself."""
+        return share(policy, self._workers) if self._own_counters else policy
 
     def _holder(self, lease: Lease) -> Counters:
         return self._local if lease.local else self._counters

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import TypeAlias
 
-from fanout_guard.core.model import Policy
+from fanout_guard.core.model import MAX_TENANT_BYTES, Policy
 from fanout_guard.core.policy import Caps, Policies
 from fanout_guard.counters.overrides import DEFAULTS, Overrides
 from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTenant
@@ -20,7 +20,6 @@ logger = logging.getLogger("fanout_guard")
 CapsHook: TypeAlias = Callable[[str], Caps | Awaitable[Caps | None] | None]
 """A user's ``caps=``: tenant → caps, or None for a tenant that it does not know; sync or async."""
 
-TENANT_BYTES = 256
 _HOOK_WAIT_S = 1.0
 _HOOKED_AT_MOST = 10_000
 
@@ -57,8 +56,8 @@ class Tenants:
             size = len(tenant.encode())
         except UnicodeEncodeError:
             raise CirculationError("a tenant id must be valid Unicode") from None
-        if size > TENANT_BYTES:
-            raise CirculationError(f"a tenant id has at most {TENANT_BYTES} bytes")
+        if size > MAX_TENANT_BYTES:
+            raise CirculationError(f"a tenant id has at most {MAX_TENANT_BYTES} bytes")
         return tenant
 
     async def refresh(self) -> None:

@@ -147,12 +147,17 @@ def _process(command: list[str], environ: Mapping[str, str], log: Path) -> Itera
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes], within_s: float = STOP_SECONDS) -> None:
+    """End a process that was started here; by force where it has not ended within ``within_s``."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, nonce: str, log: Path, seconds: float = 30.0) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from fanout_guard.cli.deployment import Deployment
 from fanout_guard.core.keys import new_id, tag, tenant_of
-from fanout_guard.core.model import Charge, Lease, Policy, Reading
+from fanout_guard.core.model import Charge, Lease, Policy
 from fanout_guard.errors import UnknownTenant
 from fanout_guard.guard import Usage
 
@@ -127,15 +127,10 @@ async def _documents(
         some = charges[start : start + _AT_ONCE]
         tallies = await asyncio.gather(*map(deployment.counters.decide, some))
         for charge, tally in zip(some, tallies, strict=True):
-            usage = _usage(tally.readings[0])
+            usage = Usage.of(tally.readings[0])
             if usage.used:
                 usages.append((charge.lease.document.decode(), usage))
     return sorted(usages, key=lambda each: (-each[1].used, each[0]))
-
-
-def _usage(reading: Reading) -> Usage:
-    remaining = max(reading.limit - reading.used, 0)
-    return Usage(reading.limit, reading.used, remaining, -(-reading.reset_ms // 1000))
 
 
 def _members(usage: Usage) -> dict[str, int]:

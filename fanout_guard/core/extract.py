@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.fields import AmbiguousField, Fields, Path
-from fanout_guard.core.model import Spelling
+from fanout_guard.core.model import MAX_TENANT_BYTES, Spelling
 from fanout_guard.core.source import Source, header_values, query_values, scope_value
 from fanout_guard.core.strict_json import Members, NotStrictJson, parse
 from fanout_guard.errors import CirculationError, FanoutGuardError
@@ -16,8 +16,6 @@ from fanout_guard.errors import CirculationError, FanoutGuardError
 UnreadableKind: TypeAlias = Literal["unreadable-circulation", "tenant-unidentified"]
 CIRCULATION: UnreadableKind = "unreadable-circulation"
 TENANT: UnreadableKind = "tenant-unidentified"
-
-MAX_TENANT_BYTES = 256
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _INTEGER = re.compile(r"-?[0-9]+")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from fanout_guard.core.decide import CIRCULATION, DOCUMENT, INFLIGHT_GLOBAL
+from fanout_guard.core.decide import DOCUMENT, INFLIGHT_GLOBAL
 from fanout_guard.core.model import Decision, Policy, Reading
 
 _TIGHTEST = 3
@@ -14,17 +14,8 @@ _TIGHTEST = 3
 @lru_cache(maxsize=4096)
 def ratelimit_policy(policy: Policy) -> bytes:
     """The RateLimit-Policy field: every cap of the tenant, quotas in sites, windows in seconds."""
-    items = []
-    if policy.circulation is not None:
-        items.append(_policy_item(CIRCULATION, policy.circulation))
-    if policy.document is not None:
-        items.append(_policy_item(DOCUMENT, policy.document, policy.document_window_ms))
-    items += [_policy_item(rate.policy, rate.limit, rate.window_ms) for rate in policy.rates]
-    if policy.inflight is not None:
-        items.append(_policy_item("inflight", policy.inflight))
-    if policy.inflight_global is not None:
-        items.append(_policy_item(INFLIGHT_GLOBAL, policy.inflight_global))
-    return ", ".join(items).encode()
+    windows_ms = {DOCUMENT: policy.document_window_ms, **{rate.policy: rate.window_ms for rate in policy.rates}}
+    return ", ".join(_policy_item(name, limit, windows_ms.get(name)) for name, limit in policy.limits).encode()
 
 
 def ratelimit(decision: Decision) -> bytes:
@@ -54,6 +45,6 @@ def _items(readings: Iterable[Reading]) -> Iterable[str]:
         yield f'"{reading.policy}";r={max(reading.limit - reading.used, 0)};t={max(-(-wait_ms // 1000), 1)}'
 
 
-def _policy_item(name: str, quota: int, window_ms: int | None = None) -> str:
+def _policy_item(name: str, quota: int, window_ms: int | None) -> str:
     window = "" if window_ms is None else f";w={-(-window_ms // 1000)}"
     return f'"{name}";q={quota}{window};qu="sites"'

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+MAX_TENANT_BYTES = 256
+"""The longest tenant id, in UTF-8."""
+
 
 class Mode(StrEnum):
     """What the guard does with a circulation that is over a cap."""

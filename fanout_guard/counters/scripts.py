@@ -91,7 +91,7 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     if policy.rates:
         flags |= RATES
         keys.append(names.rates)
-    if policy.inflight is not None or policy.inflight_global is not None:
+    if policy.leased:
         flags |= LEASES
         keys.append(names.leases)
     if lease.idempotency and not charge.look:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fanout_guard.core.model import MAX_TENANT_BYTES
 from fanout_guard.core.policy import CAP_FIELDS, Caps, Layer
 from fanout_guard.core.values import Spelled, shown
 from fanout_guard.errors import ConfigurationError
 
-MAX_TENANT_BYTES = 256
 _FORM = 'expected an object such as {"max_sites": 500}'
 
 

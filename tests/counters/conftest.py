@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.counters import servers
 from tests.counters.bench import Bench, ServerTime, in_memory, shared_counters
-from tests.counters.servers import binary_of, running
+from tests.faults.network import Proxy, proxied
+from tests.faults.servers import Node, running
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +54,25 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield bench
 
 
+@pytest.fixture
+def server() -> Iterator[Node]:
+    """A server of this test's own."""
+    with running() as node:
+        yield node
+
+
+@pytest.fixture
+async def proxy(server: Node) -> AsyncIterator[Proxy]:
+    """A network in front of it."""
+    async with proxied(server.port) as network:
+        yield network
+
+
 def _server(kind: str) -> Iterator[str]:
-    binary = binary_of(kind)
+    binary = servers.binary_of(kind)
     if binary is None:
         pytest.skip(f"no {kind} server on this machine")
-    with running(binary) as url:
+    with servers.running(binary) as url:
         yield url
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,8 +13,8 @@ from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import rates
-from tests.faults.network import Answering, Proxy, answering, black_hole, proxied
-from tests.faults.servers import Node, running, until
+from tests.faults.network import Answering, Proxy, answering, black_hole
+from tests.faults.servers import Node, until
 
 HOUR = rates((1000, 3_600_000))
 BUDGET_MS = 150
@@ -22,20 +22,6 @@ SLACK_S = 0.25
 """What a busy machine may add."""
 
 HELLO = b"*2\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n"
-
-
-@pytest.fixture
-def server() -> Iterator[Node]:
-    """A server of this test's own."""
-    with running() as node:
-        yield node
-
-
-@pytest.fixture
-async def proxy(server: Node) -> AsyncIterator[Proxy]:
-    """A network in front of it."""
-    async with proxied(server.port) as network:
-        yield network
 
 
 def charge(tenant: str = "acme", cost: int = 10, policy: Policy = HOUR) -> Charge:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,28 +16,14 @@ from fanout_guard.core.model import Charge, Lease, Policy, Rate
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import packed
-from tests.faults.network import Proxy, proxied
-from tests.faults.servers import Node, running, until
+from tests.faults.network import Proxy
+from tests.faults.servers import Node, until
 from tests.ports import free_port
 
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=900)
 DOCUMENT = b"d" * 16
 TIMEOUT_MS = 100
-
-
-@pytest.fixture
-def server() -> Iterator[Node]:
-    """A server of this test's own."""
-    with running() as node:
-        yield node
-
-
-@pytest.fixture
-async def proxy(server: Node) -> AsyncIterator[Proxy]:
-    """A network in front of it."""
-    async with proxied(server.port) as network:
-        yield network
 
 
 class Edges(list[tuple[bool, str]]):

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
-from tests.faults.servers import Node, running, until
+from tests.faults.servers import Node, until
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,13 +25,6 @@ LEASE_TTL_S = 2
 ENTRIES = 10
 RATE = 1500
 INFLIGHT = 80
-
-
-@pytest.fixture
-def server() -> Iterator[Node]:
-    """A server of this test's own."""
-    with running() as node:
-        yield node
 
 
 def _environ(server: Node, **more: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -18,19 +18,12 @@ from starlette.routing import Route
 
 from fanout_guard import Decision, FanoutGuard, FanoutGuardMiddleware, Settings
 from tests.faults.network import answering, black_hole, proxied
-from tests.faults.servers import Node, running
+from tests.faults.servers import Node
 from tests.ports import free_port
 
 BUDGET_S = 0.15
 SLACK_S = 0.15
 """What a busy machine may add."""
-
-
-@pytest.fixture
-def server() -> Iterator[Node]:
-    """A server of this test's own."""
-    with running() as node:
-        yield node
 
 
 def settings(url: str, **more: str) -> Settings:

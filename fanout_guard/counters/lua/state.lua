@@ -47,6 +47,15 @@ local function bucket_end(at, width)
   return math.ceil((floor(at / width) + 1) * width)
 end
 
+-- Keep a value until `last`, when nothing in it counts any more.
+local function keep(key, value, last)
+  if last > now then
+    redis.call('SET', key, value, 'PX', last - now)
+  else
+    redis.call('DEL', key)
+  end
+end
+
 -- Rates: {epoch, last charge, window, configured, {end, entries, end, entries, …}, window, configured, {…}, …}; ends
 -- ascend. `configured` is the last charge at which the window was configured: charges go on counting in it for its own
 -- length after that, so that it knows them where it comes back.
@@ -135,26 +144,26 @@ local function write_rates(key, state)
     end
   end
   if state.charged then drop_windows(kept) end
-  if last > now then
-    redis.call('SET', key, cmsgpack.pack(kept), 'PX', last - now)
-  else
-    redis.call('DEL', key)
-  end
+  keep(key, cmsgpack.pack(kept), last)
 end
 
 -- Documents: sections, each a head {when, tag of who added the sites, count} and the sites, 8 bytes each.
 local FORMATS = {}
+local function format_of(count)
+  local format = FORMATS[count]
+  if not format then
+    format = '<' .. string.rep('d', count)
+    FORMATS[count] = format
+  end
+  return format
+end
+
 local function doubles(raw, from, count, into)
   local n = #into
   local first = from
   while count > 0 do
     local step = min(count, 128)
-    local format = FORMATS[step]
-    if not format then
-      format = '<' .. string.rep('d', step)
-      FORMATS[step] = format
-    end
-    local part = {struct.unpack(format, raw, first)}
+    local part = {struct.unpack(format_of(step), raw, first)}
     for i = 1, step do into[n + i] = part[i] end
     n, first, count = n + step, first + step * 8, count - step
   end
@@ -165,12 +174,7 @@ local function packed(values)
   local parts = {}
   for i = 1, #values, 128 do
     local step = min(#values - i + 1, 128)
-    local format = FORMATS[step]
-    if not format then
-      format = '<' .. string.rep('d', step)
-      FORMATS[step] = format
-    end
-    parts[#parts + 1] = struct.pack(format, unpack(values, i, i + step - 1))
+    parts[#parts + 1] = struct.pack(format_of(step), unpack(values, i, i + step - 1))
   end
   return table.concat(parts)
 end
@@ -208,11 +212,7 @@ local function write_document(key, sections, window)
     parts[#parts + 1] = section(s.at, s.tag, s.sites)
     last = max(last, s.ends + window)
   end
-  if last > now then
-    redis.call('SET', key, table.concat(parts), 'PX', last - now)
-  else
-    redis.call('DEL', key)
-  end
+  keep(key, table.concat(parts), last)
 end
 
 -- Leases: one sorted set; a member is 'entries:id' with its expiry as score; '=' keeps minus the total, so that
