@@ -7,11 +7,12 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import NoReturn
 
 from fanout_guard import __version__
+from fanout_guard.cli.advice import out_of_reach
 from fanout_guard.cli.exit import Exit
-from fanout_guard.cli.output import fail, prepare
+from fanout_guard.cli.output import OutputFailed, fail, prepare
+from fanout_guard.cli.parser import Parser
 from fanout_guard.errors import ConfigurationError, CountersUnavailable, FanoutGuardError, UnknownTenant
 from fanout_guard.settings import PREFIX
 
@@ -46,13 +47,6 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line a problem, instead of argparse's usage and problem."""
-        fail(f"{message} (see {self.prog} --help)")
-        raise SystemExit(Exit.BAD)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status and raises nothing."""
     prepare()
@@ -69,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(f"tenant {error.tenant!a} is not known: nothing names it, and {PREFIX}UNKNOWN_TENANTS is 'reject'")
         return Exit.BAD
     except CountersUnavailable as error:
-        fail(f"the counters cannot be reached: {error.reason}")
+        fail(out_of_reach(error.reason))
+        return Exit.UNKNOWN
+    except OutputFailed as error:
+        fail(str(error))
         return Exit.UNKNOWN
     except FanoutGuardError as error:
         fail(str(error))
@@ -86,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every command group that is there."""
-    parser = _Parser(
+    parser = Parser(
         prog="fanout-guard",
         description="Caps on how many sites a circulation may reach: look, try, change, verify.",
         epilog=_EPILOG,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, TypeAlias
+from typing import Any
 
+from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import fail, json_option, say, say_json, table
 from fanout_guard.core.model import Policy
@@ -13,9 +14,7 @@ from fanout_guard.core.values import UNLIMITED, CapValue
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-_EPILOG = """\
+_MORE = """\
 examples:
   fanout-guard check-config
   fanout-guard check-config --json | jq .tenants
@@ -25,15 +24,15 @@ examples:
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "check-config",
-        help="print the effective settings, or every problem with them",
+        run,
+        summary="print the effective settings, or every problem with them",
         description="Print what the application would run with, secrets masked. Exit status 2 if it would not start.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        more=_MORE,
     )
     json_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

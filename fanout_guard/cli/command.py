@@ -39,6 +39,13 @@ def tenant_id(text: str) -> str:
         raise argparse.ArgumentTypeError(problem("tenant", text, TENANT, error)) from None
 
 
+def count(text: str) -> int:
+    """An argument that says how many."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!a} is no number; expected 0 or more, in plain digits")
+    return int(text)
+
+
 def tenant_or_defaults(text: str) -> str:
     """An argument that names a tenant, or ``*`` for the deployment's defaults."""
     return text if text == DEFAULTS else tenant_id(text)

@@ -6,13 +6,13 @@ import argparse
 import asyncio
 from collections.abc import Sequence
 
+from fanout_guard.cli.advice import out_of_reach
 from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.config_findings import config_findings
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.output import fail, json_option, say, say_json, table
 from fanout_guard.cli.probe import server_findings
-from fanout_guard.core.redis_url import masked_redis_url
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
@@ -49,21 +49,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Examine everything."""
     settings = Settings.from_env()
     findings = list(config_findings(settings))
-    out_of_reach = None
+    unreached = None
     if settings.redis_url:
         try:
             findings += asyncio.run(_examine(settings))
         except CountersUnavailable as error:
-            out_of_reach = f"{masked_redis_url(settings.redis_url)} cannot be reached: {error.reason}"
-            findings.append(Finding("connection", Level.PROBLEM, out_of_reach))
+            unreached = out_of_reach(error.reason)
+            findings.append(Finding("connection", Level.PROBLEM, unreached))
     levels = {finding.level for finding in findings}
     bad = Level.PROBLEM in levels or (arguments.strict and Level.WARNING in levels)
     if arguments.json:
         say_json({"ok": not bad, "findings": [finding._asdict() for finding in findings]})
     else:
         _print(findings)
-    if out_of_reach is not None:
-        fail(out_of_reach)
+    if unreached is not None:
+        fail(unreached)
         return Exit.UNKNOWN
     return Exit.NO if bad else Exit.DONE
 

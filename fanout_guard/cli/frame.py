@@ -54,7 +54,7 @@ class Frame:
 
     def _metrics(self) -> list[str]:
         if self.scraped is None:
-            return ["rejections: the counters keep none; --metrics URL reads them from the application"]
+            return ["rejections: see the application's metrics (--metrics URL)"]
         counts = [f"{policy} {count}{self._pace(policy)}" for policy, count in self.scraped.rejections.most_common()]
         lines = [f"rejections: {'   '.join(counts) or 'none'}"]
         if self.scraped.in_outage:

@@ -6,20 +6,39 @@ import argparse
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO
+
+from fanout_guard.errors import FanoutGuardError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
+_PROSE = 30
+"""Cells that are wider than this may be folded; others are shown whole."""
+
+
+class OutputFailed(FanoutGuardError):
+    """Raised when what a command has to say cannot be written (a disk that is full, say)."""
+
+
 def prepare() -> None:
-    """Let no character that a terminal cannot show, and no reader that left, end a command."""
+    """Let no character that a terminal cannot show, and no stream that is closed, end a command."""
+    sys.stdin = sys.stdin or _nowhere("r")
+    sys.stdout = sys.stdout or _nowhere("w")
+    sys.stderr = sys.stderr or _nowhere("w")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def _nowhere(mode: str) -> TextIO:
+    # Takes the number of the stream that is closed, so that no socket gets it; open for as long as the process is.
+    return open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)  # type: ignore[return-value]
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:
@@ -57,17 +76,32 @@ def cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
     return [[clean("" if cell is None else str(cell)) for cell in row] for row in rows]
 
 
-def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """A table of rich's, of texts that are fit for a terminal."""
+def fits(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether a table is readable within so many characters: no cell cut into pieces but those that are prose."""
+    return 2 + sum(3 + min(wide, _PROSE) for wide in _widths([columns, *rows])) <= width
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, title: str = "") -> Table:
+    """A table of rich's, of texts that are fit for a terminal; where it is too narrow, one line for each cell."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
+    # Text, so that brackets in a name are no markup.
+    if not fits(columns, rows, width):
+        table = Table(title=title or None, box=None, title_justify="left", show_header=False, padding=(0, 1))
+        table.add_column(style="bold", overflow="fold")
+        table.add_column(overflow="fold")
+        for row in rows:
+            for column, cell in zip(columns, row, strict=True):
+                if cell:
+                    table.add_row(Text(column), Text(cell))
+            table.add_row()
+        return table
     table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=index == 0)
+    for column, wide in zip(columns, _widths([columns, *rows]), strict=True):
+        table.add_column(column, overflow="fold", no_wrap=wide <= _PROSE)
     for row in rows:
-        # Text, so that brackets in a name are no markup.
         table.add_row(*map(Text, row))
     return table
 
@@ -79,11 +113,21 @@ def clean(text: str) -> str:
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
     lines = [list(columns), *rows]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    widths = _widths(lines)
     if title:
         say(title)
     for line in lines:
-        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
+        say("  ".join(padded).rstrip())
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(_width(cell) for cell in column) for column in zip(*lines, strict=True)]
+
+
+def _width(text: str) -> int:
+    """The places that a text takes on a terminal: letters of East Asia take two, marks on letters none."""
+    return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
 def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
@@ -91,7 +135,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
     console = Console(highlight=False)
     with console.capture() as captured:
-        console.print(grid(columns, rows, title))
+        console.print(grid(columns, rows, console.width, title))
     _write(sys.stdout, captured.get())
 
 
@@ -99,6 +143,9 @@ def _write(stream: TextIO, text: str) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
-        # The reader (head, say) has all that it wanted; the command goes on and its exit status holds.
+    except OSError as error:
+        # What is left in the buffer goes nowhere, or the interpreter would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        # A reader that left (head, say) has all that it wanted; the command goes on and its exit status holds.
+        if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
+            raise OutputFailed(f"standard output: {error.strerror}") from None

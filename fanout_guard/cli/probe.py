@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from fanout_guard.cli.advice import ADVICE
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.server_findings import cluster_finding, info_findings, parse_info
 from fanout_guard.core.keys import FORMAT, Digests, new_id
@@ -26,18 +27,6 @@ _CLOCKS_APART_S = 2.0
 _KEYS_AT_MOST = 100_000
 _FORMAT = re.compile(rb"([0-9]+):\{")
 
-_ADVICE = {
-    "auth": "the server refuses the user or the password",
-    "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, and the"
-    " keys KEY_PREFIX:*",
-    "readonly": "the server does not accept writes: a replica, or one that lacks replicas",
-    "oom": "the server has no memory left",
-    "cluster": "the cluster does not serve the keys",
-    "script": "the server cannot run the scripts",
-    "noscript": "the server forgets scripts at once",
-    "wrongtype": "a key of the same name has another type; choose another KEY_PREFIX",
-}
-
 
 async def server_findings(settings: Settings, counters: RedisCounters) -> list[Finding]:
     """Every finding of the server; CountersUnavailable where it is out of reach."""
@@ -50,9 +39,9 @@ async def server_findings(settings: Settings, counters: RedisCounters) -> list[F
             if error.reason in OUT_OF_REACH:
                 raise
             level = Level.WARNING if check in (_info, _formats) else Level.PROBLEM
-            findings.append(Finding(_NAMES[name], level, _ADVICE.get(error.reason, error.reason)))
-            if error.reason == "auth":
-                break
+            findings.append(Finding(_NAMES[name], level, ADVICE.get(error.reason, error.reason)))
+            if check is _reach and error.reason in ("auth", "cluster"):
+                break  # the others would say the same
     return findings
 
 
@@ -158,4 +147,4 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
         return [
             Finding("scripts", Level.OK, f"decide, renew, release and refund work; a decision took {took_ms:.1f} ms")
         ]
-    return [Finding("scripts", Level.PROBLEM, "they run and do nothing: " + _ADVICE["noperm"])]
+    return [Finding("scripts", Level.PROBLEM, "they run and do nothing: " + ADVICE["noperm"])]

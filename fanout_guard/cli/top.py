@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,7 @@ from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.deployment import Deployment, deployment, shared_settings
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.frame import COLUMNS, Frame
-from fanout_guard.cli.output import cells, clean, fail, grid, json_option, say, say_json, table
+from fanout_guard.cli.output import cells, clean, fail, fits, grid, json_option, say, say_json, table
 from fanout_guard.cli.scrape import Scraped, check_address, scrape
 from fanout_guard.cli.survey import Survey, standings, survey
 from fanout_guard.core.values import TIMEOUT, problem
@@ -66,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.once or arguments.json or not sys.stdout.isatty():
             return asyncio.run(_once(settings, arguments))
+        # Ended as by Ctrl-C: it would leave the terminal without its cursor.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         return asyncio.run(_watch(settings, arguments))
     except KeyboardInterrupt:
         return Exit.DONE
@@ -134,7 +138,13 @@ class Watcher:
 
 @contextmanager
 def _screen() -> Iterator[Show]:
-    """Draws pictures over each other: by rich where it is there, else by the two sequences every terminal knows."""
+    """Draws pictures over each other: by rich where it is there, else by the two sequences every terminal knows.
+
+    On one that knows none (TERM=dumb) they follow each other.
+    """
+    if os.environ.get("TERM") in ("dumb", "unknown"):
+        yield _draw_plain
+        return
     if find_spec("rich") is None:
         yield _redraw
         return
@@ -144,7 +154,12 @@ def _screen() -> Iterator[Show]:
 
     def draw(frame: Frame) -> None:
         lines = map(Text, map(clean, _head(frame)))
-        live.update(Group(*lines, grid(COLUMNS, cells(_rows(frame))), Text(_rest(frame))), refresh=True)
+        width = live.console.width
+        shown = frame.rows()[: _room()]
+        if not fits(COLUMNS, cells(shown), width):
+            shown = shown[: max(_room() // (len(COLUMNS) + 1), 1)]  # one line for each cell
+        table = grid(COLUMNS, cells(shown), width)
+        live.update(Group(*lines, table, Text(_rest(frame, len(shown)))), refresh=True)
 
     with Live(screen=True, auto_refresh=False) as live:
         yield draw
@@ -152,8 +167,13 @@ def _screen() -> Iterator[Show]:
 
 def _redraw(frame: Frame) -> None:
     say("\x1b[H\x1b[2J")
-    _print(frame, _rows(frame))
-    say(_rest(frame))
+    _draw_plain(frame)
+
+
+def _draw_plain(frame: Frame) -> None:
+    shown = frame.rows()[: _room()]
+    _print(frame, shown)
+    say(_rest(frame, len(shown)))
 
 
 def _print(frame: Frame, rows: Sequence[Sequence[object]]) -> None:
@@ -167,12 +187,8 @@ def _head(frame: Frame) -> list[str]:
     return [f"fanout-guard top   {time.strftime('%H:%M:%S')}   {len(frame.tenants)} tenants", *frame.lines()]
 
 
-def _rows(frame: Frame) -> Sequence[Sequence[object]]:
-    return frame.rows()[: _room()]
-
-
-def _rest(frame: Frame) -> str:
-    hidden = len(frame.tenants) - _room()
+def _rest(frame: Frame, shown: int) -> str:
+    hidden = len(frame.tenants) - shown
     return f"and {hidden} more; Ctrl-C ends" if hidden > 0 else "Ctrl-C ends"
 
 

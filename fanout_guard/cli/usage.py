@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fanout_guard.cli.command import Commands, add_command, tenant_id
+from fanout_guard.cli.command import Commands, add_command, count, tenant_id
 from fanout_guard.cli.deployment import Deployment, with_deployment
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json, table
@@ -39,7 +39,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_id, help="only this tenant")
     parser.add_argument("--document", metavar="ID", help="this document of TENANT")
-    parser.add_argument("--documents", metavar="N", type=int, default=10, help="list the N fullest documents (10)")
+    parser.add_argument("--documents", metavar="N", type=count, default=10, help="list the N fullest documents (10)")
     json_option(parser)
 
 
@@ -73,7 +73,10 @@ async def _all(deployment: Deployment, arguments: argparse.Namespace) -> int:
     if arguments.json:
         say_json({"tenants": [each.members(arguments.documents) for each in every], "nameless": found.nameless})
         return Exit.DONE
-    _print(every, 1)
+    if every:
+        _print(every, 1)
+    else:
+        say("no tenant is configured or overridden, and none has anything counted")
     if found.nameless:
         say(f"and {found.nameless} with ids too long to be read from the counters: ask for them by name")
     return Exit.DONE

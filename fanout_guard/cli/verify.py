@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.policy import Caps
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fanout_guard.stress.model import Goals
     from fanout_guard.stress.proof import Proof
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Overrides: TypeAlias = Callable[[Settings], Mapping[str, Caps]]
 """Settings → the caps that were changed at run time, by tenant."""
 
@@ -34,7 +34,9 @@ _GOALS = (
     ("--memory-mb", "rss_mb", "memory of the target, in megabytes"),
 )
 
-_EPILOG = """\
+_AT_MOST_BYTES = 256 << 20
+
+_MORE = """\
 RESULTS is a results.json of the stress suite (its samples are judged anew), its folder, or a CSV of any load
 tool: sites,p95_ms[,p50_ms,error_rate,cpu_percent,memory_mb]; several rows of one fan-out are repeated runs.
 
@@ -48,18 +50,18 @@ examples:
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "verify",
-        help="check the configured caps against the results of a stress test",
+        run,
+        summary="check the configured caps against the results of a stress test",
         description="Check every configured circulation cap (defaults, tenants, overrides) against measurements.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        more=_MORE,
     )
     parser.add_argument("results", metavar="RESULTS", type=Path)
     for option, _, text in _GOALS:
         parser.add_argument(option, metavar="N", help=f"goal: the most {text}")
     json_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, overrides: Overrides | None = None) -> int:
@@ -72,9 +74,9 @@ def run(arguments: argparse.Namespace, overrides: Overrides | None = None) -> in
     try:
         evidence = read_evidence(arguments.results, goals)
     except OSError as error:
-        fail(f"{arguments.results}: {error.strerror or 'cannot be read'}")
+        fail(f"{error.filename or arguments.results}: {error.strerror or 'cannot be read'}")
         return Exit.BAD
-    except FanoutGuardError as error:
+    except (FanoutGuardError, ValueError) as error:  # ValueError: a path that no file can have
         fail(f"{arguments.results}: {error}")
         return Exit.BAD
     from fanout_guard.stress.proof import prove
@@ -104,7 +106,10 @@ def read_evidence(path: Path, goals: Goals) -> Evidence:
     from fanout_guard.stress.table import parse_table
 
     path = path / "results.json" if path.is_dir() else path
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(_AT_MOST_BYTES + 1)
+    if len(content) > _AT_MOST_BYTES:
+        raise ConfigurationError([f"longer than {_AT_MOST_BYTES >> 20} MB, so no results of a stress test"])
     if path.suffix.lower() != ".json" and content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"{", b"["):
         return evidence_of_table(parse_table(content), goals)
     results = parse_results(content)

@@ -44,6 +44,41 @@ def test_a_server_out_of_reach_is_status_3_and_no_secret(
     assert "hunter22" not in answer.out + answer.err
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("redis://user:hunt%40er%2F22@{place}/0", "auth: the server refuses the user or the password"),
+        ("redis+cluster://user:hunt%40er%2F22@{place}", "the server refuses the user or the password"),
+        ("redis+sentinel://{place}/main/0", "cannot be reached"),
+        ("redis+cluster://{place}", "cluster: "),
+        ("unix:///no/such/socket", "connection: nothing answers there"),
+    ],
+    ids=lambda value: value.partition(":")[0],
+)
+@pytest.mark.parametrize("arguments", [["usage", "acme"], ["caps", "list"], ["top", "--once"]], ids=" ".join)
+def test_one_line_says_what_is_the_matter_and_where(
+    address: str, says: str, arguments: list[str], url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address with its password masked, the reason, and what that means."""
+    place = url.removeprefix("redis://")
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", address.format(place=place))
+    answer = run(*arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
+    assert says in answer.err
+    assert address.partition("@")[2].format(place=place) in answer.err
+    assert "22" not in answer.err.replace(place, "")
+
+
+def test_a_cluster_that_is_none_is_one_problem(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same fault of every check in turn would hide it."""
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url.replace("redis://", "redis+cluster://"))
+    answer = run("doctor", "--json")
+    assert answer.code == 1
+    problems = [found["text"] for found in answer.document["findings"] if found["level"] == "problem"]
+    assert len(problems) == 1
+    assert "redis+cluster:// is for clusters" in problems[0]
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_refused_password_is_a_problem_and_not_shown(
     options: list[str], url: str, run: Run, monkeypatch: pytest.MonkeyPatch

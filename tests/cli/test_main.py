@@ -42,7 +42,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "status", "said"),
     [
         (ConfigurationError(["one", "two"]), 2, "fanout-guard: one\nfanout-guard: two\n"),
-        (CountersUnavailable("timeout"), 3, "fanout-guard: the counters cannot be reached: timeout\n"),
+        (CountersUnavailable("other"), 3, "fanout-guard: the counters at *** cannot be reached: other\n"),
         (CirculationError("sites is no list"), 2, "fanout-guard: sites is no list\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(3), 3, ""),
@@ -90,6 +90,51 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     piped = f"{sys.executable} -c '{late}' check-config | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", piped], capture_output=True, env={}, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_error(closed: str) -> None:
+    """Services are started without them; and a socket must not get the number of standard output."""
+    code, err = _shell(f"check-config {closed}")
+    assert (code, err) == (0, b"")
+
+
+def test_bad_usage_has_its_status_without_a_place_to_say_so() -> None:
+    """A script goes by the status."""
+    assert _shell("check-config extra 2>&-") == (2, b"")
+
+
+@pytest.mark.parametrize("arguments", ["check-config", "check-config --json"])
+def test_an_output_that_takes_nothing_is_told(arguments: str) -> None:
+    """A report of which the half is missing must not look like one that is done."""
+    code, err = _shell(f"{arguments} > /dev/full")
+    assert (code, err) == (3, b"fanout-guard: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["usge"], "did you mean usage?"),
+        (["check-config", "--jsn"], "did you mean --json?"),
+        (["usage", "--documnt=d"], "did you mean --document?"),
+        (["caps", "lst"], "did you mean list?"),
+    ],
+)
+def test_what_was_probably_meant_is_named(arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help that is pointed to is that of the command."""
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert meant in err
+    assert err.count("\n") == 1
+    assert main(["check-config", "--nothing-like-it"]) == 2
+    assert "did you mean" not in (err := capsys.readouterr().err)
+    assert "see fanout-guard check-config --help" in err
+
+
+def _shell(arguments: str) -> tuple[int, bytes]:
+    command = f"{sys.executable} -X dev -W error -m fanout_guard {arguments}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, env={}, check=False)
+    return done.returncode, done.stderr
 
 
 def _run_instead(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -177,11 +177,14 @@ PLAIN = "import fanout_guard.cli.top as top; top.find_spec = lambda name: None"
 
 @pytest.mark.usefixtures("_in_flight")
 @pytest.mark.parametrize("before", ["pass", PLAIN], ids=["rich", "plain"])
-def test_it_is_live_until_ctrl_c(before: str) -> None:
-    """On a terminal it redraws itself; leaving it is no failure."""
+@pytest.mark.parametrize("columns", ["120", "30"])
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_is_live_until_it_is_ended(before: str, columns: str, term: str, end: signal.Signals) -> None:
+    """On a terminal it redraws itself, on a narrow or dumb one too; leaving it is no failure and shows the cursor."""
     code = f"{before}; from fanout_guard.cli import main; raise SystemExit(main(['top', '--interval', '0.1']))"
     terminal, its_end = pty.openpty()
-    environ = os.environ | {"TERM": "xterm", "LINES": "30", "COLUMNS": "120"}
+    environ = os.environ | {"TERM": term, "LINES": "30", "COLUMNS": columns}
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=its_end, stdout=its_end, stderr=subprocess.PIPE, env=environ
     ) as process:
@@ -189,15 +192,18 @@ def test_it_is_live_until_ctrl_c(before: str) -> None:
         seen = b""
         while seen.count(b"counters: reached") < 3:
             seen += os.read(terminal, 65536)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         with suppress(OSError):  # the terminal is closed when the process has ended
-            while os.read(terminal, 65536):
-                pass
+            while more := os.read(terminal, 65536):
+                seen += more
         assert process.stderr is not None
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
     os.close(terminal)
     assert b"many" in seen
+    assert b"200/500" in seen
+    assert seen.rfind(b"\x1b[?25h") >= seen.rfind(b"\x1b[?25l")
+    assert (b"\x1b" in seen) == (term == "xterm")
 
 
 @pytest.mark.usefixtures("_in_flight")

@@ -145,3 +145,16 @@ def test_a_cluster_is_looked_at_the_same_way(cluster_url: str, run: Run, monkeyp
     assert run("caps", "list", "acme", "--json").document["effective"]["acme"]["max_sites"] == 5
     assert run("reset", "beta", "--json").document["documents_forgotten"] == 1
     assert run("doctor").code == 0
+
+
+def test_nothing_counted_is_said(url: str, run: Run) -> None:
+    """A heading without a row leaves open whether anything was looked at."""
+    assert run("usage").out == "no tenant is configured or overridden, and none has anything counted\n"
+    assert run("usage", "--json").document == {"tenants": [], "nameless": 0}
+
+
+@pytest.mark.parametrize("number", ["-1", "x", "1.5", "٣", ""])
+def test_a_number_of_documents_that_is_none_is_status_2(number: str, url: str, run: Run) -> None:
+    """A negative one would leave the last of them out."""
+    answer = run("usage", "acme", f"--documents={number}")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)

@@ -286,3 +286,17 @@ def test_a_server_out_of_reach_leaves_the_overrides_unknown(
     monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
     assert main(["verify", story]) == 3
     assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("/dev/zero", "longer than 256 MB"), (".", "results.json: No such file"), ("a\0b", "null byte")]
+)
+def test_a_path_that_holds_no_results_is_one_line(
+    path: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An endless file must not take the machine's memory; of a folder, the file that it lacks is named."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", path]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert says in err

@@ -1,0 +1,34 @@
+"""What to do where the server of the counters does not do what it must, by the word that the counters give."""
+
+from __future__ import annotations
+
+import os
+
+from fanout_guard.core.redis_url import masked_redis_url
+from fanout_guard.settings import PREFIX
+
+ADVICE = {
+    "connection": "nothing answers there; is the server running, and is this its address?",
+    "timeout": "no answer in time; is this the server's address, does a firewall drop packets, and does it speak TLS"
+    " (rediss://) where the address says so, and only there?",
+    "loading": "the server is still loading its data; try again when it has",
+    "busy": "a script has kept the server busy for too long",
+    "auth": "the server refuses the user or the password",
+    "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, and the"
+    " keys KEY_PREFIX:*",
+    "readonly": "the server does not accept writes: a replica, or one that lacks replicas",
+    "oom": "the server has no memory left",
+    "cluster": "not every slot is served, or the address is of the wrong kind: redis+cluster:// is for clusters, and"
+    " only for them",
+    "script": "the server cannot run the scripts",
+    "noscript": "the server forgets scripts at once",
+    "version": "the server is too old; Redis 6.2, Valkey 7.2 or newer is needed",
+    "wrongtype": "a key of the same name has another type; choose another KEY_PREFIX",
+}
+
+
+def out_of_reach(reason: str) -> str:
+    """One line: where the counters are, that they cannot be reached, why, and what that means."""
+    place = masked_redis_url(os.environ.get(f"{PREFIX}REDIS_URL", "").strip())
+    words = f"{reason}: {ADVICE[reason]}" if reason in ADVICE else reason
+    return f"the counters at {place} cannot be reached: {words}"

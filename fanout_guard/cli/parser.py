@@ -1,0 +1,43 @@
+"""The parser of the command line: a mistake is one line, and names what may have been meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from fanout_guard.cli.exit import Exit
+from fanout_guard.cli.output import fail
+
+_INVALID_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which would print its usage first and leave the guessing to the reader."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse here what this command does not know, where its own options are known to suggest from."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._meant(rest)}")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """One line a problem."""
+        wrong = _INVALID_CHOICE.search(message)
+        if wrong:
+            message += _nearest(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        fail(f"{message} (see {self.prog} --help)")
+        raise SystemExit(Exit.BAD)
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        options = [option for action in self._actions for option in action.option_strings]
+        guesses = (_nearest(text.partition("=")[0], options) for text in unknown if text.startswith("-"))
+        return next(filter(None, guesses), "")
+
+
+def _nearest(text: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(text, known, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
