@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.options import BadUsage
+from benchmarks.options import BadUsage, Parser
 from benchmarks.usage import UsageError
 from fanout_guard.errors import FanoutGuardError
 
@@ -16,7 +16,7 @@ EPILOG = "exit codes: 0 pass, 1 the cap or a goal fails, 2 bad usage, 3 cannot t
 
 def parser() -> argparse.ArgumentParser:
     """All commands; each module adds its own with ``register``."""
-    root = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
+    root = Parser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         try:

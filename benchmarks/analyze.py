@@ -37,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
         goals=parse_goals(given.goal) if given.goal else results.goals,
     )
     judgement = judge(results)
-    publish(given.folder, results, judgement)
+    publish(given.folder, results, judgement, strict=given.strict)
     print(summary(given.folder, judgement))
     return judgement.verdict.exit_code(strict=given.strict)
 

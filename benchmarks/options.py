@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from benchmarks.plan import TEMPLATE, Plan, check_template
@@ -18,6 +19,25 @@ LARGEST_SITES = 100_000
 
 class BadUsage(ValueError):
     """Raised for a bad option or file; the command prints it and exits 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which would print its whole usage first, and not say what may have been meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse here what a command does not know: only the command itself knows its options."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            known = [option[2:] for action in self._actions for option in action.option_strings if option[1] == "-"]
+            names = [text[2:].partition("=")[0] for text in rest if text.startswith("--")]
+            near = [guess for name in names for guess in difflib.get_close_matches(name, known, n=1)]
+            meant = f"; did you mean --{near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Raise BadUsage: one line a problem."""
+        raise BadUsage(f"{message} (see {self.prog} --help)")
 
 
 def whole(text: str) -> int:

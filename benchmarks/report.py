@@ -1,4 +1,4 @@
-"""Writes what a run leaves behind: ``results.json``, ``report.html``, ``report.md`` and ``latency.svg``."""
+"""Writes what a run leaves behind: ``results.json``, the report as page, summary and picture, and ``junit.xml``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmarks import content, plots
+from benchmarks.junit import write_junit
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.results import write_results
 from fanout_guard.stress.verdict import Judgement
@@ -18,9 +19,10 @@ TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoesca
 ISOLATION = "isolation.json"
 
 
-def publish(folder: Path, results: Results, judgement: Judgement) -> None:
+def publish(folder: Path, results: Results, judgement: Judgement, *, strict: bool = False) -> None:
     """Write all files; the results first, as they are what cannot be made again."""
     write_results(folder / "results.json", results, judgement.members())
+    write_junit(folder / "junit.xml", results, judgement, strict=strict)
     isolation = read_isolation(folder)
     (folder / "report.md").write_text(markdown(results, judgement, isolation))
     (folder / "report.html").write_text(html(results, judgement, isolation))

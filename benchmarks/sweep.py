@@ -16,6 +16,7 @@ from msgspec.structs import replace as replace_struct
 
 from benchmarks import measure, options, profiles
 from benchmarks.generator import GeneratorFailed
+from benchmarks.history import append, history_file
 from benchmarks.measure import Finished
 from benchmarks.plan import Phase
 from benchmarks.progress import Progress, progress
@@ -55,6 +56,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--seed", type=options.whole, help="of the order of levels")
     parser.add_argument("--processes", type=options.whole, default=1, help="load generator processes (1)")
     parser.add_argument("--out", type=Path, help="folder for the results (results/sweep-TIME)")
+    parser.add_argument("--history", type=Path, metavar="FILE", help="append the run here (history.csv beside --out)")
     parser.add_argument("--strict", action="store_true", help="fail (1) where the cap is at risk")
     parser.add_argument("--unguarded", action="store_true", help="start the example without its guard")
     options.add_target(parser)
@@ -66,10 +68,12 @@ def run(given: argparse.Namespace) -> int:
     """Measure, judge, write, print; returns the exit code."""
     request = read_request(given)
     folder = output_folder(given.out)
+    history = history_file(given.history, folder)
     print(notice(request), file=sys.stderr)
     results = run_sweep(given, request, folder)
     judgement = judge(results)
-    publish(folder, results, judgement)
+    publish(folder, results, judgement, strict=given.strict)
+    append(history, results, judgement)
     print(summary(folder, judgement))
     return judgement.verdict.exit_code(strict=given.strict)
 

@@ -33,11 +33,12 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(Exit.BAD)
 
     def _meant(self, unknown: Sequence[str]) -> str:
-        options = [option for action in self._actions for option in action.option_strings]
-        guesses = (_nearest(text.partition("=")[0], options) for text in unknown if text.startswith("-"))
-        return next(filter(None, guesses), "")
+        # Without their dashes, which make any two of them alike.
+        options = [option[2:] for action in self._actions for option in action.option_strings if option[1] == "-"]
+        names = (text[2:].partition("=")[0] for text in unknown if text.startswith("--"))
+        return next(filter(None, (_nearest(name, options, "--") for name in names)), "")
 
 
-def _nearest(text: str, known: Sequence[str]) -> str:
+def _nearest(text: str, known: Sequence[str], prefix: str = "") -> str:
     found = difflib.get_close_matches(text, known, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f"; did you mean {prefix}{found[0]}?" if found else ""

@@ -23,7 +23,11 @@ BAD = [
     (["sweep", "--usage", "/no/such/file"], "cannot be read"),
     (["sweep", "--host", "api.example.com"], "is not an address"),
     (["sweep", "--host", "http://x/path"], "is not an address"),
-    (["sweep", "--nonsense"], "unrecognized"),
+    (["sweep", "--nonsense"], "unrecognized arguments: --nonsense (see python -m benchmarks sweep --help)"),
+    (["sweep", "--output", "x"], "did you mean --out?"),
+    (["sweep", "--output=x"], "did you mean --out?"),
+    (["isolation", "--slot", "3", "x"], "unrecognized"),
+    (["sweep", "--history", "/no/such/folder/history.csv"], "--history /no/such/folder/history.csv: "),
     (["analyze", "/no/such/folder"], "results.json"),
     (["compare", "/no/such/folder", "/nor/this"], "results.json"),
     (["isolation", "--flood-sites", "300"], "is not over the cap of 300"),
@@ -33,15 +37,19 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "problem"), BAD)
 def test_a_bad_command_says_what_is_wrong(
-    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Exit 2 is for usage alone, so that a pipeline can tell it from a failed cap."""
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    assert code == 2
-    assert problem in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert problem in err
+    assert err.startswith("benchmarks: ")
+    assert err.count("\n") == 1
 
 
 def test_a_cap_of_the_environment_that_is_no_number_is_named(

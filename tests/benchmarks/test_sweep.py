@@ -43,7 +43,7 @@ def results_in(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One tiny sweep of the example, and what it said."""
-    folder = tmp_path_factory.mktemp("swept")
+    folder = tmp_path_factory.mktemp("results") / "swept"
     goal = ("--goal", "error=50%", "--seed", "3")
     return folder, run("sweep", *TINY, *SMALL_TARGET, *goal, "--out", str(folder))
 
@@ -70,6 +70,11 @@ def test_a_sweep_measures_judges_and_leaves_everything_behind(
     assert answer.stdout.startswith(results["verdict"])
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
     assert (folder / "report.md").read_text().startswith("## ")
+    assert 'name="level of 16 sites"' in (folder / "junit.xml").read_text()
+    header, line = (folder.parent / "history.csv").read_text().splitlines()
+    assert header.startswith("time,commit,cap,")
+    assert line.startswith(f"{results['environment']['measured']},{results['environment']['commit']},8,")
+    assert f",{results['verdict']}," in line
 
 
 def test_analyze_judges_the_saved_samples_and_not_the_saved_verdict(
@@ -105,17 +110,17 @@ def test_a_host_gets_documents_for_the_named_sites_only_and_its_cap_shows(
 def test_interrupting_keeps_the_levels_that_were_measured(tmp_path: Path) -> None:
     """A run of minutes must not be lost for its last one."""
     log = tmp_path / "log"
-    process = start("sweep", *TINY[:-1], "12", *SMALL_TARGET, "--out", str(tmp_path), log=log)
+    process = start("sweep", *TINY[:-1], "12", *SMALL_TARGET, "--out", str(tmp_path / "out"), log=log)
     wait_for(log, "slowest")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 3, log.read_text()
-    results = results_in(tmp_path)
+    results = results_in(tmp_path / "out")
     assert results["interrupted"] is True
     assert 1 <= len(results["levels"]) < 4
     assert results["verdict"] == "inconclusive"
     assert "interrupted: what was measured is kept" in log.read_text()
     assert "Traceback" not in log.read_text()
-    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_target_that_dies_ends_the_run_as_failed(tmp_path: Path, names: Path, somebodys_api: Servers) -> None:
@@ -135,7 +140,15 @@ def test_a_target_that_dies_ends_the_run_as_failed(tmp_path: Path, names: Path, 
 def test_a_host_that_refuses_connections_is_a_failed_target(tmp_path: Path, names: Path) -> None:
     """A run without one useful request must not look like a result."""
     answer = run(
-        "sweep", *TINY, "--host", "http://127.0.0.1:9", "--site-names", str(names), "--yes", "--out", str(tmp_path)
+        "sweep",
+        *TINY,
+        "--host",
+        "http://127.0.0.1:9",
+        "--site-names",
+        str(names),
+        "--yes",
+        "--out",
+        str(tmp_path / "out"),
     )
     assert answer.returncode == 4
     assert answer.stdout.startswith("error: http://127.0.0.1:9")
@@ -164,15 +177,15 @@ def test_the_commands_are_described() -> None:
 @pytest.mark.parametrize(("slots", "never"), [(200, (0,)), (450, (1, 4))])
 def test_negative_controls(slots: int, never: tuple[int, ...], tmp_path: Path) -> None:
     """A pool of 200 must not pass a cap of 300, and one of 450 must not fail it, however noisy the machine."""
-    code = run("sweep", "--profile", "quick", "--slots", str(slots), "--out", str(tmp_path)).returncode
+    code = run("sweep", "--profile", "quick", "--slots", str(slots), "--out", str(tmp_path / "out")).returncode
     assert code not in never
 
 
 @pytest.mark.slow
 def test_isolation_end_to_end(tmp_path: Path) -> None:
     """The guard holds the flood back, whatever the machine does to the latencies."""
-    answer: subprocess.CompletedProcess[str] = run("isolation", "--documents", "40", "--out", str(tmp_path))
+    answer: subprocess.CompletedProcess[str] = run("isolation", "--documents", "40", "--out", str(tmp_path / "out"))
     assert answer.returncode in (0, 3), answer.stdout + answer.stderr
-    stages = json.loads((tmp_path / "isolation.json").read_bytes())["stages"]
+    stages = json.loads((tmp_path / "out" / "isolation.json").read_bytes())["stages"]
     assert stages[2]["flood_refused"] == stages[2]["flood_documents"] > 0
     assert stages[1]["flood_refused"] == 0
