@@ -55,7 +55,9 @@ class Frame:
     def _metrics(self) -> list[str]:
         if self.scraped is None:
             return ["rejections: see the application's metrics (--metrics URL)"]
-        counts = [f"{policy} {count}{self._pace(policy)}" for policy, count in self.scraped.rejections.most_common()]
+        counts = [
+            f"{policy} {count}{self._pace(policy)}" for policy, count in self.scraped.rejections.most_common() if count
+        ]
         lines = [f"rejections: {'   '.join(counts) or 'none'}"]
         if self.scraped.in_outage:
             lines.append(f"OUTAGE seen by {self.scraped.in_outage} of the addresses of metrics")

@@ -39,7 +39,7 @@ def installs(arguments: list[str]) -> None:
 
 def makes(arguments: list[str]) -> None:
     """The Makefile has the target."""
-    target = arguments[0]
+    target = arguments[0] if arguments else "help"
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target {target}"
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import PAGES, Block, blocks_of, commands_in_sentences
-from tests.docs.rules import ONLY_PARSED, commands_of, is_said, only_parsed, rule_of
+from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, commands_in_sentences
+from tests.docs.rules import ONLY_PARSED, check_command, commands_of, is_said, only_parsed, rule_of
 from tests.docs.walk import Walk, check_data
 
 
+def name_of(page: Path) -> str:
+    """A page in the names of tests."""
+    return page.relative_to(ROOT).as_posix()
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_reader_can_do_what_a_page_says(page: Path, tmp_path: Path) -> None:
     """Documentation that does not work costs more trust than none."""
     blocks = list(blocks_of(page))
@@ -24,11 +29,21 @@ def test_a_reader_can_do_what_a_page_says(page: Path, tmp_path: Path) -> None:
             walk.take(block)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_commands_in_sentences_exist(page: Path) -> None:
     """People copy those, too."""
     for command in commands_in_sentences(page):
         is_said(command)
+
+
+def test_the_commands_of_the_stress_suites_page_exist() -> None:
+    """It shows them indented, with what they are for behind them."""
+    text = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    indented = "\n".join(line.strip() for line in text.splitlines() if line.startswith("    "))
+    commands = [each for each in commands_of(indented) if each.startswith(("python -m", "fanout-guard", "pip"))]
+    assert len(commands) > 8
+    for command in commands:
+        check_command(command)
 
 
 def test_every_rule_for_commands_that_are_only_parsed_is_used() -> None:
@@ -66,3 +81,7 @@ def test_a_promise_that_is_not_kept_fails(tmp_path: Path) -> None:
             walk.take(Block(page, 3, "text", "prints", "two\n"))
         with pytest.raises(AssertionError, match="exits 1"):
             walk.take(Block(page, 4, "sh", "", "false"))
+        with pytest.raises(AssertionError, match="nothing awaits"):
+            walk.take(Block(page, 5, "sh", "", "true\nfalse &"))
+        with pytest.raises(AssertionError, match="exits 1"):
+            walk.take(Block(page, 6, "python", "", "raise SystemExit(1)"))

@@ -32,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_page_is_built(site: Path) -> None:
     """A page that is not there cannot be read."""
-    assert {page.stem for page in PAGES} - {"README"} <= {page.stem for page in site.glob("*.html")}
+    assert {page.stem for page in PAGES if page.parent.name == "docs"} <= {page.stem for page in site.glob("*.html")}
 
 
 def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:

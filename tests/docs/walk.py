@@ -94,9 +94,13 @@ class Walk:
             return
         exported = self._folder / "exported"
         exported.touch()
+        in_background = [command for command in commands if command.endswith("&")]
+        # A shell does not tell whether these have failed; a server does by what it answers.
+        assert all(re.search(r"(^| )uvicorn ", each) for each in in_background), f"{block.where}: nothing awaits this"
+        assert not (in_background and self._answers()), f"{block.where}: another server answers there already"
         script = f"set -euo pipefail\n. {exported}\ntrap 'export -p > {exported}' EXIT\n{self._here(block.text)}"
         self._run(["bash", "-c", script], block)
-        if re.search(r"uvicorn .*&$", block.text, re.MULTILINE):
+        if in_background:
             self._await_server(block)
 
     def _stand_in(self, commands: list[str]) -> None:
@@ -131,11 +135,16 @@ class Walk:
     def _await_server(self, block: Block) -> None:
         give_up = time.monotonic() + SERVER_S
         while time.monotonic() < give_up:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", int(self._ports["8000"])), 1):
+            if self._answers():
                 return
             time.sleep(0.05)
         words = (self._folder / f"{block.line}.err").read_text()
         raise AssertionError(f"{block.where}: no server: {words}")
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", int(self._ports["8000"])), 1):
+            return True
+        return False
 
     def _here(self, text: str) -> str:
         if "6379" in text and "6379" not in self._ports:
