@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence
+from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.quality import Flaw
 from fanout_guard.stress.verdict import knee_members, recommended
@@ -119,5 +120,12 @@ def _unproven(evidence: Evidence, cap: int) -> str:
     if curve.covers(cap) and (evidence.latency is None or not evidence.latency.allows(cap)):
         rise = curve.rise_at(cap)
         return f"cannot be judged: the rise there is {rise.value:+.1f} % [{rise.low:+.1f}, {rise.high:+.1f}]"
-    undecided = [check.goal for check in evidence.checks if check.state == "undecided"]
-    return f"is not proven to hold the goal {undecided[0]}" if undecided else "is below the tested range"
+    undecided = [check for check in evidence.checks if check.state is State.UNDECIDED]
+    if not undecided:
+        return "is below the tested range"
+    check = min(undecided, key=lambda each: abs(each.sites - cap))
+    more = f"; {check.more_documents} more documents there would tell" if check.more_documents else ""
+    known = "was not measured"
+    if check.low is not None and check.high is not None:
+        known = f"lies between {check.low:.3g} and {check.high:.3g} at {check.sites} sites"
+    return f"is not proven to hold the goal: {check.goal} {known}, the goal is {check.limit:g}{more}"

@@ -74,6 +74,8 @@ class Walk:
             check_data(block)
             if block.title:
                 self._write(block)
+            if block.language == "yaml":
+                self._pipeline(block)
 
     def _write(self, block: Block) -> Path:
         path = self._folder / block.title
@@ -92,16 +94,25 @@ class Walk:
                 check_command(command)
             self._stand_in(commands)
             return
-        exported = self._folder / "exported"
-        exported.touch()
         in_background = [command for command in commands if command.endswith("&")]
         # A shell does not tell whether these have failed; a server does by what it answers.
         assert all(re.search(r"(^| )uvicorn ", each) for each in in_background), f"{block.where}: nothing awaits this"
         assert not (in_background and self._answers()), f"{block.where}: another server answers there already"
-        script = f"set -euo pipefail\n. {exported}\ntrap 'export -p > {exported}' EXIT\n{self._here(block.text)}"
-        self._run(["bash", "-c", script], block)
+        self._script(block.text, block)
         if in_background:
             self._await_server(block)
+
+    def _script(self, text: str, block: Block) -> None:
+        exported = self._folder / "exported"
+        exported.touch()
+        script = f"set -euo pipefail\n. {exported}\ntrap 'export -p > {exported}' EXIT\n{self._here(text)}"
+        self._run(["bash", "-c", script], block)
+
+    def _pipeline(self, block: Block) -> None:
+        """Run what a pipeline would, but for what it installs: a gate that never opens is no example."""
+        for command in _pipeline_commands(yaml.safe_load(block.text)):
+            if not only_parsed([command]):
+                self._script(command, block)
 
     def _stand_in(self, commands: list[str]) -> None:
         """The results that a stress test of minutes would have left."""

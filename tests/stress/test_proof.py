@@ -295,3 +295,19 @@ def test_any_table_gets_an_answer(levels: dict[int, list[float]], cap: int | Non
         assert found.proven_limit is not None
         assert 1 <= found.recommended_cap <= found.proven_limit <= max(levels)
         assert found.knee is None or found.recommended_cap <= found.knee.sites
+
+
+def test_a_goal_that_takes_more_documents_says_how_many() -> None:
+    """``cannot tell`` alone leaves a pipeline red without a way to green."""
+    evidence = run(run_of(pool_of(320)), Goals(error_rate=0.01))
+    found = proof(evidence, 300)
+    assert found.answer is Answer.INCONCLUSIVE
+    assert "error_rate lies between 0 and 0.155 at 300 sites, the goal is 0.01" in found.reason
+    assert "360 more documents there would tell" in found.reason
+    assert answers(run(run_of(pool_of(320), documents=100, sweeps=4), Goals(error_rate=0.01)), [300]) == ["pass"]
+
+
+def test_a_goal_that_was_not_measured_says_so() -> None:
+    """Nothing would tell but another measurement."""
+    evidence = run(run_of(pool_of(320), figures={"cpu_percent": None}), Goals(cpu_percent=80))
+    assert "cpu_percent was not measured, the goal is 80" in proof(evidence, 300).reason
