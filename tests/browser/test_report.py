@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +14,13 @@ import pytest
 from benchmarks.report import publish
 from fanout_guard.stress.model import Goals, Results
 from fanout_guard.stress.verdict import judge
+from tests.browser.running import DESKTOP, PHONE, chromium, needs_chromium, width_of
 from tests.stress.story import flat, pool_of, run_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-)
-PHONE, DESKTOP = 500, 1280  # a headless window is no narrower than 500
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
+    needs_chromium,
     pytest.mark.timeout(120),
 ]
-OVERFLOW = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
-
-
-def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One run of the browser with a profile of its own."""
-    assert CHROMIUM is not None
-    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
 
 
 def report(folder: Path, results: Results, isolation: dict[str, Any] | None = None) -> Path:
@@ -91,9 +68,7 @@ def test_the_report_shows_without_errors_at_any_width(tmp_path: Path, width: int
 def test_nothing_runs_out_of_the_page(tmp_path: Path, width: int) -> None:
     """Wide tables scroll inside their frame; the page itself never sideways."""
     page = report(tmp_path, story(), stages())
-    page.write_text(page.read_text().replace("</body>", f"{OVERFLOW}</body>"))
-    answer = chromium(tmp_path, f"--window-size={width},2400", "--dump-dom", page.as_uri())
-    assert f"<title>width {width}</title>" in answer.stdout
+    assert width_of(tmp_path, page, width) == f"width {width}"
 
 
 def test_the_report_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) -> None:
