@@ -20,7 +20,7 @@ ADVICE = {
     "oom": "the server has no memory left",
     "cluster": "not every slot is served, or the address is of the wrong kind: redis+cluster:// is for clusters, and"
     " only for them",
-    "script": "the server cannot run the scripts",
+    "script": "the server answers with an error; has it the database that the address names, and may scripts run?",
     "noscript": "the server forgets scripts at once",
     "version": "the server is too old; Redis 6.2, Valkey 7.2 or newer is needed",
     "wrongtype": "a key of the same name has another type; choose another KEY_PREFIX",

@@ -100,9 +100,12 @@ def _read(settings: Settings, body: bytes, tenant: str | None, document: str | N
         documents = parse_source(settings.document)
         if documents.kind != "json":
             raise ConfigurationError([f"--document: missing; {PREFIX}DOCUMENT is {settings.document}, not in the body"])
-    reader = Reader(
-        tenant=tenants if tenants.kind == "json" else None, document=documents, sites=parse_sources(settings.sites)
-    )
+    sites = [source for source in parse_sources(settings.sites) if source.kind == "json"]
+    if not sites:
+        raise ConfigurationError(
+            [f"{PREFIX}SITES: {settings.sites} is not in the body, which is all that there is here"]
+        )
+    reader = Reader(tenant=tenants if tenants.kind == "json" else None, document=documents, sites=tuple(sites))
     try:
         found = reader.read({}, {}, body)
     except Unreadable as error:

@@ -52,8 +52,9 @@ def test_a_server_out_of_reach_is_status_3_and_no_secret(
         ("redis+sentinel://{place}/main/0", "cannot be reached"),
         ("redis+cluster://{place}", "cluster: "),
         ("unix:///no/such/socket", "connection: nothing answers there"),
+        ("redis://{place}/99", "has it the database that the address names"),
     ],
-    ids=lambda value: value.partition(":")[0],
+    ids=lambda value: value[:20],
 )
 @pytest.mark.parametrize("arguments", [["usage", "acme"], ["caps", "list"], ["top", "--once"]], ids=" ".join)
 def test_one_line_says_what_is_the_matter_and_where(

@@ -182,3 +182,18 @@ def test_an_unknown_tenant_is_status_2(url: str, run: Run, tmp_path: Path, monke
     monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
     answer = run("simulate", payload(tmp_path, 1), "--tenant", "acmee")
     assert (answer.code, "'acmee' is not known" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize("source", ["query:site", "scope:sites"])
+def test_sites_that_are_not_in_the_body_cannot_be_simulated(
+    source: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body is not at fault, so it must not be said that it would be refused."""
+    monkeypatch.setenv("FANOUT_GUARD_SITES", source)
+    answer = run("simulate", payload(tmp_path, 1))
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "FANOUT_GUARD_SITES" in answer.err
+    assert "refused" not in answer.err
+    monkeypatch.setenv("FANOUT_GUARD_SITES", f"{source}|json:target_sites")
+    monkeypatch.setenv("FANOUT_GUARD_DOCUMENT", "")
+    assert run("simulate", payload(tmp_path, 1)).code == 0
