@@ -1,7 +1,8 @@
 """Strict JSON (RFC 8259): bytes to a tree that still shows what ordinary readers hide.
 
 Objects are ``Members``, so that a name given twice is seen twice; numbers are ``Spelling``, so that no library's idea
-of a number matters; arrays are lists. One pass of the interpreter's C scanner does the work.
+of a number matters; arrays are lists. One pass of the interpreter's C scanner does the work, and it alone says what is
+not strict JSON; a plain body, as most are, comes to the same tree faster.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import re
 from itertools import accumulate
 from json import JSONDecoder
 from math import isinf
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
+
+from msgspec.json import Decoder
 
 from fanout_guard.core.model import Spelling
 
@@ -18,6 +21,8 @@ MAX_DEPTH = 128
 """Levels of arrays and objects: far below every interpreter's recursion limit, far above any circulation."""
 
 _SAFE_DIGITS = 300
+_COMMON = 10**15
+_FEW = 64
 # The closing quote is optional, so that an unterminated string matches to the end and time stays linear.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
@@ -36,6 +41,31 @@ class NotStrictJson(ValueError):
 
 def parse(body: bytes) -> object:
     """The tree of a JSON text; raises NotStrictJson, and nothing else for any bytes."""
+    plain = read_plain(body)
+    return scan(body) if plain is None else plain
+
+
+def read_plain(body: bytes) -> Members | None:
+    """The tree of one small object of texts, arrays of texts, words and common integers; None for anything else.
+
+    Whatever it reads ``scan`` reads alike. What msgspec refuses may still be strict JSON, a lone surrogate say.
+    """
+    try:
+        found = _decode_plain(body)
+    except (ValueError, RecursionError):
+        return None
+    if len(found) > _FEW:
+        return None  # a hostile body, which is not to cost more here than there
+    members: list[tuple[str, object]] = []
+    for name, value in found.items():
+        if value.__class__ is float or (value.__class__ is int and not 0 < value < _COMMON):
+            return None  # its spelling is lost: -0, 1.0, 1e2
+        members.append((name.text, Spelling(str(value)) if value.__class__ is int else value))
+    return Members(members)
+
+
+def scan(body: bytes) -> object:
+    """As ``parse``, whatever the body's shape: the judge of what is strict JSON."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -48,6 +78,15 @@ def parse(body: bytes) -> object:
         raise
     except (ValueError, RecursionError) as error:
         raise NotStrictJson(_said(text, error)) from None
+
+
+class _Name:
+    """A member's name that equals no other, so that a name given twice is two keys of one dict."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 def _said(text: str, error: Exception) -> str:
@@ -80,6 +119,8 @@ def _refuse_constant(_: str) -> NoReturn:
     raise NotStrictJson("The body has NaN or Infinity, which JSON does not have.")
 
 
+_Plain: TypeAlias = dict[_Name, str | list[str] | int | float | bool | None]
+_decode_plain = Decoder(_Plain, dec_hook=lambda _, text: _Name(text)).decode
 _decode = JSONDecoder(
     object_pairs_hook=Members, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
 ).decode

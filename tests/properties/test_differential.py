@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import bodies
 from tests.fuzz.__main__ import run
-from tests.fuzz.check import check, counted
+from tests.fuzz.check import check, counted, is_plain
 from tests.fuzz.readers import READERS, entries_seen
 
 SEPARATORS = st.text("_- ", max_size=2)
@@ -60,6 +60,26 @@ def test_no_reader_sees_more_entries_in_a_damaged_body(seed: int) -> None:
     check(bodies.body(Random(seed)))
 
 
+TEXTS = st.one_of(st.text(max_size=8).map(json.dumps), st.sampled_from(('"a"', '"\\ud800"', '"\\/"', '"a\t"', '"')))
+WORDS = st.one_of(
+    TEXTS, TEXTS.map("[{}]".format), st.sampled_from(("1", "0", "-0", "1.0", "1e999", "true", "nul", "[]"))
+)
+PIECES = st.one_of(
+    st.tuples(TEXTS, WORDS).map(lambda pair: f"{pair[0]}:{pair[1]},"),
+    st.sampled_from((",", ":", "{", "}", "[", "]", " ", "\n", "\x0b", "\0", "\ufeff", "/**/")),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(PIECES, max_size=6), st.binary(max_size=3), st.integers(0, 80))
+def test_a_plain_body_is_what_the_scanner_says(pieces: list[str], noise: bytes, at: int) -> None:
+    """The shorter way may leave a body to the scanner, and must never read one otherwise."""
+    whole = ("{" + "".join(pieces).rstrip(",") + "}").encode()
+    is_plain(whole)
+    is_plain(whole[:at] + noise + whole[at:])
+    is_plain(whole[:at] + whole[at + len(noise) :])
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 60))
 def test_no_bytes_make_the_guard_fail(noise: bytes, at: int) -> None:
@@ -96,7 +116,9 @@ def test_the_readers_disagree_about_what_the_guard_refuses() -> None:
 
 
 def test_the_fuzzer_accepts_and_refuses() -> None:
-    """A fuzzer whose bodies are all refused, or all accepted, proves nothing."""
+    """A fuzzer whose bodies are all refused, or all accepted, proves nothing; and so of those that are plain."""
     accepted, fault = run("default-run", 2000)
     assert fault == ""
     assert 100 < accepted < 1900
+    random = Random("default-run")
+    assert 100 < sum(is_plain(bodies.body(random)) for _ in range(2000)) < 1900

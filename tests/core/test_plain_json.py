@@ -1,0 +1,104 @@
+"""Plain bodies are read on a shorter way, which must never see anything that the scanner does not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from fanout_guard.core.model import Spelling
+from fanout_guard.core.strict_json import Members, NotStrictJson, parse, read_plain
+from tests.fuzz.check import is_plain
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"document_id": "d-1", "document_headline": "\xe2\x80\xa6", "target_sites": ["Site1", "Site2"]}',
+        b'\r\n\t {"document_id":7,"urgent":true,"embargo":null,"target_sites":[ ]\n,"tags" : ["a"]} ',
+        b'{"document_id":"\\u00e9\\"\\\\\\/\\ud83d\\ude00","target_sites":["https:\\/\\/site-1.example"]}',
+        b"{}",
+    ],
+)
+def test_what_clients_send_is_plain(body: bytes) -> None:
+    """The shorter way is of no use where nobody takes it."""
+    assert is_plain(body)
+
+
+@pytest.mark.parametrize("name", ["a", "", "\\u0061", "\\u00e9", "é"])
+def test_a_name_given_twice_is_seen_twice(name: str) -> None:
+    """A reader that keeps the last of two lists would count the wrong one."""
+    plain = json.loads(f'"{name}"')
+    body = f'{{"{name}":["x","y"],"b":1,"{plain}":["z"],"{name}":"x"}}'.encode()
+    assert is_plain(body)
+    assert len(parse(body)) == 4  # type: ignore[arg-type]  # an object's members
+
+
+@pytest.mark.parametrize(
+    "value", ["-0", "0", "1.0", "1e2", "-7", "1E400", "9" * 16, "9" * 400, "0.1", "-1.5e-3", '["a",1]', "[[]]", "{}"]
+)
+def test_numbers_and_trees_whose_spelling_would_be_lost_are_left_to_the_scanner(value: str) -> None:
+    """A number is known by its spelling, which msgspec does not keep."""
+    assert read_plain(f'{{"a":{value}}}'.encode()) is None
+
+
+def test_integers_are_read_by_their_spelling() -> None:
+    """An integer's decimal text is its spelling, as long as nothing rounds."""
+    spelled = [str(10**power + add) for power in range(24) for add in (-1, 0, 1)]
+    plain = [text for text in spelled if is_plain(f'{{"a":{text}}}'.encode())]
+    assert plain == [text for text in spelled if 0 < int(text) < 10**15]
+    assert parse(b'{"a":123}') == Members([("a", Spelling("123"))])
+    assert all(not is_plain(f'{{"a":{text}}}'.encode()) for text in ("01", "+1", "1.", "1_0", "0x1", "--1", "1 0", "١"))
+
+
+def _escapes() -> Iterator[bytes]:
+    for code in range(0x10000):
+        yield b"\\u%04x" % code
+    for code in range(256):
+        yield b"\\" + bytes([code])
+        for place in range(4):
+            digits = bytearray(b"0041")
+            digits[place] = code
+            yield b"\\u" + bytes(digits)
+    for high in (0xD7FF, 0xD800, 0xDBFF, 0xDC00, 0xDFFF, 0xE000):
+        for low in (0xD7FF, 0xD800, 0xDBFF, 0xDC00, 0xDFFF, 0xE000, 0x41):
+            yield b"\\u%04X\\u%04X" % (high, low)
+        yield b"\\u%04X" % high + b"x" * 12
+        yield b"\\u%04X\\n" % high
+
+
+def test_every_escape_is_read_alike() -> None:
+    """An escape that two readers read differently makes two sites, or two names, of one."""
+    for escape in _escapes():
+        as_value = is_plain(b'{"a":"' + escape + b'"}')
+        assert is_plain(b'{"' + escape + b'":"a"}') is as_value
+        assert is_plain(b'{"a":["x","' + escape + b'\xc3\xa9"]}') is as_value
+
+
+def test_every_byte_is_read_alike_anywhere() -> None:
+    """Control characters, other white space, cut and overlong UTF-8, a byte order mark: one judge for all."""
+    body = '{"a":"bé…😀c" , "d":["e","é\\n"],"f":12,"g":true}'.encode()
+    parts = [bytes([code]) for code in range(256)]
+    parts += [b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xe2\x80\xa8", b"\xc2\x85", b"\0\0"]
+    plain = 0
+    for at in range(len(body) + 1):
+        for part in parts:
+            plain += is_plain(body[:at] + part + body[at:])
+            plain += is_plain(body[:at] + part + body[at + 1 :])
+    assert 0 < plain < 2 * len(parts) * len(body)
+
+
+def test_the_interpreters_own_limit_is_left_to_the_scanner() -> None:
+    """An application deep in its own calls is told what the scanner says, and nothing else."""
+
+    def deep(levels: int) -> object:
+        return parse(b'{"a":["b"],"c":1}') if levels == 0 else deep(levels - 1)
+
+    limit = sys.getrecursionlimit()
+    for levels in range(limit - 150, limit):
+        try:
+            deep(levels)
+        except (NotStrictJson, RecursionError):
+            continue
