@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from fanout_guard.types import Message, Receive
 
 _BIG_DIGITS = 12
-_CHARSET = re.compile(rb"charset", re.IGNORECASE)
 # The one form that all readers read alike; others (RFC 2231's, say) may spell any charset.
-_UTF8 = re.compile(rb"""charset=(?:utf-?8|us-ascii|"utf-?8"|"us-ascii")(?=\s*(?:[;,]|$))""", re.IGNORECASE)
+_UTF8 = re.compile(rb"""charset=(?:utf-?8|us-ascii|"utf-?8"|"us-ascii")(?=\s*(?:[;,]|$))""")
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/")
 
 
@@ -34,13 +33,9 @@ def check_head(headers: Iterable[tuple[bytes, bytes]], max_bytes: int) -> None:
     for what arrives, whatever was declared.
     """
     for name, value in headers:
-        match name.lower():
-            case b"content-encoding":
-                _check_encoding(value)
-            case b"content-type":
-                _check_type(value)
-            case b"content-length":
-                _check_length(value, max_bytes)
+        check = _CHECKS.get(name.lower())
+        if check is not None:
+            check(value.lower(), max_bytes)
 
 
 class RequestBody:
@@ -110,21 +105,20 @@ class RequestBody:
         return data
 
 
-def _check_encoding(value: bytes) -> None:
-    if any(coding.strip().lower() not in (b"", b"identity") for coding in value.split(b",")):
-        raise UnsupportedEncoding("Send the body without a Content-Encoding.")
+def _check_encoding(value: bytes, _: int) -> None:
+    for coding in value.split(b","):
+        if coding.strip() not in (b"", b"identity"):
+            raise UnsupportedEncoding("Send the body without a Content-Encoding.")
 
 
-def _check_type(value: bytes) -> None:
+def _check_type(value: bytes, _: int) -> None:
     # Of a list of types an application may go by any.
-    if any(part.strip().lower().startswith(_FORMS) for part in value.split(b",")):
-        raise UnsupportedEncoding("Send the body as JSON; forms are not read.")
-    _check_charset(value)
-
-
-def _check_charset(value: bytes) -> None:
+    for part in value.split(b","):
+        if part.strip().startswith(_FORMS):
+            raise UnsupportedEncoding("Send the body as JSON; forms are not read.")
     # A reader that goes by the charset would see other characters than the guard.
-    if len(_CHARSET.findall(value)) != len(_UTF8.findall(value)):
+    charsets = value.count(b"charset")
+    if charsets and charsets != len(_UTF8.findall(value)):
         raise UnsupportedEncoding("Send the body in UTF-8.")
 
 
@@ -133,3 +127,10 @@ def _check_length(value: bytes, max_bytes: int) -> None:
         digits = part.strip().lstrip(b"0")
         if digits.isdigit() and (len(digits) > _BIG_DIGITS or int(digits) > max_bytes):
             raise BodyTooLarge
+
+
+_CHECKS: Mapping[bytes, Callable[[bytes, int], None]] = {
+    b"content-encoding": _check_encoding,
+    b"content-type": _check_type,
+    b"content-length": _check_length,
+}

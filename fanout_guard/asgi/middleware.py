@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
 from fanout_guard.asgi.responder import Field, Responder, respond
 from fanout_guard.asgi.route import Routes, root_path_of
 from fanout_guard.core.circulation import Circulation
-from fanout_guard.core.extract import Reader, Unreadable
+from fanout_guard.core.extract import Extract, Reader, Unreadable
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
 from fanout_guard.core.model import Decision, Mode
 from fanout_guard.core.problem import refusal, unavailable, unreadable
@@ -97,18 +97,20 @@ class FanoutGuardMiddleware:
         else:
             await respond(refusal(decision, self._reject_status), self._fields(decision), scope, send)
 
-    async def _ask(self, scope: Scope, params: Mapping[str, str], body: RequestBody) -> _Asked:
+    async def _ask(self, scope: Scope, params: Mapping[str, str], body: RequestBody) -> Extract:
         """Read who asks for what; raises ClientGone, or _Refused where that cannot be told."""
         tenant = None
         try:
-            tenant = await self._tenant(scope, params)
+            if self._tenant_hook is None:
+                tenant = self._reader.tenant(scope, params)
+            else:
+                tenant = cast("str | None", await _hooked(self._tenant_hook, (scope,), _a_tenant))
             check_head(scope["headers"], self._max_body)
             raw = await body.read()
-            extract = self._reader.read(scope, params, raw)
-            circulation = extract.circulation
+            asked = self._reader.read_on(tenant, scope, params, raw)
             if self._circulation_hook is not None:
                 hooked = await _hooked(self._circulation_hook, (scope, raw), _a_circulation)
-                circulation = cast(Circulation, hooked)
+                asked = Extract(asked.tenant, cast(Circulation, hooked))
         except Unreadable as error:
             raise _Refused(error.kind, error.detail, tenant or error.tenant) from None
         except UnsupportedEncoding as error:
@@ -118,19 +120,13 @@ class FanoutGuardMiddleware:
             raise _Refused("body-too-large", detail, tenant) from None
         except _HookFailed:
             raise _Refused(None, "It could not be told who asks for what. Send it again in 1 second.", tenant) from None
-        if self._tenant_hook is None:
-            tenant = extract.tenant
-        return _Asked(tenant, cast(Circulation, circulation))
+        return asked
 
-    async def _tenant(self, scope: Scope, params: Mapping[str, str]) -> str | None:
-        if self._tenant_hook is None:
-            return self._reader.tenant(scope, params)
-        return cast("str | None", await _hooked(self._tenant_hook, (scope,), _a_tenant))
-
-    async def _decide(self, asked: _Asked, scope: Scope) -> Decision:
+    async def _decide(self, asked: Extract, scope: Scope) -> Decision:
         try:
             tenant = self.guard.tenants.name(asked.tenant)
-            return await self.guard.decide(tenant, asked.circulation, self._idempotency_key(scope))
+            circulation = cast(Circulation, asked.circulation)
+            return await self.guard.decide(tenant, circulation, self._idempotency_key(scope))
         except CirculationError as error:
             if self._tenant_hook is not None and asked.tenant is not None:
                 logger.error("tenant= gave what is no tenant id")
@@ -142,18 +138,13 @@ class FanoutGuardMiddleware:
 
     async def _run(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with its admission, and settle when it is done."""
-        guard = self.guard
-        admission = Admission(guard, decision)
-        scope[SCOPE_KEY] = admission
-
-        async def refund_on(status: int) -> None:
-            if guard.refunds(status):
-                await admission.refund()
-
+        refunds = self.guard.refunds
+        admission = scope[SCOPE_KEY] = Admission(self.guard, decision)
         try:
-            await self.app(scope, receive, Responder(send, self._fields(decision), refund_on))
+            await self.app(scope, receive, Responder(send, self._fields(decision), refunds, admission.refund))
         except Exception:
-            await refund_on(RAISED)
+            if refunds(RAISED):
+                await admission.refund()
             raise
         finally:
             admission.settle()
@@ -181,8 +172,12 @@ class FanoutGuardMiddleware:
     def _fields(self, decision: Decision) -> Sequence[Field]:
         if not self._with_fields or decision.caps.mode is Mode.OFF:
             return ()
-        fields = [(b"ratelimit-policy", ratelimit_policy(decision.caps)), (b"ratelimit", ratelimit(decision))]
-        return [field for field in fields if field[1]]
+        fields = []
+        if caps := ratelimit_policy(decision.caps):
+            fields.append((b"ratelimit-policy", caps))
+        if room := ratelimit(decision):
+            fields.append((b"ratelimit", room))
+        return fields
 
     def _idempotency_key(self, scope: Scope) -> str | None:
         if not self._idempotency_header:
@@ -190,13 +185,6 @@ class FanoutGuardMiddleware:
         values = header_values(scope["headers"], self._idempotency_header)
         # Two keys name no one circulation: it is charged as one without a key.
         return values[0].decode("latin-1") if len(values) == 1 and values[0] else None
-
-
-class _Asked(NamedTuple):
-    """What a request asks."""
-
-    tenant: str | None
-    circulation: Circulation
 
 
 class _Refused(Exception):

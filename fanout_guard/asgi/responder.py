@@ -9,8 +9,6 @@ from fanout_guard.core.problem import Problem
 from fanout_guard.types import Message, Scope, Send
 
 Field: TypeAlias = tuple[bytes, bytes]
-Refunder: TypeAlias = Callable[[int], Awaitable[object]]
-"""Told the status before the response starts."""
 
 
 async def respond(problem: Problem, fields: Iterable[Field], scope: Scope, send: Send, *, close: bool = False) -> None:
@@ -23,20 +21,31 @@ async def respond(problem: Problem, fields: Iterable[Field], scope: Scope, send:
 
 
 class Responder:
-    """The ``send`` of one admitted request: adds fields to the start of the response, passes the rest on as it is."""
+    """The ``send`` of one admitted request: adds fields to the start of the response, passes the rest on as it is.
 
-    __slots__ = ("_fields", "_on_start", "_send", "status")
+    ``refund`` is awaited before a response starts whose status ``refunds``.
+    """
 
-    def __init__(self, send: Send, fields: Iterable[Field], on_start: Refunder) -> None:
+    __slots__ = ("_fields", "_refund", "_refunds", "_send", "_started")
+
+    def __init__(
+        self,
+        send: Send,
+        fields: Iterable[Field],
+        refunds: Callable[[int], bool],
+        refund: Callable[[], Awaitable[object]],
+    ) -> None:
         self._send = send
         self._fields = fields
-        self._on_start = on_start
-        self.status: int | None = None
+        self._refunds = refunds
+        self._refund = refund
+        self._started = False
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and self.status is None:
-            self.status = message["status"]
-            await self._on_start(self.status)
+        if message["type"] == "http.response.start" and not self._started:
+            self._started = True
+            if self._refunds(message["status"]):
+                await self._refund()
             message = {**message, "headers": self._merged(list(message.get("headers", ())))}
         await self._send(message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
@@ -48,6 +48,23 @@ class _Request(NamedTuple):
     fields: Mapping[Path, object]
 
 
+class _Place:
+    """A source, ready to be looked at in many requests."""
+
+    __slots__ = ("_find", "source")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._find = _finder(source)
+
+    def found(self, request: _Request) -> Sequence[object]:
+        """Every value that is there: none, one, or (headers and query) several."""
+        try:
+            return self._find(request)
+        except ValueError:
+            raise _Refused(f"{self.source} cannot be read; expected UTF-8") from None
+
+
 class Reader:
     """Reads requests as one deployment is configured; parses a body at most once, and only if a source is in it.
 
@@ -55,23 +72,21 @@ class Reader:
     document cap applies.
     """
 
-    __slots__ = ("_document", "_fields", "_header", "_sites", "_tenant", "needs_body")
+    __slots__ = ("_document", "_fields", "_header", "_sites", "_tenant", "needs_body", "tenant_in_body")
 
     def __init__(
         self, *, tenant: Source | None = None, document: Source | None = None, sites: Sequence[Source] = ()
     ) -> None:
-        self._tenant = tenant
-        self._document = document if sites else None
-        self._sites = tuple(sites)
-        sources = [source for source in (tenant, self._document, *sites) if source is not None]
+        document = document if sites else None
+        self._tenant = None if tenant is None else _Place(tenant)
+        self._document = None if document is None else _Place(document)
+        self._sites = tuple(map(_Place, sites))
+        self.tenant_in_body = tenant is not None and tenant.kind == "json"
+        """Whether the tenant is known only after the body was read."""
+        sources = [source for source in (tenant, document, *sites) if source is not None]
         paths = [source.path for source in sources if source.kind == "json"]
         self._fields = Fields(paths)
         self.needs_body = bool(paths)
-
-    @property
-    def tenant_in_body(self) -> bool:
-        """Whether the tenant is known only after the body was read."""
-        return self._tenant is not None and self._tenant.kind == "json"
 
     def tenant(self, scope: Mapping[str, Any], path_params: Mapping[str, str]) -> str | None:
         """The tenant that a request names outside its body; None where it names none. Raises Unreadable."""
@@ -81,7 +96,12 @@ class Reader:
 
     def read(self, scope: Mapping[str, Any], path_params: Mapping[str, str], body: bytes) -> Extract:
         """The tenant and the circulation of a request. Raises Unreadable, the tenant's first if it can tell."""
-        tenant = self.tenant(scope, path_params)
+        return self.read_on(self.tenant(scope, path_params), scope, path_params, body)
+
+    def read_on(
+        self, tenant: str | None, scope: Mapping[str, Any], path_params: Mapping[str, str], body: bytes
+    ) -> Extract:
+        """As ``read``, of a request whose ``tenant`` was read before its body was here."""
         try:
             request = _Request(scope, path_params, self._members(body) if self.needs_body else {})
             if self._tenant is not None and self.tenant_in_body:
@@ -101,19 +121,22 @@ class Reader:
             raise Unreadable(CIRCULATION, str(error)) from None
 
     def _circulation(self, request: _Request) -> Circulation:
-        document = None
         try:
-            if self._document is not None:
-                document = _document(self._document, _found(self._document, request))
-            lists = [(source, _found(source, request)) for source in self._sites]
-            source, found = self._only([each for each in lists if each[1]])
+            document = (
+                None if self._document is None else _document(self._document.source, self._document.found(request))
+            )
+            source, found = self._list(request)
             return Circulation(document=document, sites=_array(source, found))
         except (_Refused, CirculationError) as error:
             raise Unreadable(CIRCULATION, _sentence(str(error))) from None
 
-    def _only(self, present: Sequence[tuple[Source, Sequence[object]]]) -> tuple[Source, Sequence[object]]:
+    def _list(self, request: _Request) -> tuple[Source, Sequence[object]]:
+        """The one source of the sites that is there, and what it gives."""
+        present = [(place.source, found) for place in self._sites if (found := place.found(request))]
         if not present:
-            raise _Refused(f"the list of sites is missing; expected {_listed(self._sites, 'or')}")
+            raise _Refused(
+                f"the list of sites is missing; expected {_listed([place.source for place in self._sites], 'or')}"
+            )
         if len(present) > 1:
             raise _Refused(f"{_listed([source for source, _ in present], 'and')} are there; send one of them")
         return present[0]
@@ -131,29 +154,27 @@ def _listed(sources: Sequence[Source], word: str) -> str:
     return f" {word} ".join(map(str, sources))
 
 
-def _found(source: Source, request: _Request) -> Sequence[object]:
-    """Every value that a source has: none, one, or (headers and query) several."""
-    try:
-        match source.kind:
-            case "json":
-                return (request.fields[source.path],) if source.path in request.fields else ()
-            case "header":
-                name = source.name.lower().encode()
-                return [value.decode() for value in header_values(request.scope.get("headers", ()), name)]
-            case "path":
-                return (request.path_params[source.name],) if source.name in request.path_params else ()
-            case "query":
-                return query_values(request.scope.get("query_string", b""), source.name)
-            case _:
-                value = scope_value(request.scope, source.path)
-                return () if value is None else (value,)
-    except ValueError:
-        raise _Refused(f"{source} cannot be read; expected UTF-8") from None
+def _finder(source: Source) -> Callable[[_Request], Sequence[object]]:
+    """How a source is looked up; what it gives raises ValueError where it is not UTF-8."""
+    name, path = source.name, source.path
+    match source.kind:
+        case "json":
+            return lambda request: (request.fields[path],) if path in request.fields else ()
+        case "header":
+            header = name.lower().encode()
+            return lambda request: [value.decode() for value in header_values(request.scope.get("headers", ()), header)]
+        case "path":
+            return lambda request: (request.path_params[name],) if name in request.path_params else ()
+        case "query":
+            return lambda request: query_values(request.scope.get("query_string", b""), name)
+        case _:
+            return lambda request: () if (value := scope_value(request.scope, path)) is None else (value,)
 
 
-def _tenant(source: Source, request: _Request) -> str | None:
+def _tenant(place: _Place, request: _Request) -> str | None:
+    source = place.source
     try:
-        found = _found(source, request)
+        found = place.found(request)
         value = _single(source, found) if found else None
         if value is None or value == "":
             return None
@@ -170,7 +191,7 @@ def _check_tenant(source: Source, tenant: str) -> None:
     if tenant != tenant.strip():
         # Servers differ in what they leave around a header's value, applications in what they take away.
         raise _Refused(f"{source} has space around the tenant id")
-    if not is_encodable(tenant) or _CONTROLS.search(tenant):
+    if not (tenant.isascii() and tenant.isprintable()) and (not is_encodable(tenant) or _CONTROLS.search(tenant)):
         raise _Refused(f"{source} has a character that a tenant id cannot have")
     if len(tenant.encode()) > MAX_TENANT_BYTES:
         raise _Refused(f"{source} is longer than the {MAX_TENANT_BYTES} bytes of a tenant id")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 from fanout_guard.core.decide import DOCUMENT, INFLIGHT_GLOBAL
@@ -27,22 +26,21 @@ def ratelimit(decision: Decision) -> bytes:
     if not readings:
         return b""
     if len(readings) > 1:
-        readings = tuple(sorted(readings, key=_room))[: _TIGHTEST + 1]
-    own = [reading for reading in readings if reading.policy != INFLIGHT_GLOBAL]
-    return ", ".join(_items(own[:_TIGHTEST])).encode()
+        readings = tuple(sorted(readings, key=_room)[: _TIGHTEST + 1])
+    items = [_item(reading) for reading in readings if reading.policy != INFLIGHT_GLOBAL]
+    return ", ".join(items[:_TIGHTEST]).encode()
 
 
 def _room(reading: Reading) -> int:
     return reading.limit - reading.used
 
 
-def _items(readings: Iterable[Reading]) -> Iterable[str]:
-    for reading in readings:
-        if not reading.used and not reading.wait_ms:
-            yield f'"{reading.policy}";r={reading.limit}'
-            continue
-        wait_ms = reading.wait_ms or reading.reset_ms
-        yield f'"{reading.policy}";r={max(reading.limit - reading.used, 0)};t={max(-(-wait_ms // 1000), 1)}'
+def _item(reading: Reading) -> str:
+    if not reading.used and not reading.wait_ms:
+        return f'"{reading.policy}";r={reading.limit}'
+    room = reading.limit - reading.used
+    wait_s = -(-(reading.wait_ms or reading.reset_ms) // 1000)
+    return f'"{reading.policy}";r={room if room > 0 else 0};t={wait_s if wait_s > 1 else 1}'
 
 
 def _policy_item(name: str, quota: int, window_ms: int | None) -> str:
