@@ -11,7 +11,7 @@ PYTEST := -m pytest -n $(JOBS) --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest slow fuzz coverage lint types format check bench bench-peers bench-growth bench-check soak docs build clean
+.PHONY: help install demo test test-oldest slow fuzz coverage lint types format check bench bench-peers bench-growth bench-check bench-micro soak docs build clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | sort | expand -t 16
@@ -81,6 +81,10 @@ bench-growth: $(READY) ## how the cost of a decision grows, drawn
 
 bench-check: $(READY) ## whether a ratio fell by a quarter against the committed table
 	@$(BIN)/python -m benchmarks peers --check $(ARGS)
+
+bench-micro: $(READY) ## what each step of a decision costs by itself; ARGS="-k parse --benchmark-save before"
+	@$(BIN)/python -m pytest --override-ini addopts="-q -p no:locust" --benchmark-timer time.process_time \
+	  --benchmark-group-by func --benchmark-sort name --benchmark-columns min,median,iqr,rounds $(ARGS) benchmarks/micro
 
 soak: $(READY) ## the long faults and sequences
 	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults tests/counters $(ARGS)

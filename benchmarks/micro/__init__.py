@@ -1,0 +1,1 @@
+"""``make bench-micro``: what each step of a decision costs by itself."""
