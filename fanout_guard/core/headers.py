@@ -22,13 +22,10 @@ def ratelimit(decision: Decision) -> bytes:
 
     What all tenants share is left out: its room is other tenants' business.
     """
-    readings = decision.readings
-    if not readings:
-        return b""
-    if len(readings) > 1:
-        readings = tuple(sorted(readings, key=_room)[: _TIGHTEST + 1])
-    items = [_item(reading) for reading in readings if reading.policy != INFLIGHT_GLOBAL]
-    return ", ".join(items[:_TIGHTEST]).encode()
+    own = [reading for reading in decision.readings if reading.policy != INFLIGHT_GLOBAL]
+    if len(own) > 1:
+        own.sort(key=_room)
+    return ", ".join(map(_item, own[:_TIGHTEST])).encode()
 
 
 def _room(reading: Reading) -> int:
