@@ -233,7 +233,7 @@ class FanoutGuard:
             # Looking at overrides and deciding have one time budget.
             await self.tenants.refresh()
             waited_s = perf_counter() - began
-        counted, policy = await self.tenants.resolve(tenant)
+        counted, policy = self.tenants.at_hand(tenant) or await self.tenants.resolve(tenant)
         decision = await self._decide(counted, policy, circulation, idempotency_key, waited_s=waited_s)
         if policy.mode is not Mode.OFF:
             self.observers.decided(decision, perf_counter() - began)
@@ -293,23 +293,23 @@ class FanoutGuard:
         look: bool = False,
         waited_s: float = 0.0,
     ) -> Decision:
-        lease = Lease(new_id())
+        own = new_id()
         sites = circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
         asked = Asked(tenant, circulation.document, entries, entries)
         if circulation.document is None:
             policy = core.without_document(policy)
         if policy.mode is Mode.OFF or not entries:
-            return core.admit_uncounted(policy, asked, format_lease(lease))
+            return core.admit_uncounted(policy, asked, format_lease(Lease(own)))
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = asked._replace(distinct=len(set(sites)))
         over = core.precheck(policy, asked)
         if over:
-            return core.refuse_for_good(policy, asked, over, format_lease(lease))
+            return core.refuse_for_good(policy, asked, over, format_lease(Lease(own)))
         if not policy.counted:
-            return core.admit_uncounted(policy, asked, format_lease(lease))
+            return core.admit_uncounted(policy, asked, format_lease(Lease(own)))
         document = self._document(policy, circulation)
-        lease = Lease(lease.id, document, self._idempotency(policy, circulation, sites, key))
+        lease = Lease(own, document, b"" if key is None else self._idempotency(policy, circulation, sites, key))
         charge = Charge(
             lease=lease,
             tenant=tenant,
@@ -343,10 +343,8 @@ class FanoutGuard:
             return b""
         return self._digests.document(circulation.document)
 
-    def _idempotency(
-        self, policy: Policy, circulation: Circulation, sites: Sequence[SiteKey], key: str | None
-    ) -> bytes:
-        if key is None or (policy.document is None and not policy.rates):
+    def _idempotency(self, policy: Policy, circulation: Circulation, sites: Sequence[SiteKey], key: str) -> bytes:
+        if policy.document is None and not policy.rates:
             return b""
         return self._digests.idempotency(key, circulation.document, sites)
 

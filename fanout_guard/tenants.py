@@ -68,13 +68,21 @@ class Tenants:
             except CountersUnavailable:
                 logger.debug("overrides could not be read; the last ones hold")
 
+    def at_hand(self, tenant: str) -> tuple[str, Policy] | None:
+        """What ``resolve`` gives where only the configuration has a say; None where it may be otherwise."""
+        overrides = self._overrides
+        if self._hooked is None and self._any_tenant and (overrides is None or overrides.none):
+            return tenant, self._policies.static(tenant)
+        return None
+
     async def resolve(self, tenant: str) -> tuple[str, Policy]:
         """The tenant that is counted, with its policy; UnknownTenant where it is not known and must be."""
         overrides = self._overrides
         if overrides is not None and overrides.stale:
             await self.refresh()
-        if self._hooked is None and (overrides is None or overrides.none) and self._any_tenant:
-            return tenant, self._policies.static(tenant)
+        found = self.at_hand(tenant)
+        if found is not None:
+            return found
         hooked = None if self._hooked is None else await self._hooked.of(tenant)
         own = None if overrides is None else overrides.of(tenant)
         if self._unknown != "own" and hooked is None and own is None and not self._policies.known(tenant):

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+
+Outcome: TypeAlias = Sequence[Answer | Exception] | Exception
+"""What becomes of a call: an answer or an error for each of its requests, or one error for all."""
+
+
+class Begun(Protocol):
+    """A call under way."""
+
+    def cancel(self) -> object:
+        """Give up: nobody is told how it ends."""
+
+
+class _Batch(Generic[Answer]):
+    """The callers of one call."""
+
+    __slots__ = ("begun", "futures", "until_s")
+
+    def __init__(self, futures: list[asyncio.Future[Answer]], until_s: float) -> None:
+        self.futures = futures
+        self.until_s = until_s
+        self.begun: Begun | None = None
 
 
 class Lane(Generic[Request, Answer]):
@@ -20,49 +42,60 @@ class Lane(Generic[Request, Answer]):
 
     def __init__(
         self,
-        send: Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Exception]]],
+        start: Callable[[Sequence[Request], Callable[[Outcome[Answer]], None]], Begun],
         *,
         calls: int,
         items: int,
         weight: int,
     ) -> None:
-        self._send = send
+        self._start = start
         self._calls = calls
         self._items = items
         self._weight = weight
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[asyncio.Future[Answer], Request, int]] = deque()
-        self._sent: set[asyncio.Future[Answer]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._starting = False
+        self._waiting: deque[tuple[asyncio.Future[Answer], Request, int, float]] = deque()
+        self._under_way: set[_Batch[Answer]] = set()
+        self._scheduled = False
+        self._finished: asyncio.Future[None] | None = None
 
-    def submit(self, request: Request, weight: int = 1) -> asyncio.Future[Answer]:
-        """Queue one request; the future gets its answer or its error."""
+    def submit(self, request: Request, until_s: float, weight: int = 1) -> asyncio.Future[Answer]:
+        """Queue one request that is waited for until then; the future gets its answer or its error."""
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting.append((future, request, weight))
-        self._start_if_free()
+        self._waiting.append((future, request, weight, until_s))
+        if not self._scheduled and len(self._under_way) < self._calls:
+            # Not at once: whatever else is ready to run now may have a request too.
+            self._scheduled = True
+            self._loop.call_soon(self._begin)
         return future
 
     def fail(self, error: Callable[[bool], Exception]) -> None:
         """End every call under way and fail all who wait; ``error`` makes the error, by whether it was sent."""
-        for task in self._tasks:
-            task.cancel()
-        waiting = [(future, False) for future, _, _ in self._waiting]
-        waiting += [(future, True) for future in self._sent]
-        self._waiting.clear()
-        self._sent.clear()
-        for future, sent in waiting:
-            if not future.done():
-                _fail(future, error(sent))
+        batches, self._under_way = self._under_way, set()
+        queued, self._waiting = self._waiting, deque()
+        for batch in batches:
+            if batch.begun is not None:
+                batch.begun.cancel()
+        for future, *_ in queued:
+            _fail(future, error(False))
+        for batch in batches:
+            for future in batch.futures:
+                _fail(future, error(True))
+        self._tell_finished()
 
     @property
     def busy(self) -> bool:
         """Whether anything is queued or sent."""
-        return bool(self._waiting or self._sent)
+        return bool(self._waiting or self._under_way)
+
+    def first_wait(self) -> float | None:
+        """When the first wait ends that is still going on."""
+        waits = [until_s for future, _, _, until_s in self._waiting if not future.done()]
+        waits += [batch.until_s for batch in self._under_way if not all(future.done() for future in batch.futures)]
+        return min(waits, default=None)
 
     async def answered(self, within_s: float) -> bool:
         """Wait for what is queued or sent now; False if that is nothing. Errors are their callers' business."""
-        waiting = {future for future, _, _ in self._waiting} | self._sent
+        waiting = {future for future, *_ in self._waiting}.union(*(batch.futures for batch in self._under_way))
         if not waiting:
             return False
         _, pending = await asyncio.wait(waiting, timeout=max(within_s, 0))
@@ -70,68 +103,63 @@ class Lane(Generic[Request, Answer]):
 
     async def finish(self) -> None:
         """Wait until nothing is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self.busy:
+            self._finished = self._finished or self._loop.create_future()
+            await asyncio.shield(self._finished)
 
-    def _start_if_free(self) -> None:
-        if self._starting or len(self._tasks) >= self._calls:
-            return
-        # The task's first step comes after whatever else is ready to run now has queued its request too.
-        self._starting = True
-        task = self._loop.create_task(self._drain())
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def _begin(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._under_way) < self._calls:
+            batch, requests = self._take()
+            if not requests:
+                continue
+            self._under_way.add(batch)
+            try:
+                batch.begun = self._start(requests, partial(self._ended, batch))
+            except Exception as error:
+                self._ended(batch, error)
+        self._tell_finished()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            self._starting = False
-        if self._waiting:
-            self._start_if_free()
-
-    async def _drain(self) -> None:
-        self._starting = False
-        while self._waiting:
-            batch = self._take()
-            if self._waiting:
-                self._start_if_free()
-            if batch:
-                await self._call(batch)
-
-    def _take(self) -> list[tuple[asyncio.Future[Answer], Request]]:
-        batch: list[tuple[asyncio.Future[Answer], Request]] = []
-        weight = 0
+    def _take(self) -> tuple[_Batch[Answer], list[Request]]:
+        futures: list[asyncio.Future[Answer]] = []
+        requests: list[Request] = []
+        weight, first_s = 0, float("inf")
         waiting = self._waiting
-        while waiting and len(batch) < self._items:
-            future, request, own = waiting[0]
-            if batch and weight + own > self._weight:
+        while waiting and len(futures) < self._items:
+            future, request, own, until_s = waiting[0]
+            if futures and weight + own > self._weight:
                 break
             waiting.popleft()
             if not future.done():
-                batch.append((future, request))
+                futures.append(future)
+                requests.append(request)
                 weight += own
-        return batch
+                if until_s < first_s:
+                    first_s = until_s
+        return _Batch(futures, first_s), requests
 
-    async def _call(self, batch: list[tuple[asyncio.Future[Answer], Request]]) -> None:
-        futures = [future for future, _ in batch]
-        self._sent.update(futures)
-        try:
-            answers = await self._send([request for _, request in batch])
-            if len(answers) != len(batch):
-                raise RuntimeError("not one answer for each request")
-        except Exception as error:
-            answers = [error] * len(batch)
-        finally:
-            self._sent.difference_update(futures)
-        for future, answer in zip(futures, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                _fail(future, answer)
-            else:
-                future.set_result(answer)
+    def _ended(self, batch: _Batch[Answer], outcome: Outcome[Answer]) -> None:
+        if batch not in self._under_way:
+            return
+        self._under_way.discard(batch)
+        if isinstance(outcome, Exception):
+            for future in batch.futures:
+                _fail(future, outcome)
+        else:
+            for future, answer in zip(batch.futures, outcome, strict=True):
+                if isinstance(answer, Exception):
+                    _fail(future, answer)
+                elif not future.done():
+                    future.set_result(answer)
+        self._begin()
+
+    def _tell_finished(self) -> None:
+        if self._finished is not None and not self.busy:
+            self._finished.set_result(None)
+            self._finished = None
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    future.set_exception(error)
-    future.exception()  # whoever waited may have been cancelled just now: an error that nobody takes is no news
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever waited may have been cancelled just now: an error that nobody takes is no news

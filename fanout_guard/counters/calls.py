@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fanout_guard.counters.redis import Server, slot_of
+from fanout_guard.counters.batch import Begun, Outcome
+from fanout_guard.counters.redis import Server, Single, slot_of
 from fanout_guard.counters.scripts import Packed, answers, join, judged
 from fanout_guard.errors import CountersUnavailable
 
@@ -17,19 +19,29 @@ class Calls:
         self._server = server
         self._everybody = everybody
 
-    async def __call__(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
-        """An answer to each request, or the error that it met."""
-        try:
-            found = await (self._by_slot(name, requests) if self._server.clustered else self._at_once(name, requests))
-            if len(found) == len(requests):
-                return found
-        except (LookupError, TypeError, ValueError):
-            pass
-        raise CountersUnavailable("other")  # not what the script answers: something else stands there
+    def start(self, name: str, requests: Sequence[Packed], done: Callable[[Outcome[Any]], None]) -> Begun:
+        """Run a script; ``done`` gets an answer to each request, or the error that it met, or one error for all."""
+        if not isinstance(self._server, Single):
+            return asyncio.get_running_loop().create_task(self._in_task(name, requests, done))
+        call = join(name, requests, self._everybody)
+        return self._server.start(call, lambda reply: done(_answers(requests, reply)))
 
-    async def _at_once(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
-        found = answers(await self._server.call(join(name, requests, self._everybody)))
-        return [judged(answer) for answer in found]
+    async def __call__(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
+        """As ``start``, for those who wait."""
+        if self._server.clustered:
+            found: Outcome[Any] = await self._by_slot(name, requests)
+        else:
+            found = _answers(requests, await self._server.call(join(name, requests, self._everybody)))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _in_task(self, name: str, requests: Sequence[Packed], done: Callable[[Outcome[Any]], None]) -> None:
+        try:
+            found: Outcome[Any] = await self(name, requests)
+        except Exception as error:
+            found = error
+        done(found)
 
     async def _by_slot(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
         slots: dict[int, list[int]] = {}
@@ -38,7 +50,20 @@ class Calls:
         calls = [join(name, [requests[index] for index in indexes], None) for indexes in slots.values()]
         found: list[Any] = [None] * len(requests)
         for indexes, reply in zip(slots.values(), await self._server.calls(calls), strict=True):
-            own = [reply] * len(indexes) if isinstance(reply, CountersUnavailable) else map(judged, answers(reply))
-            for index, answer in zip(indexes, own, strict=True):
-                found[index] = answer
+            own = _answers(indexes, reply)
+            for position, index in enumerate(indexes):
+                found[index] = own if isinstance(own, Exception) else own[position]
         return found
+
+
+def _answers(requests: Sequence[object], reply: Any) -> Outcome[Any]:
+    """The answer to each request, or the error of all."""
+    if isinstance(reply, Exception):
+        return reply
+    try:
+        found = [judged(answer) for answer in answers(reply)]
+        if len(found) == len(requests):
+            return found
+    except (LookupError, TypeError, ValueError):
+        pass
+    return CountersUnavailable("other")  # not what the script answers: something else stands there

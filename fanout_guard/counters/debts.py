@@ -38,19 +38,28 @@ class Debts:
             del self._owed[next(iter(self._owed))]
 
     async def pay(self, call: Call) -> None:
-        """Do all that is owed; CountersUnavailable, with the rest still owed, where the server does not answer.
+        """Do what can be done; CountersUnavailable, with the rest still owed, where the server does not answer.
 
-        What the server answers with an error of that request's own (a key of another type, say) is not owed any more.
+        What the server answers with an error of that request's own (a key of another type, say) is not owed any more;
+        what meets a slot on the move stays owed.
         """
-        while self._owed:
-            name = next(iter(self._owed))[0]
-            keys = [key for key in self._owed if key[0] == name][:_PAID_AT_ONCE]
+        later: set[tuple[str, bytes, int]] = set()
+        while due := [key for key in self._owed if key not in later]:
+            name = due[0][0]
+            keys = [key for key in due if key[0] == name][:_PAID_AT_ONCE]
             answers = await call(name, [self._owed[key] for key in keys])
             unpaid = None
             for key, answer in zip(keys, answers, strict=True):
-                if isinstance(answer, CountersUnavailable) and not answer.alone:
-                    unpaid = answer
-                else:
+                if not isinstance(answer, CountersUnavailable) or not passes(answer):
                     self._owed.pop(key, None)
+                elif answer.alone:
+                    later.add(key)
+                else:
+                    unpaid = answer
             if unpaid is not None:
                 raise unpaid
+
+
+def passes(error: CountersUnavailable) -> bool:
+    """Whether to ask again once it is over: not where something is wrong with the request's own keys."""
+    return not error.alone or error.reason == "cluster"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from heapq import heappop, heappush
 
 from fanout_guard.errors import CountersUnavailable
 
 PROBE_EVERY_S = 0.25
 PROBE_AT_MOST_S = 1.0
+
+_NEVER = float("inf")
 
 
 class Breaker:
@@ -60,7 +61,7 @@ class Breaker:
 
 
 class Deadlines:
-    """One timer for all waits.
+    """One timer for all waits; ``first`` tells when the first one ends that is still going on.
 
     A wait that is over gets a few more turns of the event loop before ``late`` is called: where the application held
     the loop, the answer may lie in the socket already.
@@ -68,55 +69,44 @@ class Deadlines:
 
     GRACE_S = 0.005
 
-    def __init__(self, after_s: float, late: Callable[[], None]) -> None:
+    def __init__(self, after_s: float, first: Callable[[], float | None], late: Callable[[], None]) -> None:
         self.after_s = max(after_s - self.GRACE_S, after_s / 2)
+        self._first = first
         self._late = late
         self._loop = asyncio.get_running_loop()
-        self._count = 0
-        self._waits: list[tuple[float, int, asyncio.Future[object]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._next_s = _NEVER
 
-    def add(self, future: asyncio.Future[object], until_s: float) -> None:
+    def watch(self, until_s: float) -> None:
         """Watch one more wait, that is to end at ``until_s`` of the loop's time."""
-        self._count += 1
-        heappush(self._waits, (until_s, self._count, future))
-        if self._timer is None or until_s < self._timer.when():
+        if until_s < self._next_s:
             self._restart(until_s)
 
     def cancel(self) -> None:
         """Stop watching."""
-        self._waits.clear()
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._next_s = None, _NEVER
 
     def _restart(self, at_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(at_s, self._due)
+        self.cancel()
+        self._timer, self._next_s = self._loop.call_at(at_s, self._due), at_s
 
     def _due(self) -> None:
-        self._timer = None
-        due_s = self._next()
+        self.cancel()
+        due_s = self._first()
         if due_s is None:
             return
         if due_s <= self._loop.time():
+            self._next_s = due_s
             self._timer = self._loop.call_later(self.GRACE_S, self._grace)
         else:
             self._restart(due_s)
 
     def _grace(self) -> None:
-        self._timer = None
-        due_s = self._next()
+        due_s = self._first()
         if due_s is not None and due_s <= self._loop.time():
-            self._waits.clear()
+            self.cancel()
             self._late()
         else:
             self._due()
-
-    def _next(self) -> float | None:
-        """When the first wait ends that still waits."""
-        waits = self._waits
-        while waits and waits[0][2].done():
-            heappop(waits)
-        return waits[0][0] if waits else None

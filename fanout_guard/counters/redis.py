@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
 from redis.crc import key_slot
 
+from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.redis_address import Servers, parse_address
 from fanout_guard.counters.redis_cluster import Cluster, scan
 from fanout_guard.counters.redis_errors import reason_of
-from fanout_guard.counters.redis_link import Address, Link, evaluate
+from fanout_guard.counters.redis_link import Address, Evaluation, Link, evaluate
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 
@@ -69,6 +70,10 @@ class Single:
     def __init__(self, link: Link, sentinels: Sequence[Link] = ()) -> None:
         self._link = link
         self._sentinels = sentinels
+
+    def start(self, call: Call, done: Callable[[Any], None]) -> Begun:
+        """As ``call``, without a task; ``done`` gets the answer or the error."""
+        return Evaluation(self._link, call, done)
 
     async def call(self, call: Call) -> list[Any]:
         (reply,) = await evaluate(self._link, (call,))

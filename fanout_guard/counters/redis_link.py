@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import struct
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from socket import SO_LINGER, SOL_SOCKET
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
+from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.redis_errors import reason_of
+from fanout_guard.counters.redis_wire import Lost, Replies, Wire
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 
 Address: TypeAlias = tuple[str, int]
 Command: TypeAlias = Sequence[str | bytes | int]
+Done: TypeAlias = Callable[[Replies | Exception], None]
 
 OLDEST = (6, 2)
 """The oldest Redis that is supported; every Valkey is newer."""
 
-_LOST = (exceptions.ConnectionError, OSError)
 _FAILED = (exceptions.RedisError, OSError, TimeoutError)
 _HELLO: Command = ("HELLO", 2)
-_FORGET = struct.pack("ii", 1, 0)
 
 
 class Link:
@@ -41,59 +42,177 @@ class Link:
     ) -> None:
         self._make = make
         self._locate = locate
-        self._idle: list[AbstractConnection] = []
-        self._busy: set[AbstractConnection] = set()
+        self.idle: list[Wire] = []
+        self._busy: set[_Exchange] = set()
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands in one go and give the reply to each; a ResponseError is such a reply too."""
-        connection = self._idle.pop() if self._idle else self._make()
-        self._busy.add(connection)
+    def start(self, commands: Sequence[Command], done: Done) -> Begun:
+        """Send commands in one go; ``done`` gets the reply to each (a ResponseError is one too), or the error."""
+        exchange = _Exchange(self, b"".join(map(_packed, commands)), len(commands), done)
+        self._busy.add(exchange)
+        exchange.begin()
+        return exchange
+
+    async def exchange(self, commands: Sequence[Command]) -> Replies:
+        """As ``start``, for those who wait."""
+        replied: asyncio.Future[Replies | Exception] = asyncio.get_running_loop().create_future()
+        begun = self.start(commands, partial(_settle, replied))
         try:
-            replies = await self._exchange(connection, commands)
-        except CountersUnavailable as error:
-            reason = error.reason
-        except _FAILED as error:
-            reason = reason_of(error)
-        except BaseException:
-            # Cancelled, most likely: what was sent may still be answered, and nobody may read that answer as his.
-            await abandon(connection)
+            outcome = await replied
+        except asyncio.CancelledError:
+            begun.cancel()
             raise
-        else:
-            self._idle.append(connection)
-            return replies
-        finally:
-            self._busy.discard(connection)
-        await abandon(connection)
-        # Outside of the handlers, so that no error of the driver, with an address in it, hangs on to this one.
-        raise CountersUnavailable(reason)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def open(self) -> Wire:
+        """A new connection to the server."""
+        connection = self._make()
+        try:
+            if self._locate is not None:
+                host, port = await self._locate()
+                connection.host, connection.port = host, port  # type: ignore[attr-defined]
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            with suppress(exceptions.RedisError, OSError):
+                await connection.disconnect(nowait=True)
+            raise
+        return Wire(connection, self._lost)
+
+    def check(self, hello: Any) -> None:
+        """Refuse a server by its greeting: too old to be trusted with scripts, or a replica where a master is meant."""
+        _check(hello, master=self._locate is not None)
+
+    def ended(self, exchange: _Exchange) -> None:
+        """Note that an exchange is over."""
+        self._busy.discard(exchange)
 
     async def drop(self) -> None:
         """Forget all connections that stand idle: the next ones may reach another server."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await abandon(connection)
+        idle, self.idle = self.idle, []
+        for wire in idle:
+            wire.close()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for connection in (*self._idle, *self._busy):
-            await abandon(connection)
-        self._idle.clear()
-        self._busy.clear()
+        for exchange in tuple(self._busy):
+            exchange.cancel()
+        await self.drop()
 
-    async def _exchange(self, connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
-        if connection.is_connected:
+    def _lost(self, wire: Wire) -> None:
+        with suppress(ValueError):
+            self.idle.remove(wire)
+
+
+class _Exchange:
+    """Commands under way, on a connection that stood idle or on a new one."""
+
+    __slots__ = ("_count", "_done", "_link", "_opening", "_packed", "_wire")
+
+    def __init__(self, link: Link, packed: bytes, count: int, done: Done) -> None:
+        self._link = link
+        self._packed = packed
+        self._count = count
+        self._done = done
+        self._wire: Wire | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        if self._link.idle:
+            self._wire = self._link.idle.pop()
+            self._wire.send(self._packed, self._count, self._replied)
+        else:
+            self._begin_anew()
+
+    def cancel(self) -> None:
+        """Give up: nobody is told any more, and nothing arrives any more."""
+        self._link.ended(self)
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._wire is not None:
+            # What was sent may still be answered, and nobody may read that answer as his.
+            self._wire.close()
+
+    def _begin_anew(self) -> None:
+        self._wire = None
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    async def _open(self) -> None:
+        try:
+            wire = await self._link.open()
+        except _FAILED as error:
+            reason = reason_of(error)
+        except Exception as error:
+            self._end(error)
+            return
+        else:
+            self._wire, self._opening = wire, None
+            wire.send(_packed(_HELLO) + self._packed, self._count + 1, self._greeted)
+            return
+        # Outside of the handlers, so that no error of the driver, with an address in it, hangs on to this one.
+        self._end(CountersUnavailable(reason))
+
+    def _replied(self, outcome: Replies | Exception) -> None:
+        if isinstance(outcome, Lost):
+            # The server closed it since it was last used (a restart, its idle time-out): once more, on a new one.
+            self._begin_anew()
+        else:
+            self._close_or_keep(outcome)
+
+    def _greeted(self, outcome: Replies | Exception) -> None:
+        # A server that shows its visitors the door says why in its first reply.
+        replies = outcome.replies if isinstance(outcome, Lost) else outcome
+        if not isinstance(replies, Exception) and replies:
             try:
-                return await _talk(connection, commands)
-            except _LOST:
-                # The server closed it since it was last used (a restart, its idle time-out): once more, on a new one.
-                await abandon(connection)
-        if self._locate is not None:
-            host, port = await self._locate()
-            connection.host, connection.port = host, port  # type: ignore[attr-defined]
-        await connection.connect()  # type: ignore[no-untyped-call]
-        hello, *replies = await _talk(connection, (_HELLO, *commands))
-        _check(hello, master=self._locate is not None)
-        return replies
+                self._link.check(replies[0])
+            except CountersUnavailable as error:
+                outcome = error
+        if not isinstance(outcome, Exception):
+            outcome = outcome[1:]
+        self._close_or_keep(outcome)
+
+    def _close_or_keep(self, outcome: Replies | Exception) -> None:
+        wire = cast(Wire, self._wire)
+        self._wire = None
+        if isinstance(outcome, Exception):
+            wire.close()
+            if not isinstance(outcome, CountersUnavailable):
+                outcome = CountersUnavailable("connection" if isinstance(outcome, Lost) else "other")
+        else:
+            self._link.idle.append(wire)
+        self._end(outcome)
+
+    def _end(self, outcome: Replies | Exception) -> None:
+        self._link.ended(self)
+        self._done(outcome)
+
+
+class Evaluation:
+    """One script call under way; sent whole where the server does not know the script."""
+
+    __slots__ = ("_begun", "_call", "_done", "_link", "_whole")
+
+    def __init__(self, link: Link, call: Call, done: Callable[[Any], None]) -> None:
+        self._link = link
+        self._call = call
+        self._done = done
+        self._whole = False
+        self._begun = link.start((_command("EVALSHA", call),), self._replied)
+
+    def cancel(self) -> None:
+        """Give up."""
+        self._begun.cancel()
+
+    def _replied(self, outcome: Replies | Exception) -> None:
+        reply = outcome if isinstance(outcome, Exception) else outcome[0]
+        if not self._whole and _unknown_script(reply):
+            # Once only, so that a server that never learns is an outage.
+            self._whole = True
+            self._begun = self._link.start((_command("EVAL", self._call),), self._replied)
+        elif isinstance(reply, exceptions.RedisError):
+            self._done(CountersUnavailable(reason_of(reply)))
+        else:
+            self._done(reply)
 
 
 async def evaluate(link: Link, calls: Sequence[Call], *, asking: bool = False) -> list[Any]:
@@ -108,37 +227,19 @@ async def evaluate(link: Link, calls: Sequence[Call], *, asking: bool = False) -
     return replies
 
 
-async def abandon(connection: AbstractConnection) -> None:
-    """Close without another byte: what still waits to be sent is not to arrive when all is over."""
-    writer = getattr(connection, "_writer", None)
-    if writer is not None:
-        with suppress(Exception):
-            writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _FORGET)
-        writer.transport.abort()
-    with suppress(exceptions.RedisError, OSError):
-        await connection.disconnect(nowait=True)
-
-
 async def _evaluate(link: Link, command: str, calls: Sequence[Call], asking: bool) -> list[Any]:
     commands: list[Command] = []
-    for script, keys, arguments in calls:
+    for call in calls:
         if asking:
             commands.append(("ASKING",))
-        known_by = script.sha if command == "EVALSHA" else script.text
-        commands.append((command, known_by, len(keys), *keys, *arguments))
+        commands.append(_command(command, call))
     replies = await link.exchange(commands)
     return replies[1::2] if asking else replies
 
 
-async def _talk(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
-    await connection.send_packed_command(b"".join(map(_packed, commands)))
-    replies: list[Any] = []
-    for _ in commands:
-        try:
-            replies.append(await connection.read_response())
-        except exceptions.ResponseError as error:
-            replies.append(error)
-    return replies
+def _command(command: str, call: Call) -> Command:
+    script, keys, arguments = call
+    return (command, script.sha if command == "EVALSHA" else script.text, len(keys), *keys, *arguments)
 
 
 def _unknown_script(reply: object) -> bool:
@@ -146,16 +247,15 @@ def _unknown_script(reply: object) -> bool:
 
 
 def _check(hello: Any, *, master: bool) -> None:
-    """Refuse a server that is too old to be trusted with the scripts, and a replica where a master is asked for."""
-    if isinstance(hello, exceptions.ResponseError):
+    if isinstance(hello, exceptions.RedisError):
         reason = reason_of(hello)
         if reason == "noperm":
             return  # not allowed to ask
         raise CountersUnavailable("version" if reason == "script" else reason)
-    about = dict(zip(hello[::2], hello[1::2], strict=False))
     try:
+        about = dict(zip(hello[::2], hello[1::2], strict=False))
         version = tuple(map(int, about[b"version"].split(b".")[:2]))
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, AttributeError, TypeError):
         return  # a server that does not tell
     if version < OLDEST:
         raise CountersUnavailable("version")
@@ -165,3 +265,8 @@ def _check(hello: Any, *, master: bool) -> None:
 
 def _packed(command: Command) -> bytes:
     return cast(bytes, pack_command(tuple(command)))  # type: ignore[arg-type]  # the stub wants a tuple of one
+
+
+def _settle(replied: asyncio.Future[Replies | Exception], outcome: Replies | Exception) -> None:
+    if not replied.done():
+        replied.set_result(outcome)

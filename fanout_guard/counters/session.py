@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import EVERYBODY, KeySpace
 from fanout_guard.core.model import Charge, Lease, Policy, Tally
-from fanout_guard.counters.batch import Lane
+from fanout_guard.counters.batch import Begun, Lane, Outcome
 from fanout_guard.counters.calls import Calls
-from fanout_guard.counters.debts import Debts
-from fanout_guard.counters.outage import Breaker, Deadlines
+from fanout_guard.counters.debts import Debts, passes
+from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines
 from fanout_guard.counters.redis import Server
 from fanout_guard.counters.scripts import (
     Packed,
@@ -28,8 +28,6 @@ from fanout_guard.counters.scripts import (
 from fanout_guard.errors import CountersUnavailable
 
 _BATCH_WEIGHT = 1000  # about microseconds of the server's time
-
-_Sender: TypeAlias = Callable[[Sequence[Packed]], Awaitable[Sequence[Any]]]
 
 
 class Session:
@@ -50,7 +48,7 @@ class Session:
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(self._probe, on_outage)
-        self._deadlines = Deadlines(timeout_s, self._late)
+        self._deadlines = Deadlines(timeout_s, self._first_wait, self._late)
         self._decisions = self._lane("decide", calls=2, items=32)
         self._releases = self._lane("release", calls=1, items=128)
         self._refunds = self._lane("refund", calls=1, items=32)
@@ -85,13 +83,13 @@ class Session:
             if self.breaker.reason is not None:
                 self._owe("release", request)
                 continue
-            future = self._releases.submit(request, 4)
-            self._deadlines.add(future, self._loop.time() + self._deadlines.after_s)
-            future.add_done_callback(partial(self._released, request))
+            until_s = self._loop.time() + self._deadlines.after_s
+            self._deadlines.watch(until_s)
+            self._releases.submit(request, until_s, 4).add_done_callback(partial(self._released, request))
 
     def _released(self, request: Packed, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
-        if future.cancelled() or (isinstance(error, CountersUnavailable) and not error.alone):
+        if future.cancelled() or (isinstance(error, CountersUnavailable) and passes(error)):
             self._owe("release", request)
 
     async def refund(self, tenant: str, lease: Lease, entries: int | None, sites: bytes, counts: Sequence[int]) -> int:
@@ -120,13 +118,16 @@ class Session:
         for lane in (self._decisions, self._releases, self._refunds):
             await lane.finish()
         if self._payer is not None:
-            await asyncio.wait((self._payer,))
+            await asyncio.wait((self._payer,), timeout=self._deadlines.after_s)
         await self.breaker.aclose()
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
 
     def _lane(self, name: str, *, calls: int, items: int) -> Lane[Packed, Any]:
-        return Lane(self._sender(name), calls=calls, items=items, weight=_BATCH_WEIGHT)
+        def start(requests: Sequence[Packed], done: Callable[[Outcome[Any]], None]) -> Begun:
+            return self._calls.start(name, requests, partial(self._came, requests, done))
+
+        return Lane(start, calls=calls, items=items, weight=_BATCH_WEIGHT)
 
     async def _decide_once(self, charge: Charge, until_s: float) -> Tally:
         if self.server.clustered and charge.policy.inflight_global is not None:
@@ -179,9 +180,8 @@ class Session:
     async def _wait(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> Any:
         if self.breaker.reason is not None:
             raise CountersUnavailable(self.breaker.reason, sent=False)
-        future = lane.submit(request, weight)
-        self._deadlines.add(future, until_s)
-        return await future
+        self._deadlines.watch(until_s)
+        return await lane.submit(request, until_s, weight)
 
     async def _all(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> list[Any]:
         """Make all requests; what an outage or a cancellation prevents is done when it is over."""
@@ -194,8 +194,7 @@ class Session:
                 self._owe(name, *requests[index:])
                 raise
             except CountersUnavailable as error:
-                # Where the server refused this one alone, it is not asked again.
-                self._owe(name, *requests[index + 1 if error.alone else index :])
+                self._owe(name, *requests[index if passes(error) else index + 1 :])
                 raise
         return answers
 
@@ -224,6 +223,8 @@ class Session:
         try:
             async with asyncio.timeout(self._deadlines.after_s):
                 await self._debts.pay(self._calls)
+            if self._debts:
+                await asyncio.sleep(PROBE_EVERY_S)  # a slot is on the move
         except TimeoutError:
             self.give_up("timeout")
         except CountersUnavailable as error:
@@ -234,19 +235,15 @@ class Session:
         if not task.cancelled() and task.exception() is None:
             self._pay_soon()
 
-    def _sender(self, name: str) -> _Sender:
-        async def send(requests: Sequence[Packed]) -> Sequence[Any]:
-            try:
-                answers = await self._calls(name, requests)
-            except CountersUnavailable as error:
-                self._failed(requests[0], error)
-                raise
-            for request, answer in zip(requests, answers, strict=True):
+    def _came(self, requests: Sequence[Packed], done: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> None:
+        """Note what failed, and hand the answers on."""
+        if isinstance(outcome, CountersUnavailable):
+            self._failed(requests[0], outcome)
+        elif not isinstance(outcome, Exception):
+            for request, answer in zip(requests, outcome, strict=True):
                 if isinstance(answer, CountersUnavailable):
                     self._failed(request, answer)
-            return answers
-
-        return send
+        done(outcome)
 
     def _failed(self, request: Packed, error: CountersUnavailable) -> None:
         self._on_error(error.reason)
@@ -254,6 +251,10 @@ class Session:
             self._suspect = stem_of(request)
             # Not from inside the call, which going down would cancel.
             self._loop.call_soon(self._down, error.reason)
+
+    def _first_wait(self) -> float | None:
+        waits = (lane.first_wait() for lane in (self._decisions, self._releases, self._refunds))
+        return min((until_s for until_s in waits if until_s is not None), default=None)
 
     def _late(self) -> None:
         self.give_up("timeout")
@@ -273,6 +274,7 @@ class Session:
         if isinstance(answer, CountersUnavailable):
             raise answer
         await self._debts.pay(self._calls)
+        self._loop.call_soon(self._pay_soon)  # what could not be paid yet
 
     async def _keep(self) -> None:
         try:

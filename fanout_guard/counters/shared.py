@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 from fanout_guard.core.keys import KeySpace, format_lease
@@ -60,8 +60,8 @@ class RedisCounters:
         """Take the server for out of reach, without waiting for it once more."""
         self.session.give_up(reason)
 
-    async def decide(self, charge: Charge) -> Tally:
-        return await self.session.decide(charge)
+    def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
+        return self.session.decide(charge)
 
     async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         return await self.session.settle(tenant, lease, lease_ms, exact=exact)

@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from fanout_guard.counters.batch import Lane
+from fanout_guard.counters.batch import Lane, Outcome
+
+FOREVER = float("inf")
+
+
+class Call:
+    """One call under way."""
+
+    def __init__(self, sink: Sink, requests: Sequence[int], done: Callable[[Outcome[int]], None]) -> None:
+        self.sink = sink
+        self.requests = requests
+        self.done = done
+        self.cancelled = False
+        self.task = sink.loop.create_task(self.run())
+
+    async def run(self) -> None:
+        """End when told to."""
+        await self.sink.go_on.wait()
+        if not self.cancelled:
+            self.done(self.sink.error or [request * 10 for request in self.requests])
+
+    def cancel(self) -> None:
+        """Nobody is told."""
+        self.cancelled = True
+        self.sink.cancelled += 1
 
 
 class Sink:
     """Records batches, and answers when told to."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.batches: list[list[int]] = []
         self.go_on = asyncio.Event()
         self.error: Exception | None = None
+        self.unable: Exception | None = None
         self.cancelled = 0
 
-    async def __call__(self, requests: Sequence[int]) -> Sequence[int | Exception]:
+    def __call__(self, requests: Sequence[int], done: Callable[[Outcome[int]], None]) -> Call:
+        if self.unable is not None:
+            raise self.unable
         self.batches.append(list(requests))
-        try:
-            await self.go_on.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.error is not None:
-            raise self.error
-        return [request * 10 for request in requests]
+        return Call(self, requests, done)
 
 
 @pytest.fixture
@@ -50,7 +71,7 @@ async def turns(count: int = 5) -> None:
 
 async def test_a_lone_request_waits_for_nobody(sink: Sink) -> None:
     """Batching may cost an idle deployment nothing."""
-    one = lane(sink).submit(1)
+    one = lane(sink).submit(1, FOREVER)
     await turns(1)
     assert sink.batches == [[1]]
     sink.go_on.set()
@@ -60,9 +81,9 @@ async def test_a_lone_request_waits_for_nobody(sink: Sink) -> None:
 async def test_what_comes_while_a_call_is_under_way_shares_the_next(sink: Sink) -> None:
     """That is how the number of round trips stays small when it matters."""
     busy = lane(sink)
-    futures = [busy.submit(1)]
+    futures = [busy.submit(1, FOREVER)]
     await turns()
-    futures += [busy.submit(number) for number in (2, 3, 4)]
+    futures += [busy.submit(number, FOREVER) for number in (2, 3, 4)]
     await turns()
     assert sink.batches == [[1]]
     sink.go_on.set()
@@ -74,14 +95,16 @@ async def test_a_call_is_bounded_by_number_and_by_weight(sink: Sink) -> None:
     """One batch may not hold the server for long; what is heavier than the bound goes alone."""
     sink.go_on.set()
     busy = lane(sink, items=3, weight=10)
-    await asyncio.gather(*(busy.submit(number, weight) for number, weight in enumerate((1, 1, 1, 1, 6, 6, 50, 1))))
+    await asyncio.gather(
+        *(busy.submit(number, FOREVER, weight) for number, weight in enumerate((1, 1, 1, 1, 6, 6, 50, 1)))
+    )
     assert sink.batches == [[0, 1, 2], [3, 4], [5], [6], [7]]
 
 
 async def test_at_most_so_many_calls_are_under_way(sink: Sink) -> None:
     """A worker's connections are few, whatever comes in."""
     busy = lane(sink, calls=2, items=2)
-    futures = [busy.submit(number) for number in range(9)]
+    futures = [busy.submit(number, FOREVER) for number in range(9)]
     await turns(20)
     assert sink.batches == [[0, 1], [2, 3]]
     sink.go_on.set()
@@ -91,9 +114,9 @@ async def test_at_most_so_many_calls_are_under_way(sink: Sink) -> None:
 async def test_a_caller_that_leaves_is_not_sent_or_does_not_matter(sink: Sink) -> None:
     """Before it was sent, it costs nothing; afterwards, the others in its batch get their answers."""
     busy = lane(sink)
-    first, second = busy.submit(1), busy.submit(2)
+    first, second = busy.submit(1, FOREVER), busy.submit(2, FOREVER)
     await turns()
-    third, fourth = busy.submit(3), busy.submit(4)
+    third, fourth = busy.submit(3, FOREVER), busy.submit(4, FOREVER)
     first.cancel()
     third.cancel()
     sink.go_on.set()
@@ -107,32 +130,32 @@ async def test_an_error_of_a_call_is_everybodys_in_it(sink: Sink) -> None:
     busy = lane(sink)
     sink.error = OSError("gone")
     sink.go_on.set()
-    failed = await asyncio.gather(busy.submit(1), busy.submit(2), return_exceptions=True)
+    failed = await asyncio.gather(busy.submit(1, FOREVER), busy.submit(2, FOREVER), return_exceptions=True)
     assert [str(error) for error in failed] == ["gone", "gone"]
     sink.error = None
-    assert await busy.submit(3) == 30
+    assert await busy.submit(3, FOREVER) == 30
 
 
 async def test_failing_ends_what_is_under_way_and_what_waits(sink: Sink) -> None:
     """In an outage nobody waits; each is told whether it may have reached the server."""
     busy = lane(sink)
-    sent = busy.submit(1)
+    sent = busy.submit(1, FOREVER)
     await turns()
-    waiting = busy.submit(2)
+    waiting = busy.submit(2, FOREVER)
     busy.fail(lambda was_sent: OSError("sent" if was_sent else "not sent"))
     assert [str(error) for error in await asyncio.gather(sent, waiting, return_exceptions=True)] == ["sent", "not sent"]
     await turns()
     assert sink.cancelled == 1
     sink.go_on.set()
-    assert await busy.submit(3) == 30
+    assert await busy.submit(3, FOREVER) == 30
 
 
 async def test_failing_before_the_first_step_of_a_call_leaves_the_lane_usable(sink: Sink) -> None:
     """The outage may begin in the very turn of the loop in which a request comes."""
     busy = lane(sink)
-    doomed = busy.submit(1)
+    doomed = busy.submit(1, FOREVER)
     busy.fail(lambda was_sent: OSError("sent" if was_sent else "not sent"))
-    saved = busy.submit(2)
+    saved = busy.submit(2, FOREVER)
     sink.go_on.set()
     assert str((await asyncio.gather(doomed, return_exceptions=True))[0]) == "not sent"
     assert await saved == 20
@@ -147,7 +170,7 @@ async def test_an_error_that_nobody_takes_is_not_reported_as_forgotten(sink: Sin
     busy = lane(sink)
 
     async def wait() -> int:
-        return await busy.submit(1)
+        return await busy.submit(1, FOREVER)
 
     caller = asyncio.create_task(wait())
     await turns()
@@ -163,9 +186,37 @@ async def test_waiting_for_answers_ends_with_them_or_with_the_time(sink: Sink) -
     """A decision waits for releases under way, but not past its own budget."""
     busy = lane(sink)
     assert not await busy.answered(1.0)
-    one = busy.submit(1)
+    one = busy.submit(1, FOREVER)
     assert not await busy.answered(0.01)
     sink.go_on.set()
     assert await busy.answered(10.0)
     assert await one == 10
+    await busy.finish()
+
+
+async def test_a_call_that_cannot_even_begin_fails_its_own_requests(sink: Sink) -> None:
+    """Nobody may wait for a batch that was never sent."""
+    busy = lane(sink)
+    sink.unable = ValueError("no such thing")
+    with pytest.raises(ValueError, match="no such thing"):
+        await busy.submit(1, FOREVER)
+    sink.unable = None
+    sink.go_on.set()
+    assert await busy.submit(2, FOREVER) == 20
+
+
+async def test_the_first_wait_to_end_is_known_wherever_it_stands(sink: Sink) -> None:
+    """One timer serves all; whoever has left counts no more."""
+    busy = lane(sink, items=2)
+    assert busy.first_wait() is None
+    sent = [busy.submit(number, until_s) for number, until_s in ((1, 7.0), (2, 5.0))]
+    await turns()
+    queued = busy.submit(3, 6.0)
+    assert busy.first_wait() == 5.0
+    for future in sent:
+        future.cancel()
+    assert busy.first_wait() == 6.0
+    queued.cancel()
+    assert busy.first_wait() is None
+    sink.go_on.set()
     await busy.finish()

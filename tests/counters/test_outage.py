@@ -74,20 +74,33 @@ async def test_closing_ends_the_watch() -> None:
     await breaker.aclose()
 
 
+class Waits(list[tuple[float, "asyncio.Future[object]"]]):
+    """Waits, and when each ends."""
+
+    def add(self, until_s: float) -> asyncio.Future[object]:
+        """One more."""
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.append((until_s, future))
+        return future
+
+    def first(self) -> float | None:
+        """When the first one ends that goes on."""
+        return min((until_s for until_s, future in self if not future.done()), default=None)
+
+
 async def test_whoever_waits_too_long_makes_all_others_stop_waiting() -> None:
     """And a wait that has ended in time makes nobody late."""
     loop = asyncio.get_running_loop()
-    late = asyncio.Event()
-    deadlines = Deadlines(0.03, late.set)
-    answered: asyncio.Future[object] = loop.create_future()
-    deadlines.add(answered, loop.time() + 0.01)
-    answered.set_result(None)
+    late, waits = asyncio.Event(), Waits()
+    deadlines = Deadlines(0.03, waits.first, late.set)
+    waits.add(loop.time() + 0.01).set_result(None)
+    deadlines.watch(loop.time() + 0.01)
     await asyncio.sleep(0.05)
     assert not late.is_set()
-    forgotten: asyncio.Future[object] = loop.create_future()
     began = loop.time()
-    deadlines.add(forgotten, began + 10)
-    deadlines.add(loop.create_future(), began + deadlines.after_s)
+    for until_s in (began + 10, began + deadlines.after_s):
+        waits.add(until_s)
+        deadlines.watch(until_s)
     await asyncio.wait_for(late.wait(), 5)
     assert loop.time() - began >= 0.025
     deadlines.cancel()
@@ -97,9 +110,10 @@ async def test_an_answer_that_lies_in_the_socket_is_not_late() -> None:
     """Where the application held the event loop, the time was not the server's."""
     loop = asyncio.get_running_loop()
     late: list[bool] = []
-    deadlines = Deadlines(0.02, lambda: late.append(True))
-    future: asyncio.Future[object] = loop.create_future()
-    deadlines.add(future, loop.time())
+    waits = Waits()
+    deadlines = Deadlines(0.02, waits.first, lambda: late.append(True))
+    future = waits.add(loop.time())
+    deadlines.watch(loop.time())
     loop.call_soon(loop.call_soon, loop.call_soon, future.set_result, None)  # some turns of the loop later
     await asyncio.sleep(0.05)
     assert late == []
