@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,9 +19,10 @@ from tests.faults.network import Proxy, proxied
 from tests.faults.servers import Node, cluster, running, watched
 
 LASTS_S = 0.7
+EVICTED_BYTES = 20_000
 
-Happen: TypeAlias = Callable[[], Awaitable[None]]
-"""Lets it happen; returns when the servers are as they should be again."""
+Happen: TypeAlias = Callable[[], Awaitable[int | None]]
+"""Lets it happen; returns when the servers are as they should be again, and how often one count was lost if known."""
 
 
 Stage: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[str, Happen]]]
@@ -38,7 +41,7 @@ class Fault:
 
 
 def _on_server(
-    happen: Callable[[Node], Awaitable[None]],
+    happen: Callable[[Node], Awaitable[int | None]],
 ) -> Stage:
     @asynccontextmanager
     async def stage() -> AsyncIterator[tuple[str, Happen]]:
@@ -91,6 +94,31 @@ async def _out_of_memory(node: Node) -> None:
     await asyncio.to_thread(node.ask, "CONFIG", "SET", "maxmemory", "1")
     await asyncio.sleep(LASTS_S)
     await asyncio.to_thread(node.ask, "CONFIG", "SET", "maxmemory", "0")
+
+
+async def _evicted(node: Node) -> int:
+    """Less memory than the keys need, until every crowd's counts have been evicted; how often one of them was."""
+    return await asyncio.to_thread(_evict, node)
+
+
+def _evict(node: Node) -> int:
+    evictions: Counter[bytes] = Counter()
+    counts = {KeySpace(f"faults-{mode}").of(f"tenant-{mode}").rates for mode in MODES}
+    leases = {KeySpace(f"faults-{mode}").of(f"tenant-{mode}").leases for mode in MODES}
+    with redis.Redis(port=node.port) as client, client.pubsub() as events:
+        client.config_set("maxmemory-policy", "allkeys-random")
+        client.config_set("notify-keyspace-events", "Ee")
+        events.subscribe("__keyevent@0__:evicted")
+        give_up = time.monotonic() + 10
+        while not counts <= evictions.keys() and time.monotonic() < give_up:
+            # What clients and libraries take is not to be had by evicting, so that it is a step at a time.
+            client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - EVICTED_BYTES)
+            time.sleep(0.01)
+            client.config_set("maxmemory", 0)
+            while (event := events.get_message(timeout=0.01)) is not None:
+                if event["type"] == "message":
+                    evictions[event["data"]] += 1
+    return max(evictions[key] for key in counts | leases)
 
 
 async def _demoted(node: Node) -> None:
@@ -157,6 +185,29 @@ async def _cluster_master_lost() -> AsyncIterator[tuple[str, Happen]]:
 
 
 @asynccontextmanager
+async def _cluster_down() -> AsyncIterator[tuple[str, Happen]]:
+    with cluster() as nodes:
+
+        def lose_two() -> None:
+            lost = nodes.masters[:2]
+            for node in lost:
+                node.kill()
+            time.sleep(LASTS_S)
+            for node in lost:
+                node.start()
+            nodes.until_whole()
+
+        yield nodes.url, lambda: asyncio.to_thread(lose_two)
+
+
+@asynccontextmanager
+async def _cluster_taken_over() -> AsyncIterator[tuple[str, Happen]]:
+    with cluster(replicas=True) as nodes:
+        # One master of three is no majority, so that an operator has to tell the replicas.
+        yield nodes.url, lambda: asyncio.to_thread(nodes.take_over, nodes.masters[:2])
+
+
+@asynccontextmanager
 async def _cluster_slots_moved() -> AsyncIterator[tuple[str, Happen]]:
     with cluster() as nodes:
 
@@ -182,6 +233,7 @@ FAULTS = (
     Fault("SCRIPT FLUSH, five times", _on_server(_scripts_forgotten)),
     Fault("FLUSHALL", _on_server(_emptied), forgets=True),
     Fault("out of memory (noeviction) for 0.7 s", _on_server(_out_of_memory)),
+    Fault("keys evicted (allkeys-random)", _on_server(_evicted)),
     Fault("demoted to a replica (READONLY) for 0.7 s", _on_server(_demoted)),
     Fault("busy with a script for 0.7 s", _on_server(_busy), seldom=True),
     Fault("no client admitted (maxclients) for 0.7 s", _on_server(_full_of_clients), seldom=True),
@@ -191,5 +243,7 @@ FAULTS = (
     Fault("replies lost for 0.7 s", _on_network(_lost)),
     Fault("master killed, replica promoted by Sentinel", _behind_sentinel, forgets=True),
     Fault("cluster: a master killed, its replica takes over", _cluster_master_lost, forgets=True),
+    Fault("cluster: two masters of three killed, back empty 0.7 s later", _cluster_down, forgets=True),
+    Fault("cluster: two masters killed, their replicas told to take over", _cluster_taken_over, forgets=True),
     Fault("cluster: slots moved between masters", _cluster_slots_moved),
 )

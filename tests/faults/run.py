@@ -69,7 +69,7 @@ async def run(fault: Fault, seed: int) -> list[Row]:
             crowd.start()
         lag = Lag()
         await asyncio.sleep(CALM_S * chance.uniform(0.5, 1.5))
-        await happen()
+        lost = await happen() or int(fault.forgets)
         back_at = time.monotonic()
         await asyncio.sleep(CALM_S)
         await asyncio.gather(*(crowd.until_back() for crowd in crowds))
@@ -77,15 +77,15 @@ async def run(fault: Fault, seed: int) -> list[Row]:
         await asyncio.gather(*(crowd.stop() for crowd in crowds))
         await lag.stop()
         await asyncio.gather(*(crowd.fill() for crowd in crowds))
-        rows = [await _row(fault, crowd, back_at, lag.most_s) for crowd in crowds]
+        rows = [await _row(fault, crowd, back_at, lag.most_s, lost) for crowd in crowds]
         for crowd in crowds:
             await crowd.close()
         return rows
 
 
-async def _row(fault: Fault, crowd: Crowd, back_at: float, lag_s: float) -> Row:
+async def _row(fault: Fault, crowd: Crowd, back_at: float, lag_s: float, lost: int) -> Row:
     count = crowd.count
-    at_most = RATE * (2 if fault.forgets else 1)
+    at_most = RATE * (1 + lost)
     return Row(
         fault=fault.name,
         mode=crowd.mode,

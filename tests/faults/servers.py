@@ -179,6 +179,19 @@ class ClusterOfThree:
         master.kill()
         until(lambda: self.owner(slot) is not master and _cluster_ok(self._alive()))
 
+    def take_over(self, lost: Sequence[Node]) -> None:
+        """Some masters die, and their replicas become masters without an election."""
+        replicas = [self.replicas[self.masters.index(node)] for node in lost]
+        for node in lost:
+            node.kill()
+        for replica in replicas:
+            replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        until(lambda: all(_cluster_ok(node) for node in (self._alive(), *replicas)))
+
+    def until_whole(self) -> None:
+        """Wait until every master finds all slots served."""
+        until(lambda: all(_cluster_ok(node) for node in self.masters))
+
     def _alive(self) -> Node:
         return next(node for node in self.masters if listening(node.port))
 
