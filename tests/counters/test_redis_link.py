@@ -207,6 +207,42 @@ async def test_every_error_of_a_server_is_an_outage_with_a_reason(error: bytes, 
         await counters.aclose()
 
 
+@pytest.mark.parametrize("words", [b"+OK\r\n+OK\r\n", b":1\r\n$2\r\nab\r\n*0\r\n"])
+async def test_more_replies_than_questions_are_nobodys(words: bytes) -> None:
+    """The next question on that connection would get the answer to another one."""
+    async with answering(lambda command: HELLO if command[0] == b"HELLO" else words) as fake:
+        counters = RedisCounters(fake.url, timeout_ms=1000)
+        assert (await refused(counters))[0] == "other"
+        await counters.aclose()
+
+
+async def test_a_server_that_says_why_before_it_hangs_up_is_believed() -> None:
+    """A protected mode answers the first command, closes, and never looks at the second."""
+
+    async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"-DENIED Redis is running in protected mode.\r\n")
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(turn_away, "127.0.0.1", 0)
+    counters = RedisCounters(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}", timeout_ms=1000)
+    assert (await refused(counters))[0] == "auth"
+    await counters.aclose()
+    listener.close()
+
+
+async def test_a_connection_that_dies_while_nothing_is_asked_is_forgotten_at_once(server: Node) -> None:
+    """Its end is seen when it comes, so that the next decision need not fail on it first."""
+    counters = RedisCounters(server.url, timeout_ms=2000)
+    await counters.decide(charge())
+    server.ask("CLIENT", "KILL", "TYPE", "normal")
+    await asyncio.sleep(0.05)
+    assert (await asyncio.gather(*(counters.decide(charge()) for _ in range(5))))[0].charged
+    assert await used(counters) == 60
+    await counters.aclose()
+
+
 @pytest.mark.parametrize("answer", [b"-ERR unknown command 'HELLO'\r\n", HELLO.replace(b"7.2.4", b"6.0.9")])
 async def test_a_server_that_is_too_old_is_an_outage(answer: bytes) -> None:
     """Half-supported scripts could count wrongly; the reason says what to do."""
