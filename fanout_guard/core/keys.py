@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -31,6 +31,7 @@ _CACHED_LIST_CHARACTERS = 65_536
 _CACHED_LISTS_CHARACTERS = 2_000_000
 _MANTISSA_BITS = 53
 _FLAGS = "01234567"
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LEASE_ID = re.compile(r"[0-7](?:[A-Za-z0-9_-]{16}){1,3}")
 
 
@@ -70,12 +71,14 @@ class Digests:
 
     def __init__(self, secret: str) -> None:
         self._secret = blake2b(secret.encode(), digest_size=32).digest()
+        self._documents = blake2b(digest_size=_DIGEST_BYTES, key=self._secret, person=b"document")
         self._sites = _SiteDigests(self._secret)
         self._lists = _Lists()
 
     def document(self, document: str) -> bytes:
         """The digest of a document id."""
-        state = blake2b(document.encode(), digest_size=_DIGEST_BYTES, key=self._secret, person=b"document")
+        state = self._documents.copy()
+        state.update(document.encode())
         return _text(state.digest())
 
     def sites(self, sites: Sequence[SiteKey]) -> bytes:
@@ -84,10 +87,15 @@ class Digests:
             text = "\0".join(sites)  # type: ignore[arg-type]  # what is not all texts is a TypeError
         except TypeError:
             return self._digested(sites)
-        # A name with a NUL in it could make two lists read the same.
-        if "\0" in "".join(sites):  # type: ignore[arg-type]
-            return self._digested(sites)
-        return self._lists.get(text) or self._lists.keep(text, self._digested(sites))
+        # A name with a NUL in it could make two lists read the same, but not with the same number of entries
+        # as one that has none: only those are kept.
+        kept = self._lists.get(text)
+        if kept is not None and kept[0] == len(sites):
+            return kept[1]
+        digests = self._digested(sites)
+        if text.count("\0") == len(sites) - 1:
+            self._lists.keep(text, len(sites), digests)
+        return digests
 
     def counted_sites(self, sites: Sequence[SiteKey]) -> tuple[bytes, list[int]]:
         """As ``sites``, with the number of entries of each."""
@@ -108,8 +116,8 @@ class Digests:
         return b"".join(map(self._sites.__getitem__, distinct))
 
 
-class _Lists(dict[str, bytes]):
-    """The digests of the lists seen last: a tenant's next document mostly goes to the same sites.
+class _Lists(dict[str, tuple[int, bytes]]):
+    """Entries and digests of the lists seen last: a tenant's next document mostly goes to the same sites.
 
     Forgets everything when full and keeps no long list, so that no client can make it grow.
     """
@@ -118,14 +126,13 @@ class _Lists(dict[str, bytes]):
         super().__init__()
         self._characters = 0
 
-    def keep(self, text: str, digests: bytes) -> bytes:
+    def keep(self, text: str, entries: int, digests: bytes) -> None:
         if len(text) <= _CACHED_LIST_CHARACTERS:
             self._characters += len(text)
             if self._characters > _CACHED_LISTS_CHARACTERS:
                 self.clear()
                 self._characters = len(text)
-            self[text] = digests
-        return digests
+            self[text] = (entries, digests)
 
 
 class _SiteDigests(dict[SiteKey, bytes]):
@@ -231,4 +238,4 @@ def parse_lease(lease_id: str) -> Lease | None:
 
 
 def _text(raw: bytes) -> bytes:
-    return urlsafe_b64encode(raw)
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE)
