@@ -302,7 +302,7 @@ class FanoutGuard:
         if policy.mode is Mode.OFF or not entries:
             return core.admit_uncounted(policy, asked, format_lease(Lease(own)))
         if policy.document is not None and entries > policy.document and not self._distinct:
-            asked = asked._replace(distinct=len(set(sites)))
+            asked = replace(asked, distinct=len(set(sites)))
         over = core.precheck(policy, asked)
         if over:
             return core.refuse_for_good(policy, asked, over, format_lease(Lease(own)))
@@ -314,7 +314,7 @@ class FanoutGuard:
             lease=lease,
             tenant=tenant,
             cost=entries,
-            sites=self._digests.sites(sites) if document else b"",
+            sites=self._digests.sites(sites, circulation.text) if document else b"",
             policy=self._counted_here(policy),
             lease_ms=self.lease_ms,
             look=look,

@@ -16,6 +16,7 @@ from fanout_guard.errors import CirculationError
 # What a tree of ``strict_json`` has as tuples and is no array.
 _NOT_ARRAYS = (Spelling, Members)
 _WORDS = {None: "null", True: "true", False: "false"}
+_set = object.__setattr__
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -24,17 +25,21 @@ class Circulation:
 
     ``document`` is a non-empty text, an integer (kept as its decimal text), or None where no document cap applies.
     ``sites`` is a list or tuple of what a JSON array can hold, other arrays excepted; ``keys`` are their identities,
-    entry by entry. Raises CirculationError for anything else, and for a lone surrogate in any of them.
+    entry by entry, and ``text`` joins them by NUL, None where one is no text. Raises CirculationError for anything
+    else, and for a lone surrogate in any of them.
     """
 
     document: str | None
     sites: Sequence[object]
     keys: Sequence[SiteKey] = field(repr=False, compare=False)
+    text: str | None = field(repr=False, compare=False)
 
     def __init__(self, *, sites: Sequence[object], document: str | int | None = None) -> None:
-        object.__setattr__(self, "document", None if document is None else document_text(document))
-        object.__setattr__(self, "keys", site_keys(sites))
-        object.__setattr__(self, "sites", sites)
+        keys, text = _identified(sites)
+        _set(self, "document", None if document is None else document_text(document))
+        _set(self, "sites", sites)
+        _set(self, "keys", keys)
+        _set(self, "text", text)
 
 
 def document_text(document: object) -> str:
@@ -56,19 +61,24 @@ def site_keys(sites: object) -> Sequence[SiteKey]:
     A number of the wire is known by its spelling, so ``1.0``, ``1`` and ``"1"`` are three sites; a Python number by
     the spelling that ``json.dumps`` gives it; an object by its canonical JSON (members sorted, no spaces).
     """
+    return _identified(sites)[0]
+
+
+def _identified(sites: object) -> tuple[Sequence[SiteKey], str | None]:
     if not isinstance(sites, (list, tuple)) or isinstance(sites, _NOT_ARRAYS):
         raise CirculationError(f"the sites are {_named(sites)}; expected a list")
     try:
         # Joining tells at C speed whether every entry is a text, and lets one check see all characters.
-        joined = "".join(sites)
+        text = "\0".join(sites)
     except TypeError:
-        return [
+        keys = [
             site if type(site) is Spelling and site.text.isascii() else _site_key(position, site)
             for position, site in enumerate(sites, 1)
         ]
-    if not is_encodable(joined):
+        return keys, None
+    if not is_encodable(text):
         raise CirculationError("a site has a lone surrogate")
-    return sites
+    return sites, text
 
 
 def is_encodable(text: str) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fanout_guard.core.model import Decision, Mode, Outcome, Policy, Reading, Tally
@@ -22,7 +22,7 @@ RATE_LATE = 1.05
 """A charge is freed at most this many windows after it was made."""
 
 
-class Asked(NamedTuple):
+class Asked(Struct, frozen=True, gc=False):
     """One circulation, as far as a decision depends on it: entries, and distinct sites where a document cap counts."""
 
     tenant: str
@@ -81,7 +81,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease_id: str, *, degrade
             degraded=degraded,
             repeated=tally.repeated,
             caps=policy,
-            readings=tuple(map(_charged, tally.readings)),
+            readings=tuple([_charged(reading) for reading in tally.readings]),
         )
     refusing = [reading for reading in tally.readings if not reading.fits]
     refusing.sort(key=lambda reading: reading.policy == INFLIGHT_GLOBAL)

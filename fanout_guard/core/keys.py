@@ -81,11 +81,12 @@ class Digests:
         state.update(document.encode())
         return _text(state.digest())
 
-    def sites(self, sites: Sequence[SiteKey]) -> bytes:
-        """The distinct sites, 8 bytes each, in the order of their first entries."""
-        try:
-            text = "\0".join(sites)  # type: ignore[arg-type]  # what is not all texts is a TypeError
-        except TypeError:
+    def sites(self, sites: Sequence[SiteKey], text: str | None = None) -> bytes:
+        """The distinct sites, 8 bytes each, in the order of their first entries.
+
+        ``text`` is what joining them by NUL gives, where that is known; such lists are remembered.
+        """
+        if text is None:
             return self._digested(sites)
         # A name with a NUL in it could make two lists read the same, but not with the same number of entries
         # as one that has none: only those are kept.

@@ -22,14 +22,15 @@ class Begun(Protocol):
         """Give up: nobody is told how it ends."""
 
 
-class _Batch(Generic[Answer]):
-    """The callers of one call."""
+class _Batch(Generic[Request, Answer]):
+    """The callers of one call, and what they asked for."""
 
-    __slots__ = ("begun", "futures", "until_s")
+    __slots__ = ("begun", "futures", "requests", "until_s")
 
-    def __init__(self, futures: list[asyncio.Future[Answer]], until_s: float) -> None:
-        self.futures = futures
-        self.until_s = until_s
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[Answer]] = []
+        self.requests: list[Request] = []
+        self.until_s = float("inf")
         self.begun: Begun | None = None
 
 
@@ -37,7 +38,8 @@ class Lane(Generic[Request, Answer]):
     """A queue in one event loop with at most ``calls`` calls under way, each with a bounded batch.
 
     A lone request waits for nothing; what comes while the calls are under way goes out with the next. A caller that
-    is cancelled touches its own future only: the call goes on, and no reply is left for anybody else.
+    is cancelled touches its own future only: the call goes on, and no reply is left for anybody else. ``failed`` is
+    told every error with the request that met it, or with the first of a call where all of them did.
     """
 
     def __init__(
@@ -47,15 +49,18 @@ class Lane(Generic[Request, Answer]):
         calls: int,
         items: int,
         weight: int,
+        failed: Callable[[Request, Exception], None] = lambda request, error: None,
     ) -> None:
         self._start = start
+        self._failed = failed
         self._calls = calls
         self._items = items
         self._weight = weight
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[asyncio.Future[Answer], Request, int, float]] = deque()
-        self._under_way: set[_Batch[Answer]] = set()
+        self._under_way: set[_Batch[Request, Answer]] = set()
         self._scheduled = False
+        self._lone = False
         self._finished: asyncio.Future[None] | None = None
 
     def submit(self, request: Request, until_s: float, weight: int = 1) -> asyncio.Future[Answer]:
@@ -63,9 +68,12 @@ class Lane(Generic[Request, Answer]):
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting.append((future, request, weight, until_s))
         if not self._scheduled and len(self._under_way) < self._calls:
-            # Not at once: whatever else is ready to run now may have a request too.
-            self._scheduled = True
-            self._loop.call_soon(self._begin)
+            if self._lone and not self._under_way:
+                self._begin()
+            else:
+                # Not at once: whatever else is ready to run now may have a request too.
+                self._scheduled = True
+                self._loop.call_soon(self._begin)
         return future
 
     def fail(self, error: Callable[[bool], Exception]) -> None:
@@ -110,20 +118,21 @@ class Lane(Generic[Request, Answer]):
     def _begin(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._under_way) < self._calls:
-            batch, requests = self._take()
-            if not requests:
+            batch = self._take()
+            if not batch.requests:
                 continue
+            self._lone = len(batch.requests) == 1
             self._under_way.add(batch)
             try:
-                batch.begun = self._start(requests, partial(self._ended, batch))
+                batch.begun = self._start(batch.requests, partial(self._ended, batch))
             except Exception as error:
                 self._ended(batch, error)
         self._tell_finished()
 
-    def _take(self) -> tuple[_Batch[Answer], list[Request]]:
-        futures: list[asyncio.Future[Answer]] = []
-        requests: list[Request] = []
-        weight, first_s = 0, float("inf")
+    def _take(self) -> _Batch[Request, Answer]:
+        batch = _Batch[Request, Answer]()
+        futures, requests = batch.futures, batch.requests
+        weight = 0
         waiting = self._waiting
         while waiting and len(futures) < self._items:
             future, request, own, until_s = waiting[0]
@@ -134,20 +143,22 @@ class Lane(Generic[Request, Answer]):
                 futures.append(future)
                 requests.append(request)
                 weight += own
-                if until_s < first_s:
-                    first_s = until_s
-        return _Batch(futures, first_s), requests
+                if until_s < batch.until_s:
+                    batch.until_s = until_s
+        return batch
 
-    def _ended(self, batch: _Batch[Answer], outcome: Outcome[Answer]) -> None:
+    def _ended(self, batch: _Batch[Request, Answer], outcome: Outcome[Answer]) -> None:
         if batch not in self._under_way:
             return
         self._under_way.discard(batch)
         if isinstance(outcome, Exception):
+            self._failed(batch.requests[0], outcome)
             for future in batch.futures:
                 _fail(future, outcome)
         else:
-            for future, answer in zip(batch.futures, outcome, strict=True):
+            for future, request, answer in zip(batch.futures, batch.requests, outcome, strict=True):
                 if isinstance(answer, Exception):
+                    self._failed(request, answer)
                     _fail(future, answer)
                 elif not future.done():
                     future.set_result(answer)

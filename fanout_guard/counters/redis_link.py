@@ -43,14 +43,11 @@ class Link:
         self._make = make
         self._locate = locate
         self.idle: list[Wire] = []
-        self._busy: set[_Exchange] = set()
+        self.busy: set[_Exchange] = set()
 
     def start(self, commands: Sequence[Command], done: Done) -> Begun:
         """Send commands in one go; ``done`` gets the reply to each (a ResponseError is one too), or the error."""
-        exchange = _Exchange(self, b"".join(map(_packed, commands)), len(commands), done)
-        self._busy.add(exchange)
-        exchange.begin()
-        return exchange
+        return _Exchange(self, b"".join(map(_packed, commands)), len(commands), done)
 
     async def exchange(self, commands: Sequence[Command]) -> Replies:
         """As ``start``, for those who wait."""
@@ -83,10 +80,6 @@ class Link:
         """Refuse a server by its greeting: too old to be trusted with scripts, or a replica where a master is meant."""
         _check(hello, master=self._locate is not None)
 
-    def ended(self, exchange: _Exchange) -> None:
-        """Note that an exchange is over."""
-        self._busy.discard(exchange)
-
     async def drop(self) -> None:
         """Forget all connections that stand idle: the next ones may reach another server."""
         idle, self.idle = self.idle, []
@@ -95,7 +88,7 @@ class Link:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for exchange in tuple(self._busy):
+        for exchange in tuple(self.busy):
             exchange.cancel()
         await self.drop()
 
@@ -116,17 +109,20 @@ class _Exchange:
         self._done = done
         self._wire: Wire | None = None
         self._opening: asyncio.Task[None] | None = None
+        link.busy.add(self)
+        self._begin()
 
-    def begin(self) -> None:
-        if self._link.idle:
-            self._wire = self._link.idle.pop()
+    def _begin(self) -> None:
+        idle = self._link.idle
+        if idle:
+            self._wire = idle.pop()
             self._wire.send(self._packed, self._count, self._replied)
         else:
             self._begin_anew()
 
     def cancel(self) -> None:
         """Give up: nobody is told any more, and nothing arrives any more."""
-        self._link.ended(self)
+        self._link.busy.discard(self)
         if self._opening is not None:
             self._opening.cancel()
         if self._wire is not None:
@@ -183,36 +179,30 @@ class _Exchange:
         self._end(outcome)
 
     def _end(self, outcome: Replies | Exception) -> None:
-        self._link.ended(self)
+        self._link.busy.discard(self)
         self._done(outcome)
 
 
-class Evaluation:
+class Evaluation(_Exchange):
     """One script call under way; sent whole where the server does not know the script."""
 
-    __slots__ = ("_begun", "_call", "_done", "_link", "_whole")
+    __slots__ = ("_call",)
 
     def __init__(self, link: Link, call: Call, done: Callable[[Any], None]) -> None:
-        self._link = link
-        self._call = call
-        self._done = done
-        self._whole = False
-        self._begun = link.start((_command("EVALSHA", call),), self._replied)
+        self._call: Call | None = call
+        super().__init__(link, _packed(_command("EVALSHA", call)), 1, done)
 
-    def cancel(self) -> None:
-        """Give up."""
-        self._begun.cancel()
-
-    def _replied(self, outcome: Replies | Exception) -> None:
+    def _end(self, outcome: Replies | Exception) -> None:
         reply = outcome if isinstance(outcome, Exception) else outcome[0]
-        if not self._whole and _unknown_script(reply):
-            # Once only, so that a server that never learns is an outage.
-            self._whole = True
-            self._begun = self._link.start((_command("EVAL", self._call),), self._replied)
-        elif isinstance(reply, exceptions.RedisError):
-            self._done(CountersUnavailable(reason_of(reply)))
-        else:
-            self._done(reply)
+        if isinstance(reply, exceptions.RedisError):
+            call, self._call = self._call, None
+            if call is not None and _unknown_script(reply):
+                # Once only, so that a server that never learns is an outage.
+                self._packed = _packed(_command("EVAL", call))
+                self._begin()
+                return
+            reply = CountersUnavailable(reason_of(reply))
+        super()._end(reply)
 
 
 async def evaluate(link: Link, calls: Sequence[Call], *, asking: bool = False) -> list[Any]:

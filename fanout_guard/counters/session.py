@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from fanout_guard.core.keys import EVERYBODY, KeySpace
 from fanout_guard.core.model import Charge, Lease, Policy, Tally
-from fanout_guard.counters.batch import Begun, Lane, Outcome
+from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, passes
 from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines
@@ -84,8 +84,7 @@ class Session:
                 self._owe("release", request)
                 continue
             until_s = self._loop.time() + self._deadlines.after_s
-            self._deadlines.watch(until_s)
-            self._releases.submit(request, until_s, 4).add_done_callback(partial(self._released, request))
+            self._submit(self._releases, request, 4, until_s).add_done_callback(partial(self._released, request))
 
     def _released(self, request: Packed, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -124,15 +123,14 @@ class Session:
         await asyncio.gather(self._keeper, return_exceptions=True)
 
     def _lane(self, name: str, *, calls: int, items: int) -> Lane[Packed, Any]:
-        def start(requests: Sequence[Packed], done: Callable[[Outcome[Any]], None]) -> Begun:
-            return self._calls.start(name, requests, partial(self._came, requests, done))
+        return Lane(
+            partial(self._calls.start, name), calls=calls, items=items, weight=_BATCH_WEIGHT, failed=self._failed
+        )
 
-        return Lane(start, calls=calls, items=items, weight=_BATCH_WEIGHT)
-
-    async def _decide_once(self, charge: Charge, until_s: float) -> Tally:
+    def _decide_once(self, charge: Charge, until_s: float) -> Coroutine[Any, Any, Tally]:
         if self.server.clustered and charge.policy.inflight_global is not None:
-            return await self._decide_apart(charge, until_s)
-        return await self._decide(charge, until_s)
+            return self._decide_apart(charge, until_s)
+        return self._decide(charge, until_s)
 
     async def _decide(self, charge: Charge, until_s: float) -> Tally:
         request = pack_decide(charge, self._space)
@@ -140,7 +138,7 @@ class Session:
             return Tally(True, ())  # a look at nothing that is counted, which no slot of a cluster could answer
         weight = 4 + len(charge.sites) // 32
         try:
-            return tally(charge, await self._wait(self._decisions, request, weight, until_s))
+            return tally(charge, await self._submit(self._decisions, request, weight, until_s))
         except asyncio.CancelledError:
             self._undo(charge)
             raise
@@ -177,11 +175,11 @@ class Session:
             mine.expired + reserved.expired,
         )
 
-    async def _wait(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> Any:
+    def _submit(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> asyncio.Future[Any]:
         if self.breaker.reason is not None:
             raise CountersUnavailable(self.breaker.reason, sent=False)
         self._deadlines.watch(until_s)
-        return await lane.submit(request, until_s, weight)
+        return lane.submit(request, until_s, weight)
 
     async def _all(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> list[Any]:
         """Make all requests; what an outage or a cancellation prevents is done when it is over."""
@@ -189,7 +187,7 @@ class Session:
         answers = []
         for index, request in enumerate(requests):
             try:
-                answers.append(await self._wait(lane, request, 4, until_s))
+                answers.append(await self._submit(lane, request, 4, until_s))
             except asyncio.CancelledError:
                 self._owe(name, *requests[index:])
                 raise
@@ -235,17 +233,9 @@ class Session:
         if not task.cancelled() and task.exception() is None:
             self._pay_soon()
 
-    def _came(self, requests: Sequence[Packed], done: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> None:
-        """Note what failed, and hand the answers on."""
-        if isinstance(outcome, CountersUnavailable):
-            self._failed(requests[0], outcome)
-        elif not isinstance(outcome, Exception):
-            for request, answer in zip(requests, outcome, strict=True):
-                if isinstance(answer, CountersUnavailable):
-                    self._failed(request, answer)
-        done(outcome)
-
-    def _failed(self, request: Packed, error: CountersUnavailable) -> None:
+    def _failed(self, request: Packed, error: Exception) -> None:
+        if not isinstance(error, CountersUnavailable):
+            return
         self._on_error(error.reason)
         if not error.alone:
             self._suspect = stem_of(request)
