@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
 
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.fields import AmbiguousField, Fields, Path
@@ -35,17 +37,16 @@ class Unreadable(FanoutGuardError):
         super().__init__(detail)
 
 
-class Extract(NamedTuple):
+class Extract(Struct, frozen=True):
     """What a request asks; None is a tenant that it does not name, or what the reader was not asked for."""
 
     tenant: str | None
     circulation: Circulation | None
 
 
-class _Request(NamedTuple):
-    scope: Mapping[str, Any]
-    path_params: Mapping[str, str]
-    fields: Mapping[Path, object]
+_Scope: TypeAlias = Mapping[str, Any]
+_Params: TypeAlias = Mapping[str, str]
+_Members: TypeAlias = Mapping[Path, object]
 
 
 class _Place:
@@ -57,10 +58,10 @@ class _Place:
         self.source = source
         self._find = _finder(source)
 
-    def found(self, request: _Request) -> Sequence[object]:
+    def found(self, scope: _Scope, path_params: _Params, members: _Members) -> Sequence[object]:
         """Every value that is there: none, one, or (headers and query) several."""
         try:
-            return self._find(request)
+            return self._find(scope, path_params, members)
         except ValueError:
             raise _Refused(f"{self.source} cannot be read; expected UTF-8") from None
 
@@ -72,7 +73,7 @@ class Reader:
     document cap applies.
     """
 
-    __slots__ = ("_document", "_fields", "_header", "_sites", "_tenant", "needs_body", "tenant_in_body")
+    __slots__ = ("_document", "_fields", "_sites", "_tenant", "needs_body", "tenant_in_body")
 
     def __init__(
         self, *, tenant: Source | None = None, document: Source | None = None, sites: Sequence[Source] = ()
@@ -88,25 +89,23 @@ class Reader:
         self._fields = Fields(paths)
         self.needs_body = bool(paths)
 
-    def tenant(self, scope: Mapping[str, Any], path_params: Mapping[str, str]) -> str | None:
+    def tenant(self, scope: _Scope, path_params: _Params) -> str | None:
         """The tenant that a request names outside its body; None where it names none. Raises Unreadable."""
         if self._tenant is None or self.tenant_in_body:
             return None
-        return _tenant(self._tenant, _Request(scope, path_params, {}))
+        return _tenant(self._tenant, scope, path_params, {})
 
-    def read(self, scope: Mapping[str, Any], path_params: Mapping[str, str], body: bytes) -> Extract:
+    def read(self, scope: _Scope, path_params: _Params, body: bytes) -> Extract:
         """The tenant and the circulation of a request. Raises Unreadable, the tenant's first if it can tell."""
         return self.read_on(self.tenant(scope, path_params), scope, path_params, body)
 
-    def read_on(
-        self, tenant: str | None, scope: Mapping[str, Any], path_params: Mapping[str, str], body: bytes
-    ) -> Extract:
+    def read_on(self, tenant: str | None, scope: _Scope, path_params: _Params, body: bytes) -> Extract:
         """As ``read``, of a request whose ``tenant`` was read before its body was here."""
         try:
-            request = _Request(scope, path_params, self._members(body) if self.needs_body else {})
+            members = self._members(body) if self.needs_body else {}
             if self._tenant is not None and self.tenant_in_body:
-                tenant = _tenant(self._tenant, request)
-            return Extract(tenant, self._circulation(request) if self._sites else None)
+                tenant = _tenant(self._tenant, scope, path_params, members)
+            return Extract(tenant, self._circulation(scope, path_params, members) if self._sites else None)
         except Unreadable as error:
             error.tenant = tenant
             raise
@@ -120,26 +119,25 @@ class Reader:
         except (NotStrictJson, AmbiguousField) as error:
             raise Unreadable(CIRCULATION, str(error)) from None
 
-    def _circulation(self, request: _Request) -> Circulation:
+    def _circulation(self, scope: _Scope, path_params: _Params, members: _Members) -> Circulation:
         try:
-            document = (
-                None if self._document is None else _document(self._document.source, self._document.found(request))
-            )
-            source, found = self._list(request)
-            return Circulation(document=document, sites=_array(source, found))
+            document = None
+            if (place := self._document) is not None:
+                document = _document(place.source, place.found(scope, path_params, members))
+            present = [
+                (place.source, found) for place in self._sites if (found := place.found(scope, path_params, members))
+            ]
+            if len(present) != 1:
+                raise _Refused(self._said([source for source, _ in present]))
+            return Circulation(document=document, sites=_array(*present[0]))
         except (_Refused, CirculationError) as error:
             raise Unreadable(CIRCULATION, _sentence(str(error))) from None
 
-    def _list(self, request: _Request) -> tuple[Source, Sequence[object]]:
-        """The one source of the sites that is there, and what it gives."""
-        present = [(place.source, found) for place in self._sites if (found := place.found(request))]
-        if not present:
-            raise _Refused(
-                f"the list of sites is missing; expected {_listed([place.source for place in self._sites], 'or')}"
-            )
-        if len(present) > 1:
-            raise _Refused(f"{_listed([source for source, _ in present], 'and')} are there; send one of them")
-        return present[0]
+    def _said(self, present: Sequence[Source]) -> str:
+        """Why there is not one list of sites."""
+        if present:
+            return f"{_listed(present, 'and')} are there; send one of them"
+        return f"the list of sites is missing; expected {_listed([place.source for place in self._sites], 'or')}"
 
 
 class _Refused(ValueError):
@@ -154,27 +152,27 @@ def _listed(sources: Sequence[Source], word: str) -> str:
     return f" {word} ".join(map(str, sources))
 
 
-def _finder(source: Source) -> Callable[[_Request], Sequence[object]]:
+def _finder(source: Source) -> Callable[[_Scope, _Params, _Members], Sequence[object]]:
     """How a source is looked up; what it gives raises ValueError where it is not UTF-8."""
     name, path = source.name, source.path
     match source.kind:
         case "json":
-            return lambda request: (request.fields[path],) if path in request.fields else ()
+            return lambda _, __, members: (members[path],) if path in members else ()
         case "header":
             header = name.lower().encode()
-            return lambda request: [value.decode() for value in header_values(request.scope.get("headers", ()), header)]
+            return lambda scope, _, __: [value.decode() for value in header_values(scope.get("headers", ()), header)]
         case "path":
-            return lambda request: (request.path_params[name],) if name in request.path_params else ()
+            return lambda _, path_params, __: (path_params[name],) if name in path_params else ()
         case "query":
-            return lambda request: query_values(request.scope.get("query_string", b""), name)
+            return lambda scope, _, __: query_values(scope.get("query_string", b""), name)
         case _:
-            return lambda request: () if (value := scope_value(request.scope, path)) is None else (value,)
+            return lambda scope, _, __: () if (value := scope_value(scope, path)) is None else (value,)
 
 
-def _tenant(place: _Place, request: _Request) -> str | None:
+def _tenant(place: _Place, scope: _Scope, path_params: _Params, members: _Members) -> str | None:
     source = place.source
     try:
-        found = place.found(request)
+        found = place.found(scope, path_params, members)
         value = _single(source, found) if found else None
         if value is None or value == "":
             return None
@@ -226,7 +224,7 @@ def _text(source: Source, value: object) -> str:
 def _array(source: Source, found: Sequence[object]) -> Sequence[object]:
     if source.kind == "query":
         return found
-    value = _single(source, found)
+    value: Any = _single(source, found)
     if isinstance(value, list) or (source.kind == "scope" and isinstance(value, tuple)):
-        return cast(Sequence[object], value)
+        return value
     raise _Refused(f"{source} is not an array")

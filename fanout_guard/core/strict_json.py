@@ -11,7 +11,7 @@ import re
 from itertools import accumulate
 from json import JSONDecoder
 from math import isinf
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from msgspec.json import Decoder
 
@@ -51,16 +51,19 @@ def read_plain(body: bytes) -> Members | None:
     Whatever it reads ``scan`` reads alike. What msgspec refuses may still be strict JSON, a lone surrogate say.
     """
     try:
-        found = _decode_plain(body)
+        found: dict[_Name, Any] = _decode_plain(body)
     except (ValueError, RecursionError):
         return None
     if len(found) > _FEW:
         return None  # a hostile body, which is not to cost more here than there
     members: list[tuple[str, object]] = []
     for name, value in found.items():
-        if value.__class__ is float or (value.__class__ is int and not 0 < value < _COMMON):
+        kind = value.__class__
+        if kind is int and 0 < value < _COMMON:
+            value = Spelling(str(value))
+        elif kind is int or kind is float:
             return None  # its spelling is lost: -0, 1.0, 1e2
-        members.append((name.text, Spelling(str(value)) if value.__class__ is int else value))
+        members.append((name.text, value))
     return Members(members)
 
 
@@ -85,7 +88,7 @@ class _Name:
 
     __slots__ = ("text",)
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, _: type, text: str) -> None:
         self.text = text
 
 
@@ -120,7 +123,7 @@ def _refuse_constant(_: str) -> NoReturn:
 
 
 _Plain: TypeAlias = dict[_Name, str | list[str] | int | float | bool | None]
-_decode_plain = Decoder(_Plain, dec_hook=lambda _, text: _Name(text)).decode
+_decode_plain = Decoder(_Plain, dec_hook=_Name).decode
 _decode = JSONDecoder(
     object_pairs_hook=Members, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
 ).decode
