@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from fanout_guard.types import Message, Receive
 
@@ -64,8 +65,8 @@ class RequestBody:
 
     async def receive(self) -> Message:
         """The application's ``receive``: the body as far as it was read, once, then the server's own."""
-        if self._message is not None:
-            message, self._message = self._message, None
+        message, self._message = self._message, None
+        if message is not None:
             return message
         if self._buffer is not None:
             body, self._buffer = bytes(self._buffer), None
@@ -111,6 +112,7 @@ def _check_encoding(value: bytes, _: int) -> None:
             raise UnsupportedEncoding("Send the body without a Content-Encoding.")
 
 
+@lru_cache(maxsize=64)
 def _check_type(value: bytes, _: int) -> None:
     # Of a list of types an application may go by any.
     for part in value.split(b","):

@@ -75,18 +75,14 @@ class FanoutGuardMiddleware:
         self._idempotency_header = settings.idempotency_header.lower().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._off:
-            await self.app(scope, receive, send)
-            return
-        params = self._routes.match(scope)
+        params = None if self._off or scope["type"] != "http" else self._routes.match(scope)
         if params is None or _SEEN in scope:
             await self.app(scope, receive, send)
             return
         scope[_SEEN] = True
         body = RequestBody(receive, self._max_body)
         try:
-            asked = await self._ask(scope, params, body)
-            decision = await self._decide(asked, scope)
+            decision = await self._decide(await self._ask(scope, params, body), scope)
         except ClientGone:
             return
         except _Refused as refused:
@@ -123,12 +119,17 @@ class FanoutGuardMiddleware:
         return asked
 
     async def _decide(self, asked: Extract, scope: Scope) -> Decision:
+        named = asked.tenant
         try:
-            tenant = self.guard.tenants.name(asked.tenant)
-            circulation = cast(Circulation, asked.circulation)
-            return await self.guard.decide(tenant, circulation, self._idempotency_key(scope))
+            deciding = self.guard.decide(
+                self.guard.tenants.name(named), cast(Circulation, asked.circulation), self._idempotency_key(scope)
+            )
+            # Nobody is to keep the list while the counters are waited for: the application's own then takes its place
+            # in memory, where the processor has it at hand.
+            del asked
+            return await deciding
         except CirculationError as error:
-            if self._tenant_hook is not None and asked.tenant is not None:
+            if self._tenant_hook is not None and named is not None:
                 logger.error("tenant= gave what is no tenant id")
                 raise _Refused(None, "It could not be told who asks. Send it again in 1 second.") from None
             detail = f"{str(error)[0].upper()}{str(error)[1:]}."

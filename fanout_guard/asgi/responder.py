@@ -41,15 +41,17 @@ class Responder:
         self._refund = refund
         self._started = False
 
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not self._started:
-            self._started = True
-            if self._refunds(message["status"]):
-                await self._refund()
-            message = {**message, "headers": self._merged(list(message.get("headers", ())))}
-        await self._send(message)
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if self._started or message["type"] != "http.response.start":
+            return self._send(message)
+        self._started = True
+        return self._start(message)
 
-    def _merged(self, headers: list[Field]) -> list[Field]:
+    async def _start(self, message: Message) -> None:
+        if self._refunds(message["status"]):
+            await self._refund()
         # The application's own fields stand: none is dropped, and none of ours doubles one.
+        headers = list(message.get("headers", ()))
         names = {bytes(name).lower() for name, _ in headers}
-        return headers + [field for field in self._fields if field[0] not in names]
+        headers += [field for field in self._fields if field[0] not in names]
+        await self._send({**message, "headers": headers})

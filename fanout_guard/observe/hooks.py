@@ -142,7 +142,8 @@ class Observers:
 
     def inflight(self, delta: int) -> None:
         """Tell of entries that went in flight or came back."""
-        self._tell(self._inflight, delta)
+        if self._inflight:
+            self._tell(self._inflight, delta)
 
     def outage(self, active: bool, reason: str) -> None:
         """Tell that an outage began or ended."""
