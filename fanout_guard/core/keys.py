@@ -225,17 +225,12 @@ def parse_lease(lease_id: str) -> Lease | None:
     """The lease that ``lease_id`` names, or None where it is no lease id."""
     if not isinstance(lease_id, str) or not _LEASE_ID.fullmatch(lease_id):
         return None
-    flags, text = int(lease_id[0]), lease_id[1:].encode()
-    parts = [text[at : at + ID_CHARACTERS] for at in range(0, len(text), ID_CHARACTERS)]
-    has_document, has_key = bool(flags & 2), bool(flags & 4)
-    if len(parts) != 1 + has_document + has_key:
+    flags, raw = int(lease_id[0]), lease_id.encode()
+    if len(raw) != 1 + ID_CHARACTERS * (1 + (flags >> 1).bit_count()):
         return None
-    return Lease(
-        id=parts[0],
-        document=parts[1] if has_document else b"",
-        idempotency=parts[-1] if has_key else b"",
-        local=bool(flags & 1),
-    )
+    document = raw[1 + ID_CHARACTERS :][:ID_CHARACTERS] if flags & 2 else b""
+    key = raw[-ID_CHARACTERS:] if flags & 4 else b""
+    return Lease(raw[1 : 1 + ID_CHARACTERS], document, key, bool(flags & 1))
 
 
 def _text(raw: bytes) -> bytes:

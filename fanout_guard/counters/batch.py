@@ -130,7 +130,7 @@ class Lane(Generic[Request, Answer]):
         self._tell_finished()
 
     def _take(self) -> _Batch[Request, Answer]:
-        batch = _Batch[Request, Answer]()
+        batch: _Batch[Request, Answer] = _Batch()
         futures, requests = batch.futures, batch.requests
         weight = 0
         waiting = self._waiting
