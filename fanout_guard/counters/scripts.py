@@ -8,7 +8,7 @@ from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from secrets import randbits
-from struct import pack
+from struct import Struct, pack
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from msgspec import msgpack
@@ -20,7 +20,7 @@ from fanout_guard.errors import CountersUnavailable
 _encode = msgpack.Encoder().encode
 _decode = msgpack.Decoder().decode
 
-RECORD, DOCUMENT, RATES, LEASES, IDEMPOTENCY, GLOBAL = 1, 2, 4, 8, 16, 32
+RECORD, DOCUMENT, RATES, LEASES, IDEMPOTENCY, GLOBAL, SITES = 1, 2, 4, 8, 16, 32, 64
 
 REFUSED, CHARGED, CHARGED_BEFORE, UNDONE, REPEATS = 0, 1, 2, 3, 4
 FAILED = -1
@@ -38,11 +38,20 @@ class Script(NamedTuple):
     sha: bytes
 
 
+_KINDS = {
+    "decide": ("documents", "rates", "leases"),
+    "refund": ("documents", "rates", "leases"),
+    "release": ("leases",),
+}
+_WHICH_CAPS = Struct("<H").pack
+_DECISION = Struct("<BQQ").pack
+
+
 @cache
 def script(name: str) -> Script:
-    """The script ``lua/<name>.lua``, after what all share."""
+    """The script ``lua/<name>.lua``, after what all share and the kinds of state that it touches."""
     folder = files("fanout_guard.counters") / "lua"
-    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("state", name))
+    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("state", *_KINDS.get(name, ()), name))
     return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
@@ -60,14 +69,17 @@ def join(name: str, requests: Sequence[Packed], everybody: bytes | None) -> Call
     Caps that requests have in common are sent once.
     """
     keys = [everybody] if everybody else []
-    caps: dict[tuple[Any, ...], int] = {}
-    fields: list[tuple[Any, ...]] = []
-    for own, (first, *rest), _ in requests:
+    sites = []
+    for own, _, some in requests:
         keys += own
-        fields.append((caps.setdefault(first, len(caps) + 1), *rest) if name == "decide" else (first, *rest))
-    arguments = [_encode((fields, tuple(caps))), b"1" if everybody else b"0"]
-    arguments += [sites for _, _, sites in requests if sites]
-    return Call(script(name), keys, arguments)
+        if some:
+            sites.append(some)
+    flag = b"1" if everybody else b"0"
+    if name != "decide":
+        return Call(script(name), keys, [_encode([fields for _, fields, _ in requests]), flag, *sites])
+    caps: dict[tuple[Any, ...], int] = {}
+    told = b"".join([_WHICH_CAPS(caps.setdefault(own, len(caps) + 1)) + fields for _, (own, fields), _ in requests])
+    return Call(script(name), keys, [_encode(list(caps)), flag, told, *sites])
 
 
 def answers(reply: Any) -> Sequence[Any]:
@@ -99,8 +111,9 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
         keys.append(names.idempotency + lease.idempotency)
     if policy.inflight_global is not None:
         flags |= GLOBAL
-    fields = (policy.numbers, flags, own.decode(), charge.cost, 1 if charge.sites else 0, charge.lease_ms)
-    return keys, fields, charge.sites
+    if charge.sites:
+        flags |= SITES
+    return keys, (policy.numbers, _DECISION(flags, charge.cost, charge.lease_ms)), charge.sites
 
 
 def judged(answer: Any) -> Any:
@@ -138,7 +151,7 @@ def pack_probe(stem: bytes) -> Packed:
     own = new_id()
     keys = [stem + b"p:" + own, stem + b"pd", stem + b"pr", stem + b"pf"]
     numbers = (1, 1000, (_MANY, 1000), _MANY, -1)
-    return keys, (numbers, RECORD | DOCUMENT | RATES | LEASES, own.decode(), 1, 1, 1), bytes(8)
+    return keys, (numbers, _DECISION(RECORD | DOCUMENT | RATES | LEASES | SITES, 1, 1)), bytes(8)
 
 
 def stem_of(request: Packed) -> bytes:

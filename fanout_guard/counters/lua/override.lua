@@ -11,24 +11,24 @@ local function ends(text)
   return ok and type(entry) == 'table' and tonumber(entry['until']) or nil
 end
 
-redis.call('INCR', KEYS[2]) -- first: where it fails, nothing has changed; readers see both or neither
+call('INCR', KEYS[2]) -- first: where it fails, nothing has changed; readers see both or neither
 local before = 0
-for i = 3, #ARGV, 2 do before = before + redis.call('HEXISTS', KEYS[1], ARGV[i]) end
+for i = 3, #ARGV, 2 do before = before + call('HEXISTS', KEYS[1], ARGV[i]) end
 
-local found = redis.call('HGETALL', KEYS[1])
+local found = call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do
   local until_ms = ends(found[i + 1])
-  if until_ms and until_ms <= now then redis.call('HDEL', KEYS[1], found[i]) end
+  if until_ms and until_ms <= now then call('HDEL', KEYS[1], found[i]) end
 end
 
 local until_ms = tonumber(ARGV[2]) < 0 and 'null' or string.format('%.0f', now + ARGV[2])
 for i = 3, #ARGV, 2 do
   local name, value = ARGV[i], ARGV[i + 1]
   if value == '' then
-    redis.call('HDEL', KEYS[1], name)
+    call('HDEL', KEYS[1], name)
   else
     local at = string.format('%.0f', now)
-    redis.call('HSET', KEYS[1], name,
+    call('HSET', KEYS[1], name,
       '{"value":' .. value .. ',"by":' .. ARGV[1] .. ',"at":' .. at .. ',"until":' .. until_ms .. '}')
   end
 end

@@ -2,52 +2,47 @@
 --
 -- KEYS    per request: record, refunded sites, document, rates, leases, idempotency (the last with a name that does
 --         not exist where there is none); the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: {requests}, each {id, entries, has sites, {count per site}, undo}: entries -1 is the whole
+-- ARGV    [1] msgpack: the requests, each {id, entries, has sites, {count per site}, undo}: entries -1 is the whole
 --             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some
 -- Output  per request the entries taken back; {-1, error} where only this request failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
+local documents, rates, leases = open_documents(), open_rates(), open_leases()
 
 local function drop_sites(key, tag, sites)
-  local raw = ask('GET', key)
+  local raw = call('GET', key)
   if not raw then return end
-  local gone, parts, from, changed = nil, {}, 1, false
+  local texts, from, changed = {}, 1, false
   while from < #raw do
-    local at, whose, count = struct.unpack('<I6c8I4', raw, from)
-    local theirs = string.sub(raw, from + SECTION, from + SECTION + count * 8 - 1)
+    local at, whose, count = struct.unpack(HEAD, raw, from)
+    from = from + HEAD_BYTES
+    local rest, left = {string.sub(raw, from, from + count * 8 - 1)}, count
     if whose == tag then
       changed = true
-      if sites == '' then
-        theirs = ''
-      else
-        if not gone then
-          gone = {}
-          for _, v in ipairs(doubles(sites, 1, #sites / 8, {})) do gone[v] = true end
-        end
-        local rest = {}
-        for _, v in ipairs(doubles(theirs, 1, count, {})) do
-          if not gone[v] then rest[#rest + 1] = v end
-        end
-        theirs = packed(rest)
+      rest, left = {}, 0
+      if sites ~= '' then
+        local gone = {}
+        documents.add_to(gone, sites, 1, #sites / 8)
+        left = count - documents.sift(raw, from, count, gone, {}, rest)
       end
     end
-    if theirs ~= '' then parts[#parts + 1] = section(at, whose, theirs) end
-    from = from + SECTION + count * 8
+    if left > 0 then texts[#texts + 1] = struct.pack(HEAD, at, whose, left) .. table.concat(rest) end
+    from = from + count * 8
   end
   if not changed then return end
-  if #parts == 0 then
-    redis.call('DEL', key)
+  if #texts == 0 then
+    call('DEL', key)
   else
-    redis.call('SET', key, table.concat(parts), 'KEEPTTL')
+    call('SET', key, table.concat(texts), 'KEEPTTL')
   end
 end
 
 -- `charge` is {when, entries, refunded, epoch, …, window, bucket end, …}, the pairs from `first` on.
 local function drop_rates(key, charge, first, entries)
   if not charge[first] then return end
-  local state = read_rates(key)
+  local state = rates.read(key)
   if state[1] ~= charge[4] then return end -- lost or reset since: these are not our charges
   local changed = false
   for i = 3, #state, 3 do
@@ -63,57 +58,57 @@ local function drop_rates(key, charge, first, entries)
       end
     end
   end
-  if changed then write_rates(key, state) end
+  if changed then rates.write(key, state) end
 end
 
 local function lower_lease(key, id, held, entries, whole)
-  local leases, member = read_leases(key), member_of(id, held)
-  local expiry = tonumber(ask('ZSCORE', key, member) or 0)
+  local set, member = leases.read(key), leases.member(id, held)
+  local expiry = tonumber(call('ZSCORE', key, member) or 0)
   if expiry > now then
     local rest = whole and 0 or max(held - entries, 0)
-    leases.total = max(leases.total - held + rest, 0)
-    leases.dead[#leases.dead + 1] = member
-    leases.changed = true
-    if rest > 0 then
-      leases.add, leases.last = {expiry, member_of(id, rest)}, expiry
-    end
+    set.total = max(set.total - held + rest, 0)
+    set.dead[#set.dead + 1] = member
+    set.changed = true
+    if rest > 0 then leases.add(set, leases.member(id, rest), 0, expiry) end
   end
-  if leases.changed then write_leases(key, leases) end
+  if set.changed then leases.write(key, set) end
 end
 
 -- Of the sites asked for, those not refunded before, and how many entries they are.
 local function first_time(key, r, ttl)
   local before = {}
-  local raw = ask('GET', key) or ''
-  for _, v in ipairs(doubles(raw, 1, #raw / 8, {})) do before[v] = true end
+  local raw, sites = call('GET', key) or '', r[3]
+  documents.add_to(before, raw, 1, #raw / 8)
   local fresh, entries = {}, 0
-  for i, v in ipairs(doubles(r[3], 1, #r[3] / 8, {})) do
-    if not before[v] then
-      fresh[#fresh + 1] = v
+  for i = 1, #sites / 8 do
+    local site = string.sub(sites, i * 8 - 7, i * 8)
+    if not before[struct.unpack('<d', site)] then
+      fresh[#fresh + 1] = site
       entries = entries + (r[4][i] or 1)
     end
   end
-  if #fresh > 0 then redis.call('SET', key, raw .. packed(fresh), 'PX', ttl) end
-  return packed(fresh), entries
+  fresh = table.concat(fresh)
+  if fresh ~= '' then call('SET', key, raw .. fresh, 'PX', ttl) end
+  return fresh, entries
 end
 
 local function refund(r, record_key, refunded_key, document_key, rates_key, lease_key, shared_key)
-  local raw = ask('GET', record_key)
+  local raw = call('GET', record_key)
   if not raw or raw == 'x' then
-    if r[5] == 1 and not raw then redis.call('SET', record_key, 'x', 'PX', RECORD_MS) end
+    if r[5] == 1 and not raw then call('SET', record_key, 'x', 'PX', RECORD_MS) end
     return 0
   end
   local whole, record = r[2] < 0, cmsgpack.unpack(raw)
   if record[6] == false then return 0 end
-  local ttl = max(redis.call('PTTL', record_key), 1)
-  local shared = ask('GET', shared_key)
+  local ttl = max(call('PTTL', record_key), 1)
+  local shared = call('GET', shared_key)
   shared = shared and cmsgpack.unpack(shared)
   local holds = record[2] > 0 and tag_of(r[1]) or record[6]
   if shared and shared[6] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
   if not whole and others then return 0 end
-  for _, key in ipairs({rates_key, document_key}) do ask('GET', key) end
-  for _, key in ipairs({lease_key, GLOBAL or nil}) do ask('ZSCORE', key, '=') end
+  for _, key in ipairs({rates_key, document_key}) do call('GET', key) end
+  for _, key in ipairs({lease_key, GLOBAL or nil}) do call('ZSCORE', key, '=') end
   local sites, entries = '', record[2] - record[3]
   if not whole then
     local wanted = r[2]
@@ -138,20 +133,25 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   if shared then
     if others then
       shared[1] = shared[1] - 1
-      redis.call('SET', shared_key, cmsgpack.pack(shared), 'KEEPTTL')
+      call('SET', shared_key, cmsgpack.pack(shared), 'KEEPTTL')
     else
-      redis.call('DEL', shared_key)
+      call('DEL', shared_key)
     end
   end
   record[3] = record[3] + entries
   record[5] = whole and 0 or max(record[5] - entries, 0)
   if whole then record = {record[1], record[2], record[2], record[4], 0, false} end
-  redis.call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
+  call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
   return back
 end
 
-local answers, at = {}, GLOBAL and 2 or 1
-for i, r in ipairs(requests(3)) do
+local answers, at, next_sites = {}, GLOBAL and 2 or 1, 3
+for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
+  if r[3] == 1 then
+    r[3], next_sites = ARGV[next_sites], next_sites + 1
+  else
+    r[3] = ''
+  end
   local ok, answer = pcall(refund, r, unpack(KEYS, at, at + 5))
   answers[i] = ok and answer or failed(answer)
   at = at + 6

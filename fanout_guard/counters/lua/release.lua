@@ -1,76 +1,61 @@
 -- End a batch of leases; or let them end at another time.
 --
 -- KEYS    per request: record, leases; the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: {requests}, each {id, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
+-- ARGV    [1] msgpack: the requests, each {id, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
 --             long from now, exactly where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
 -- Output  per request 1, or 0 where there was no live lease; {-1, error} where only this request failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
-local sets = {}
+local leases = open_leases()
+local expiries = {} -- by set and member
 
-local function leases_at(key)
-  local leases = sets[key]
-  if not leases then
-    leases = read_leases(key)
-    leases.expiry = {}
-    sets[key] = leases
-  end
-  return leases
-end
-
-local function expiry_of(key, leases, member)
-  local expiry = leases.expiry[member]
-  if expiry == nil then
-    expiry = tonumber(ask('ZSCORE', key, member) or 0)
-    leases.expiry[member] = expiry
+local function expiry_of(key, set, member)
+  local known = expiries[set] or {}
+  expiries[set] = known
+  local expiry = known[member]
+  if not expiry then
+    expiry = tonumber(call('ZSCORE', key, member) or 0)
+    known[member] = expiry
   end
   return expiry > now and expiry or nil
 end
 
-local function finish(leases, member, entries)
-  leases.total = max(leases.total - entries, 0)
-  leases.dead[#leases.dead + 1] = member
-  leases.expiry[member] = 0
-  leases.changed = true
+local function finish(set, member, entries)
+  set.total = max(set.total - entries, 0)
+  set.dead[#set.dead + 1] = member
+  set.changed = true
+  expiries[set][member] = 0
 end
 
-local function move(leases, member, expiry)
-  leases.expiry[member] = expiry
-  leases.last = max(leases.last, expiry)
-  leases.add[#leases.add + 1] = expiry
-  leases.add[#leases.add + 1] = member
-  leases.changed = true
-end
-
-local function settle(r, record_key, lease_key)
-  local record = ask('GET', record_key)
+local function settle(record_key, lease_key, id, lease_ms, exact)
+  local record = call('GET', record_key)
   if not record or record == 'x' then return 0 end
   local entries, found = cmsgpack.unpack(record)[5], 0
-  local member = member_of(r[1], entries)
+  local member = leases.member(id, entries)
   for _, key in ipairs({lease_key, GLOBAL or nil}) do
-    local leases = leases_at(key)
-    local expiry = expiry_of(key, leases, member)
+    local set = leases.at(key)
+    local expiry = expiry_of(key, set, member)
     if expiry then
       found = 1
-      if r[2] < 0 then
-        finish(leases, member, entries)
+      if lease_ms < 0 then
+        finish(set, member, entries)
       else
-        move(leases, member, r[3] == 1 and now + r[2] or max(expiry, now + r[2]))
+        expiry = exact == 1 and now + lease_ms or max(expiry, now + lease_ms)
+        expiries[set][member] = expiry
+        leases.add(set, member, 0, expiry)
       end
     end
   end
-  if found == 1 and r[2] > redis.call('PTTL', record_key) then redis.call('PEXPIRE', record_key, r[2]) end
+  if found == 1 and lease_ms > call('PTTL', record_key) then call('PEXPIRE', record_key, lease_ms) end
   return found
 end
 
 local answers, at = {}, GLOBAL and 2 or 1
-for i, r in ipairs(requests(0)) do
-  local ok, answer = pcall(settle, r, KEYS[at], KEYS[at + 1])
+for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local ok, answer = pcall(settle, KEYS[at], KEYS[at + 1], unpack(r))
   answers[i] = ok and answer or failed(answer)
   at = at + 2
 end
-for key, leases in pairs(sets) do
-  if leases.changed then write_leases(key, leases) end
-end
+leases.write_all()
 return answers
