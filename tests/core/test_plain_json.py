@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from fanout_guard.core import strict_json
 from fanout_guard.core.model import Spelling
-from fanout_guard.core.strict_json import Members, NotStrictJson, parse, read_plain
+from fanout_guard.core.strict_json import Members, NotStrictJson, _Arrays, parse, read_plain
 from tests.fuzz.check import is_plain
 
 
@@ -88,6 +89,50 @@ def test_every_byte_is_read_alike_anywhere() -> None:
             plain += is_plain(body[:at] + part + body[at:])
             plain += is_plain(body[:at] + part + body[at + 1 :])
     assert 0 < plain < 2 * len(parts) * len(body)
+
+
+def test_an_array_seen_before_is_read_alike_wherever_its_bytes_stand() -> None:
+    """A list that is known by its bytes must be a list there, and the only one: a string may hold the same bytes."""
+    arrays = ["[]", "[ ]", "[\n]", '[""]', '["a"]', '["a","b" , "c\\u00e9"]', '["é"]']
+    bodies = [f'{{"a":{array}}}' for array in arrays]
+    for array in arrays:
+        bodies += [
+            f'{{"b":1, "a":{array} ,"c":"d"}}',
+            f'{{"b":"{array}"}}',
+            f'{{"b":"x{array}y"}}',
+            f'{{"b{array}":"y"}}',
+            f'{{"b":{array}',
+            f'{{"b":\\{array}}}',
+            f'{{"b":1{array}}}',
+            f'{{"b":"\\{array}"}}',
+            f"{{{array}:1}}",
+            array,
+            *(f'{{"b":{array},"a":{other}}}' for other in arrays),
+            *(f'{{"b":"{array}","a":{other}}}' for other in arrays),
+            *(f'{{"a":{other},"b":"[{array}"}}' for other in arrays),
+            *(f'{{"a":{other},"b":"]"}}' for other in arrays),
+            *(f'{{"a":{other},"b":"["}}' for other in arrays),
+            f'{{"a":[{array}]}}',
+            f'{{"a":["x",{array}]}}',
+            f'{{"a":{array}{array}}}',
+        ]
+    for body in [*bodies, *bodies]:
+        for hostile in (body.encode(), body.encode("latin-1"), body.replace("a", "\0").encode()):
+            is_plain(hostile)
+    assert is_plain(b'{"a":["a"],"b":"["}')
+
+
+def test_arrays_seen_before_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that never sends one list twice must not fill the memory."""
+    arrays = _Arrays()
+    for number in range(300_000):
+        arrays.keep(b'["%d"]' % number, [str(number)])
+    assert 0 < len(arrays) < 150_000
+    monkeypatch.setattr(strict_json, "_arrays", arrays := _Arrays())
+    assert is_plain(b'{"a":[' + b'"x",' * 30_000 + b'"x"]}')
+    assert not arrays
+    assert is_plain(b'{"a":["x"]}')
+    assert arrays == {b'["x"]': ["x"]}
 
 
 def test_the_interpreters_own_limit_is_left_to_the_scanner() -> None:
