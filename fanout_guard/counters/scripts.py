@@ -39,8 +39,8 @@ class Script(NamedTuple):
 
 
 _KINDS = {
-    "decide": ("documents", "rates", "leases"),
-    "refund": ("documents", "rates", "leases"),
+    "decide": ("sites", "documents", "rates", "leases"),
+    "refund": ("sites", "rates", "leases"),
     "release": ("leases",),
 }
 _WHICH_CAPS = Struct("<H").pack

@@ -2,7 +2,7 @@
 --
 -- KEYS    per request, in this order, those that its flags name:
 --         record, document, rates, leases, idempotency; the global leases are KEYS[1] where ARGV[2] is 1.
---         A record's key ends with the id of the decision.
+--         A record's key ends with the id of the decision, 16 characters.
 -- ARGV    [1] msgpack: caps, each {document cap, window ms, {limit, window ms, …}, inflight cap, global cap}
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3] the requests, each packed as which caps (2 bytes, from 1), flags (1), entries (8), lease ms (8)
@@ -13,53 +13,29 @@
 --         status: 0 refused, 1 charged (or would be), 2 charged before by this id, 3 undone before it came,
 --                 4 repeats a counted idempotency key; {-1, error} where only this request failed
 
-local GLOBAL = ARGV[2] == '1' and KEYS[1]
-local REQUEST, REQUEST_BYTES = '<I2BI8I8', 19
-local ID = -16                -- an id is so many characters
-local KEY_AT_MOST_MS = 86400000
-
-local has = bit.band
 local documents, rates, leases -- opened when a request needs them
-local caps, entries, lease_ms, sites -- those of the request that is being decided
 
 -- Append one policy's reading; whether the circulation is within its cap.
 local function note(out, cap, used, needed, wait, reset)
   local n = #out
-  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = used, needed, ceil(wait), ceil(reset)
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = used, needed, wait, reset
   return needed == 0 or used + needed <= cap
 end
 
--- The answer where the script knows the id already: it was charged, or undone before it came.
-local function known_id(out, record)
-  out[1] = record == 'x' and 3 or 2
-  for i = 4, #out, 4 do out[i] = 0 end
-  return out
-end
-
--- Note under the idempotency key whose charge it stands for, or one holder more.
-local function hold_key(key, shared, noted, id, lasts)
-  if shared then
-    shared[1] = shared[1] + 1
-    call('SET', key, cmsgpack.pack(shared), 'PX', max(call('PTTL', key), 1))
-  elseif lasts > 0 then
-    noted[5] = tag_of(id)
-    table.insert(noted, 1, 1)
-    call('SET', key, cmsgpack.pack(noted), 'PX', min(lasts, KEY_AT_MOST_MS))
-  end
-end
-
-local function decide(record_key, document_key, rates_key, leases_key, shared_key, global_key)
+-- Returns the answer, and what stands in the record where the script knows the id already.
+local function decide(
+  caps, entries, lease_ms, sites, record_key, document_key, rates_key, leases_key, shared_key, global_key
+)
   local repeats = shared_key and call('GET', shared_key)
   local charged = repeats and 0 or entries
-  local out, fits = {repeats and 4 or 1, 0}, true
+  local out, fits = {repeats and 4 or 1, 0, nil, nil, nil, nil}, true
 
-  local view, total
+  local view
   if document_key then
     documents = documents or open_documents()
-    view, total = documents.read(document_key, caps[2]), #sites / 8
-    if not repeats then documents.compare(view, sites) end
-    local needed = repeats and 0 or total - view.known
-    fits = note(out, caps[1], documents.reading(view, needed, caps[1], caps[2]))
+    view = documents.read(document_key, caps[2], repeats and '' or sites)
+    documents.compare(view)
+    fits = note(out, caps[1], documents.reading(view, view.total - view.known, caps[1], caps[2]))
   end
   local state, limits
   if rates_key then
@@ -79,28 +55,26 @@ local function decide(record_key, document_key, rates_key, leases_key, shared_ke
   end
   if not fits then
     local record = record_key and call('GET', record_key)
-    if record then return known_id(out, record) end
+    if not record and record_key and view then documents.stay(document_key, view, caps[2]) end
     out[1] = 0
-    if record_key and view then documents.stay(document_key, view, caps[2]) end
-    return out
+    return out, record
   end
   if not record_key then return out end
 
-  local noted = {now, charged, 0, state and state[1] or 0, (own or global) and entries or 0}
+  local noted = {now, charged, 0, state and state[1] or 0, (own or global) and entries or 0, nil, nil}
   local lasts = 0
-  if state and not repeats then lasts = rates.note(noted, state, limits) end
+  if state and not repeats then lasts = rates.note(state, noted, limits) end
   local shared = repeats and cmsgpack.unpack(repeats)
   if shared then noted[6] = shared[6] end -- whose charge this repeats
   -- The record comes first: where it stands already, nothing is charged again.
   local kept_ms = max(RECORD_MS, lease_ms)
   local fresh = call('SET', record_key, cmsgpack.pack(noted), 'PX', kept_ms, 'NX')
-  if not fresh then return known_id(out, call('GET', record_key)) end
-  if state and not repeats then rates.charge(state, noted, #limits / 2, entries) end
-  if not (view or own or global or shared_key) then return out end
+  if not fresh then return out, call('GET', record_key) end
+  if state and not repeats then rates.charge(state, noted, limits, entries) end
 
-  local id = string.sub(record_key, ID)
+  local id = string.sub(record_key, -16)
   if view and not repeats then
-    documents.charge(document_key, view, total, id, caps[2], kept_ms)
+    documents.charge(document_key, view, id, caps[2], kept_ms)
     lasts = max(lasts, bucket_end(now, caps[2] / 2) + caps[2] - now)
   end
   if own or global then
@@ -108,31 +82,45 @@ local function decide(record_key, document_key, rates_key, leases_key, shared_ke
     if own then leases.add(own, member, entries, expiry) end
     if global then leases.add(global, member, entries, expiry) end
   end
-  if shared_key then hold_key(shared_key, shared, noted, id, lasts) end
+  if shared then
+    shared[1] = shared[1] + 1
+    call('SET', shared_key, cmsgpack.pack(shared), 'PX', max(call('PTTL', shared_key), 1))
+  elseif shared_key and lasts > 0 then
+    noted[5] = string.sub(id, 1, 8)
+    table.insert(noted, 1, 1)
+    call('SET', shared_key, cmsgpack.pack(noted), 'PX', math.min(lasts, 86400000))
+  end
   return out
 end
 
+local keys, has = KEYS, bit.band
+local GLOBAL = ARGV[2] == '1' and keys[1] or nil
 local at = GLOBAL and 2 or 1
 local function take(flags, one)
   if has(flags, one) == 0 then return nil end
   at = at + 1
-  return KEYS[at - 1]
+  return keys[at - 1]
 end
 
 local answers, all_caps, next_sites = {}, cmsgpack.unpack(ARGV[1]), 4
 local requests = ARGV[3]
-for from = 1, #requests, REQUEST_BYTES do
-  local which, flags
-  which, flags, entries, lease_ms = struct.unpack(REQUEST, requests, from)
-  caps, sites = all_caps[which], ''
+for from = 1, #requests, 19 do
+  local which, flags, entries, lease_ms = struct.unpack('<I2BI8I8', requests, from)
+  local sites = ''
   if flags >= 64 then
     sites, next_sites = ARGV[next_sites], next_sites + 1
   end
-  local record, document, of_rates = take(flags, 1), take(flags, 2), take(flags, 4)
-  local of_leases, shared = take(flags, 8), take(flags, 16)
-  local global = has(flags, 32) ~= 0 and GLOBAL or nil
-  local ok, answer = pcall(decide, record, document, of_rates, of_leases, shared, global)
-  answers[#answers + 1] = ok and answer or failed(answer)
+  local ok, answer, known = pcall(
+    decide, all_caps[which], entries, lease_ms, sites,
+    take(flags, 1), take(flags, 2), take(flags, 4), take(flags, 8), take(flags, 16), has(flags, 32) ~= 0 and GLOBAL or nil
+  )
+  if not ok then
+    answer = failed(answer)
+  elseif known then -- this id was charged, or undone before it came
+    answer[1] = known == 'x' and 3 or 2
+    for i = 4, #answer, 4 do answer[i] = 0 end
+  end
+  answers[#answers + 1] = answer
 end
 if rates then rates.write_all() end
 if leases then leases.write_all() end

@@ -1,242 +1,29 @@
 -- Documents: sections, each a head {when, tag of who added the sites, count} and the sites, 8 bytes each; no site is in
 -- two of them.
 
-local SECTIONS = 32           -- more than this many sections of a document: those past refund are folded
-local HEAD, HEAD_BYTES = '<I6c8I4', 18
-local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
-local AT_ONCE = 128           -- sites read or packed by one call: each is a value on Lua's stack
-local SAMPLES = 12            -- sites of a circulation that are looked up to find those that follow alike
+-- What is left of a document's sections, and how they are written.
+local function open_sections(HEAD, SHARED)
+  local sections = {}
 
-local function open_documents()
-  local formats = {}
-
-  local function format_of(count)
-    local format = formats[count]
-    if not format then
-      format = '<' .. string.rep('d', count)
-      formats[count] = format
-    end
-    return format
-  end
-
-  local function values_of(text, from, count)
-    return {struct.unpack(format_of(count), text, from)}
-  end
-
-  -- Up to AT_ONCE sites as they are kept.
-  local function packed(values, count)
-    return struct.pack(format_of(count), unpack(values, 1, count))
-  end
-
-  -- Put the sites of a text into a set.
-  local function add_to(set, text, from, count)
-    while count > 0 do
-      local n = min(count, AT_ONCE)
-      local values = values_of(text, from, n)
-      for i = 1, n do set[values[i]] = true end
-      from, count = from + n * 8, count - n
-    end
-  end
-
-  -- Move the sites that are in `set` from there to `again`, the others to `rest`, as texts; how many were moved.
-  local function sift(text, from, count, set, again, rest)
-    local moved, hit = 0, {}
-    while count > 0 do
-      local n = min(count, AT_ONCE)
-      local values, kept, hits = values_of(text, from, n), 0, 0
-      for i = 1, n do
-        local site = values[i]
-        if set[site] then
-          set[site] = nil
-          hits = hits + 1
-          hit[hits] = site
-        else
-          kept = kept + 1
-          values[kept] = site
-        end
-      end
-      if hits > 0 then again[#again + 1] = packed(hit, hits) end
-      if kept > 0 then
-        rest[#rest + 1] = hits > 0 and packed(values, kept) or string.sub(text, from, from + n * 8 - 1)
-      end
-      from, count, moved = from + n * 8, count - n, moved + hits
-    end
-    return moved
-  end
-
-  local function read(key, window)
-    local raw = call('GET', key) or ''
-    local view, used, from = {raw = raw, known = 0}, 0, 1
-    while from < #raw do
-      local at, tag, count = struct.unpack(HEAD, raw, from)
-      local ends = bucket_end(min(at, now), window / 2)
-      from = from + HEAD_BYTES
-      if now < ends + window then
-        view[#view + 1] = {at = at, ends = ends, tag = tag, count = count, from = from, overlap = 0}
-        used = used + count
-      end
-      from = from + count * 8
-    end
-    view.used = used
-    return view
-  end
-
-  -- Where a site stands, and in which section.
-  local function locate(view, site)
-    local at = string.find(view.raw, site, 1, true)
-    while at do
-      for _, s in ipairs(view) do
-        local offset = at - s.from
-        if offset >= 0 and offset < s.count * 8 and offset % 8 == 0 then return at, s end
-      end
-      at = string.find(view.raw, site, at + 1, true)
-    end
-  end
-
-  -- How many sites, at most `most`, are alike from two places on, or back from them where `way` is -1.
-  local function alike(one, i, other, j, most, way)
-    local n, step, growing = 0, 4, true
-    while step >= 1 do
-      local first = way > 0 and n or -n - step
-      local last = (first + step) * 8 - 1
-      if n + step <= most and
-        string.sub(one, i + first * 8, i + last) == string.sub(other, j + first * 8, j + last) then
-        n = n + step
-        if growing then step = step * 2 end
-      else
-        step, growing = floor(step / 2), false
-      end
-    end
-    return n
-  end
-
-  -- Lists mostly come again in their order, and equal texts cost next to nothing to compare. Finds such runs, takes
-  -- them into `again` and notes them in their sections; returns the gaps between them, {place, count, …}, and whether
-  -- it is known that the sections have none of those.
-  local function match_runs(view, sites, again)
-    local raw, total = view.raw, #sites / 8
-    local step = max(floor(total / SAMPLES), 1)
-    local gaps, past, next_one = {}, 0, 0 -- counted from 0: the sites done with, and the next to look up
-    while next_one < total do
-      local mine = next_one * 8 + 1
-      local theirs, s = locate(view, string.sub(sites, mine, mine + 7))
-      next_one = next_one + step
-      if s then
-        local before = (theirs - s.from) / 8
-        local back = alike(sites, mine, raw, theirs, min((mine - 1) / 8 - past, before), -1)
-        local count = back + alike(sites, mine, raw, theirs, min(total - (mine - 1) / 8, s.count - before), 1)
-        local first = (mine - 1) / 8 - back
-        if first > past then gaps[#gaps + 1], gaps[#gaps + 2] = past * 8 + 1, first - past end
-        again[#again + 1] = string.sub(sites, first * 8 + 1, (first + count) * 8)
-        s.overlap = s.overlap + count
-        s.runs = s.runs or {}
-        s.runs[#s.runs + 1] = {from = theirs - back * 8, count = count}
-        past = first + count
-        next_one = max(next_one, past)
-      end
-    end
-    if past < total then gaps[#gaps + 1], gaps[#gaps + 2] = past * 8 + 1, total - past end
-    return gaps, step == 1
-  end
-
-  -- What of a section is not in its runs: {place, count, …}.
-  local function pieces_of(s)
-    local pieces, from = {}, s.from
-    local runs = s.runs or {}
-    table.sort(runs, function(a, b) return a.from < b.from end)
-    runs[#runs + 1] = {from = s.from + s.count * 8, count = 0}
-    for _, run in ipairs(runs) do
-      if run.from > from then pieces[#pieces + 1], pieces[#pieces + 2] = from, (run.from - from) / 8 end
-      from = run.from + run.count * 8
-    end
-    return pieces
-  end
-
-  local function texts_of(text, pieces)
-    local texts = {}
-    for i = 1, #pieces, 2 do
-      texts[#texts + 1] = string.sub(text, pieces[i], pieces[i] + pieces[i + 1] * 8 - 1)
-    end
-    return texts
-  end
-
-  -- Look every other site up; what the sections have moves from `gaps` to `again`. Returns the texts of the new ones.
-  local function match_rest(view, sites, gaps, again)
-    local set, found = {}, 0
-    for i = 1, #gaps, 2 do add_to(set, sites, gaps[i], gaps[i + 1]) end
+  -- Those that stay as they are, and what is left of those that shared some sites with the circulation.
+  function sections.remaining(view)
+    local kept = {}
     for _, s in ipairs(view) do
-      local moved, rest = 0, {}
-      for i = 1, #s.pieces, 2 do
-        moved = moved + sift(view.raw, s.pieces[i], s.pieces[i + 1], set, again, rest)
-      end
-      if moved > 0 then s.overlap, s.rest, found = s.overlap + moved, rest, found + moved end
-    end
-    if found == 0 then return texts_of(sites, gaps) end
-    local texts, values, n = {}, {}, 0
-    for site in pairs(set) do
-      n = n + 1
-      values[n] = site
-      if n == AT_ONCE then
-        texts[#texts + 1] = packed(values, n)
-        n = 0
+      if s.overlap < s.count then
+        s.texts = s.rest or {string.sub(view.raw, s.from, s.from + s.count * 8 - 1)}
+        s.count = s.count - s.overlap
+        kept[#kept + 1] = s
       end
     end
-    if n > 0 then texts[#texts + 1] = packed(values, n) end
-    return texts
+    return kept
   end
 
-  -- Note in the view which sites of a circulation the sections hold: how many are known, the texts of those that are
-  -- counted again and of the fresh ones, and each section's overlap.
-  local function compare(view, sites)
-    view.again, view.fresh = {}, {sites}
-    if sites == '' or #view == 0 then return end
-    for _, s in ipairs(view) do
-      if s.count * 8 == #sites and string.find(view.raw, sites, s.from, true) == s.from then
-        view.known, view.same, s.overlap = s.count, s, s.count
-        view.again, view.fresh = {sites}, {}
-        return
-      end
-    end
-    local again = {}
-    local gaps, complete = match_runs(view, sites, again)
-    for _, s in ipairs(view) do s.pieces = pieces_of(s) end
-    local fresh = (complete or #gaps == 0) and texts_of(sites, gaps) or match_rest(view, sites, gaps, again)
-    for _, s in ipairs(view) do view.known = view.known + s.overlap end
-    if view.known * 8 == #sites then again, fresh = {sites}, {} end -- in their order
-    view.again, view.fresh = again, fresh
-  end
-
-  -- Milliseconds until enough sections have freed for the circulation to fit.
-  local function wait_of(view, needed, cap, window)
-    local used = view.used
-    table.sort(view, function(a, b) return a.ends < b.ends end)
-    for _, s in ipairs(view) do
-      used = used - s.count
-      needed = needed + s.overlap
-      if used + needed <= cap then return s.ends + window - now end
-    end
-    return 0
-  end
-
-  -- How the document stands: used, needed, wait, reset.
-  local function reading(view, needed, cap, window)
-    local wait, reset = 0, 0
-    for _, s in ipairs(view) do
-      local frees = s.ends + window - now
-      if reset == 0 or frees < reset then reset = frees end
-    end
-    if needed > 0 then
-      if reset == 0 then reset = bucket_end(now, window / 2) + window - now end
-      if view.used + needed > cap then wait = wait_of(view, needed, cap, window) end
-    end
-    return view.used, needed, wait, reset
-  end
-
-  -- Join the shared sections that free together, and take those counted before `before` for shared.
-  local function fold(sections, before)
-    local kept, shared = {}, {}
-    for _, s in ipairs(sections) do
-      if s.at < before then s.tag = SHARED end
+  -- Join the shared sections that free together; of too many, take also those counted before `before` for shared.
+  function sections.fold(found, before)
+    local MOST = 32           -- sections of a document
+    local crowded, kept, shared = #found > MOST, {}, {}
+    for _, s in ipairs(found) do
+      if crowded and s.at < before then s.tag = SHARED end
       local same = s.tag == SHARED and shared[s.ends]
       if same then
         same.count, same.at = same.count + s.count, max(same.at, s.at)
@@ -249,9 +36,9 @@ local function open_documents()
     return kept
   end
 
-  local function write(key, sections, window)
+  function sections.write(key, kept, window)
     local texts, last = {}, 0
-    for _, s in ipairs(sections) do
+    for _, s in ipairs(kept) do
       texts[#texts + 1] = struct.pack(HEAD, s.at, s.tag, s.count)
       for _, text in ipairs(s.texts) do texts[#texts + 1] = text end
       last = max(last, s.ends + window)
@@ -259,36 +46,91 @@ local function open_documents()
     keep(key, table.concat(texts), last)
   end
 
-  -- The sections that stay as they are, and what is left of those that shared some sites with the circulation.
-  local function remaining(view)
-    local kept = {}
-    for _, s in ipairs(view) do
-      if s.overlap < s.count then
-        s.count = s.count - s.overlap
-        s.texts = s.rest or (s.pieces and texts_of(view.raw, s.pieces))
-          or {string.sub(view.raw, s.from, s.from + s.count * 8 - 1)}
-        kept[#kept + 1] = s
+  return sections
+end
+
+local function open_documents()
+  local HEAD, HEAD_BYTES = '<I6c8I4', 18
+  local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
+  local matching              -- opened when there are lists to compare
+
+  -- The sections that still count, beside the sites of a circulation.
+  local function read(key, window, sites)
+    local raw = call('GET', key) or ''
+    local view = {raw = raw, sites = sites, total = #sites / 8, used = 0, known = 0, same = nil, again = nil, fresh = nil}
+    local from = 1
+    while from < #raw do
+      local at, tag, count = struct.unpack(HEAD, raw, from)
+      local ends = bucket_end(math.min(at, now), window / 2)
+      from = from + HEAD_BYTES
+      if now < ends + window then
+        view[#view + 1] = {at = at, ends = ends, tag = tag, count = count, from = from, overlap = 0}
+        view.used = view.used + count
+      end
+      from = from + count * 8
+    end
+    return view
+  end
+
+  -- Note in the view which of the sites the sections hold: how many are known, the texts of those that are counted
+  -- again and of the fresh ones, and each section's overlap.
+  local function compare(view)
+    local sites = view.sites
+    if sites == '' or #view == 0 then return end
+    for i = 1, #view do
+      local s = view[i]
+      if s.count == view.total and string.find(view.raw, sites, s.from, true) == s.from then
+        view.known, view.same, s.overlap = s.count, s, s.count
+        return
       end
     end
-    return kept
+    matching = matching or open_sites()
+    matching.compare(view, sites)
+  end
+
+  -- How the document stands: used, needed, wait, reset.
+  local function reading(view, needed, cap, window)
+    local wait, reset, used = 0, 0, view.used
+    for i = 1, #view do
+      local frees = view[i].ends + window - now
+      if reset == 0 or frees < reset then reset = frees end
+    end
+    if needed == 0 then return used, 0, 0, reset end
+    if reset == 0 then reset = bucket_end(now, window / 2) + window - now end
+    if used + needed > cap then -- until enough sections have freed for the circulation to fit
+      table.sort(view, function(a, b) return a.ends < b.ends end)
+      local left, missing = used, needed
+      for _, s in ipairs(view) do
+        left, missing = left - s.count, missing + s.overlap
+        if left + missing <= cap then
+          wait = s.ends + window - now
+          break
+        end
+      end
+    end
+    return used, needed, wait, reset
   end
 
   -- Count the sites now: known ones move to this generation as shared, new ones get this decision's tag. They can be
   -- refunded for `refund_ms`.
-  local function charge(key, view, total, id, window, refund_ms)
-    local ends, same = bucket_end(now, window / 2), view.same
-    if same and same.tag == SHARED and same.ends == ends then
+  local function charge(key, view, id, window, refund_ms)
+    local ends, same, tag = bucket_end(now, window / 2), view.same, string.sub(id, 1, 8)
+    if #view == 0 then
+      keep(key, struct.pack(HEAD, now, tag, view.total) .. view.sites, ends + window)
+    elseif same and same.tag == SHARED and same.ends == ends then
       call('SETRANGE', key, same.from - HEAD_BYTES - 1, struct.pack('<I6', now))
       call('PEXPIRE', key, ends + window - now)
-      return
+    else
+      local sections = open_sections(HEAD, SHARED)
+      local kept, known = sections.remaining(view), view.known
+      if known > 0 then
+        kept[#kept + 1] = {at = now, ends = ends, tag = SHARED, count = known, texts = view.again or {view.sites}}
+      end
+      if known < view.total then
+        kept[#kept + 1] = {at = now, ends = ends, tag = tag, count = view.total - known, texts = view.fresh}
+      end
+      sections.write(key, sections.fold(kept, now - refund_ms), window)
     end
-    local kept, known = remaining(view), view.known
-    if known > 0 then kept[#kept + 1] = {at = now, ends = ends, tag = SHARED, count = known, texts = view.again} end
-    if known < total then
-      kept[#kept + 1] = {at = now, ends = ends, tag = tag_of(id), count = total - known, texts = view.fresh}
-    end
-    if #kept > 1 then kept = fold(kept, #kept > SECTIONS and now - refund_ms or 0) end
-    write(key, kept, window)
   end
 
   -- A refusal charges nothing, but where the window has grown the sites must be known for as long as they count now.
@@ -298,8 +140,5 @@ local function open_documents()
     if last > 0 and call('PTTL', key) < last - now then call('PEXPIRE', key, last - now) end
   end
 
-  return {
-    read = read, compare = compare, reading = reading, charge = charge, stay = stay,
-    add_to = add_to, sift = sift,
-  }
+  return {read = read, compare = compare, reading = reading, charge = charge, stay = stay}
 end

@@ -1,17 +1,15 @@
 -- Leases: one sorted set; a member is 'entries:id' with its expiry as score; '=' keeps minus the total, so that
 -- the set and its total live and die together.
 
-local EXPIRE_AT_MOST = 2000   -- dead leases cleared by one call: bounded work
-local SPARE_MS = 2000         -- the set outlives its last lease by this; half of it is left before it is moved on
-
 local function open_leases()
   local sets = {}             -- by key
 
   local function read(key)
+    local EXPIRE_AT_MOST = 2000 -- dead leases cleared by one call: bounded work
     local dead = call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', 0, EXPIRE_AT_MOST)
     local total = -(call('ZSCORE', key, '=') or 0)
-    for _, member in ipairs(dead) do total = total - string.match(member, '^%d+') end
-    return {total = max(total, 0), dead = dead, add = {}, last = 0, changed = #dead > 0}
+    for i = 1, #dead do total = total - string.match(dead[i], '^%d+') end
+    return {total = max(total, 0), dead = dead, added = nil, last = 0, changed = #dead > 0}
   end
 
   local function at(key)
@@ -38,13 +36,18 @@ local function open_leases()
     leases.total = leases.total + entries
     leases.last = max(leases.last, expiry)
     leases.changed = true
-    local added = leases.add
-    added[#added + 1] = expiry
-    added[#added + 1] = name
+    local added = leases.added
+    if added then
+      added[#added + 1] = expiry
+      added[#added + 1] = name
+    else
+      leases.added = {expiry, name}
+    end
   end
 
   local function write(key, leases)
-    local added = leases.add
+    local SPARE_MS = 2000     -- the set outlives its last lease by half of this at least
+    local added = leases.added or {}
     if #leases.dead > 0 then call('ZREM', key, unpack(leases.dead)) end
     if leases.total == 0 and #added == 0 then
       call('DEL', key)

@@ -9,26 +9,26 @@
 -- Output  per request the entries taken back; {-1, error} where only this request failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
-local documents, rates, leases = open_documents(), open_rates(), open_leases()
+local matching, rates, leases = open_sites(), open_rates(), open_leases()
 
 local function drop_sites(key, tag, sites)
   local raw = call('GET', key)
   if not raw then return end
   local texts, from, changed = {}, 1, false
   while from < #raw do
-    local at, whose, count = struct.unpack(HEAD, raw, from)
-    from = from + HEAD_BYTES
+    local at, whose, count = struct.unpack('<I6c8I4', raw, from)
+    from = from + 18
     local rest, left = {string.sub(raw, from, from + count * 8 - 1)}, count
     if whose == tag then
       changed = true
       rest, left = {}, 0
       if sites ~= '' then
         local gone = {}
-        documents.add_to(gone, sites, 1, #sites / 8)
-        left = count - documents.sift(raw, from, count, gone, {}, rest)
+        matching.add_to(gone, sites, 1, #sites / 8)
+        left = count - matching.sift(raw, from, count, gone, {}, rest)
       end
     end
-    if left > 0 then texts[#texts + 1] = struct.pack(HEAD, at, whose, left) .. table.concat(rest) end
+    if left > 0 then texts[#texts + 1] = struct.pack('<I6c8I4', at, whose, left) .. table.concat(rest) end
     from = from + count * 8
   end
   if not changed then return end
@@ -42,9 +42,8 @@ end
 -- `charge` is {when, entries, refunded, epoch, …, window, bucket end, …}, the pairs from `first` on.
 local function drop_rates(key, charge, first, entries)
   if not charge[first] then return end
-  local state = rates.read(key)
+  local state = rates.at(key)
   if state[1] ~= charge[4] then return end -- lost or reset since: these are not our charges
-  local changed = false
   for i = 3, #state, 3 do
     for j = first, #charge, 2 do
       if charge[j] == state[i] then
@@ -52,13 +51,12 @@ local function drop_rates(key, charge, first, entries)
         for b = 1, #buckets, 2 do
           if buckets[b] == charge[j + 1] then
             buckets[b + 1] = max(buckets[b + 1] - entries, 0)
-            changed = true
+            state[0] = 'refunded'
           end
         end
       end
     end
   end
-  if changed then rates.write(key, state) end
 end
 
 local function lower_lease(key, id, held, entries, whole)
@@ -78,7 +76,7 @@ end
 local function first_time(key, r, ttl)
   local before = {}
   local raw, sites = call('GET', key) or '', r[3]
-  documents.add_to(before, raw, 1, #raw / 8)
+  matching.add_to(before, raw, 1, #raw / 8)
   local fresh, entries = {}, 0
   for i = 1, #sites / 8 do
     local site = string.sub(sites, i * 8 - 7, i * 8)
@@ -103,7 +101,7 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   local ttl = max(call('PTTL', record_key), 1)
   local shared = call('GET', shared_key)
   shared = shared and cmsgpack.unpack(shared)
-  local holds = record[2] > 0 and tag_of(r[1]) or record[6]
+  local holds = record[2] > 0 and string.sub(r[1], 1, 8) or record[6]
   if shared and shared[6] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
   if not whole and others then return 0 end
@@ -113,10 +111,10 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   if not whole then
     local wanted = r[2]
     if r[3] ~= '' then sites, wanted = first_time(refunded_key, r, ttl) end
-    entries = min(wanted, entries)
+    entries = math.min(wanted, entries)
     if entries <= 0 then return 0 end
   end
-  local charge, tag, first, back = record, tag_of(r[1]), 6, entries
+  local charge, tag, first, back = record, string.sub(r[1], 1, 8), 6, entries
   if shared and record[2] == 0 and not others then -- the last holder of somebody else's charge
     charge = {shared[2], shared[3], shared[4], shared[5]}
     for i = 7, #shared do charge[i - 2] = shared[i] end
@@ -156,4 +154,5 @@ for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
   answers[i] = ok and answer or failed(answer)
   at = at + 6
 end
+rates.write_all()
 return answers

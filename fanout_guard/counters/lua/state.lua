@@ -2,16 +2,16 @@
 -- A script is this text, then the kinds of state that it touches, then one operation. Reads are protected, so that a
 -- key of the wrong type fails only the request that met it; writes come last and only on keys that were read, so that
 -- none of them can fail half-way.
--- A server makes every function of a script anew in each call. So a kind of state is opened only where a call needs it.
+-- A server makes every function anew in each call, with a cell for every local that it shares with others: half of what
+-- a small call costs. So a kind of state is opened only where a call needs it, and what is rarely needed only then.
 
 if not redis.REDIS_VERSION_NUM then redis.replicate_commands() end -- before 7.0, writes after TIME need it
 
 local RECORD_MS = 60000       -- how long a decision is remembered, unless its lease lives longer
-local call = redis.call
-local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
+local call, max = redis.call, math.max
 
 local clock = call('TIME')
-local now = clock[1] * 1000 + floor(clock[2] / 1000)
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- The answer to a request that met an error, in a script's own words where it was the script's.
 local function failed(problem)
@@ -20,7 +20,7 @@ end
 
 -- The end of the bucket of `width` ms that holds `at`: in whole ms, so that a wait is never told too short.
 local function bucket_end(at, width)
-  return ceil((floor(at / width) + 1) * width)
+  return math.ceil((math.floor(at / width) + 1) * width)
 end
 
 -- Keep a value until `last`, when nothing in it counts any more.
@@ -30,8 +30,4 @@ local function keep(key, value, last)
   else
     call('DEL', key)
   end
-end
-
-local function tag_of(id)
-  return string.sub(id, 1, 8)
 end
