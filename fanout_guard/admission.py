@@ -96,7 +96,8 @@ class Admission:
             self._renewal.cancel()
         self._guard.observers.inflight(-self.decision.requested)
         if self.decision.leased and not self._refunded:
-            self._guard.settle(self.decision, self._held - asyncio.get_running_loop().time())
+            held_s = self._held - asyncio.get_running_loop().time() if self._held else 0.0
+            self._guard.settle(self.decision, held_s)
 
     def _renew_later(self) -> None:
         pause = self._guard.lease_ms / 1000 / _RENEWALS

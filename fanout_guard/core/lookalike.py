@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from unicodedata import category, normalize
 
 _CACHED = 4096
+_CACHED_NAMES = 1024
+_CACHED_CHARACTERS = 64
 # Control, format, surrogate, private and unassigned characters, marks, separators: what a reader may drop or trim.
 _DROPPED = ("C", "M", "Z")
 
@@ -17,13 +20,18 @@ class Lookalikes:
     normalise (NFKC), drop what is not printable or compare in upper case.
     """
 
-    __slots__ = ("_folded", "_prefixes")
+    __slots__ = ("_folded", "_prefixes", "_seen")
 
     def __init__(self, names: Iterable[str]) -> None:
         self._folded = frozenset(fold(name) for name in names)
         self._prefixes = frozenset(name[:end] for name in self._folded for end in range(len(name) + 1))
+        # Clients send the same names in every body; no long one is kept.
+        self._seen = lru_cache(_CACHED_NAMES)(self._taken)
 
     def __contains__(self, name: str) -> bool:
+        return self._seen(name) if len(name) <= _CACHED_CHARACTERS else self._taken(name)
+
+    def _taken(self, name: str) -> bool:
         if name.isascii() and name.isprintable():
             return _squeezed(name.lower()) in self._folded
         return self._may_be(name) or self._may_be(name.partition("\0")[0])
