@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextvars import Context
+from typing import TYPE_CHECKING, TypeAlias
 
 from fanout_guard.core.model import Decision
 
@@ -22,7 +23,7 @@ class Admission:
     ``sites`` is the number of entries, ``shadowed`` the policies that would have rejected it.
     """
 
-    __slots__ = ("_ends", "_guard", "_held", "_refunded", "_renewal", "decision")
+    __slots__ = ("_ends", "_guard", "_held", "_refunded", "_renewed", "decision")
 
     def __init__(self, guard: FanoutGuard, decision: Decision) -> None:
         self.decision = decision
@@ -30,10 +31,11 @@ class Admission:
         self._held = 0.0
         self._ends = False
         self._refunded = False
-        self._renewal: asyncio.TimerHandle | None = None
+        self._renewed: set[Admission] | None = None
         guard.observers.inflight(decision.requested)
         if decision.leased:
-            self._renew_later()
+            self._renewed = _renewed(guard.lease_ms)
+            self._renewed.add(self)
 
     @property
     def tenant(self) -> str:
@@ -92,21 +94,48 @@ class Admission:
         if self._ends:
             return
         self._ends = True
-        if self._renewal is not None:
-            self._renewal.cancel()
+        if self._renewed is not None:
+            self._renewed.discard(self)
         self._guard.observers.inflight(-self.decision.requested)
         if self.decision.leased and not self._refunded:
             held_s = self._held - asyncio.get_running_loop().time() if self._held else 0.0
             self._guard.settle(self.decision, held_s)
 
-    def _renew_later(self) -> None:
-        pause = self._guard.lease_ms / 1000 / _RENEWALS
-        self._renewal = asyncio.get_running_loop().call_later(pause, self._renew)
-
     def _renew(self) -> None:
         if not self._ends and not self._refunded:
             self._guard.keep(self.decision)
-            self._renew_later()
+
+
+_Key: TypeAlias = tuple[asyncio.AbstractEventLoop, int]
+_under_way: dict[_Key, set[Admission]] = {}
+
+
+def _renewed(lease_ms: int) -> set[Admission]:
+    """What is under way in this event loop and is renewed together: a timer for each request is too dear."""
+    key = (asyncio.get_running_loop(), lease_ms)
+    admissions = _under_way.get(key)
+    if admissions is None:
+        for old in [old for old in tuple(_under_way) if old[0].is_closed()]:
+            _under_way.pop(old, None)
+        admissions = _under_way[key] = set()
+        _renew_later(key)
+    return admissions
+
+
+def _renew_later(key: _Key) -> None:
+    loop, lease_ms = key
+    # In a context of its own: it outlives the request that it begins with.
+    loop.call_later(lease_ms / 1000 / _RENEWALS, _renew, key, context=Context())
+
+
+def _renew(key: _Key) -> None:
+    admissions = _under_way[key]
+    if not admissions:
+        del _under_way[key]
+        return
+    _renew_later(key)
+    for admission in admissions:
+        key[0].call_soon(admission._renew)  # each for itself, should one fail
 
 
 def milliseconds(seconds: float) -> int:

@@ -1,0 +1,99 @@
+"""Leases are renewed together, one timer for all that is under way in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from contextvars import ContextVar
+
+import pytest
+
+from fanout_guard import FanoutGuard, Settings
+from fanout_guard.admission import _under_way
+
+TTL_S = 0.3
+
+
+def guard() -> FanoutGuard:
+    """A guard with short leases."""
+    return FanoutGuard(Settings.from_env({"FANOUT_GUARD_MAX_INFLIGHT": "10", "FANOUT_GUARD_LEASE_TTL": str(TTL_S)}))
+
+
+async def in_flight(of: FanoutGuard) -> int:
+    """What the tenant has in flight."""
+    return (await of.usage("acme"))["inflight"].used
+
+
+async def test_leases_that_begin_at_any_time_are_renewed_while_their_work_runs() -> None:
+    """Work that takes longer than ``LEASE_TTL`` still counts, and what ends counts no more."""
+    one = guard()
+    async with one.circulation(tenant="acme", document="d", sites=["a", "b"]):
+        await asyncio.sleep(TTL_S / 4)
+        async with one.circulation(tenant="acme", document="d", sites=["c"]):
+            await asyncio.sleep(TTL_S * 2)
+            assert await in_flight(one) == 3
+        await asyncio.sleep(TTL_S * 2)
+        assert await in_flight(one) == 2
+    assert await in_flight(one) == 0
+
+
+async def test_one_that_fails_to_renew_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewing goes on after an error: the next turn comes whatever this one met."""
+    one, other = guard(), guard()
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+
+    def keep(_: object) -> None:
+        raise RuntimeError
+
+    async with one.circulation(tenant="acme", document="d", sites=["a"]):
+        async with other.circulation(tenant="acme", document="d", sites=["a"]):
+            monkeypatch.setattr(other, "keep", keep)
+            await asyncio.sleep(TTL_S / 2)
+        await asyncio.sleep(TTL_S)
+        assert failures
+        assert await in_flight(one) == 1
+
+
+async def test_renewing_keeps_nothing_of_the_request_that_it_begins_with() -> None:
+    """Under traffic that never pauses, what that request had in its context would never be freed."""
+
+    class Large:
+        pass
+
+    one, held = guard(), ContextVar[Large]("held")
+
+    async def first() -> weakref.ref[Large]:
+        held.set(large := Large())
+        async with one.circulation(tenant="acme", document="d", sites=["a"]):
+            return weakref.ref(large)
+
+    large = await asyncio.create_task(first())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert large() is None
+
+
+async def test_no_timer_is_left_where_nothing_is_under_way() -> None:
+    """A guard that is not used must not wake its process."""
+    one = guard()
+    key = (asyncio.get_running_loop(), one.lease_ms)
+    async with one.circulation(tenant="acme", document="d", sites=["a"]):
+        assert len(_under_way[key]) == 1
+    assert not _under_way[key]
+    await asyncio.sleep(TTL_S)
+    assert key not in _under_way
+
+
+def test_what_closed_loops_leave_is_forgotten() -> None:
+    """An application of tests opens a loop for each."""
+
+    async def circulate() -> None:
+        one = guard()
+        async with one.circulation(tenant="acme", document="d", sites=["a"]):
+            pass
+
+    for _ in range(3):
+        asyncio.run(circulate())
+    assert sum(loop.is_closed() for loop, _ in _under_way) == 1
