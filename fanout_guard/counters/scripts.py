@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from secrets import randbits
@@ -39,19 +39,21 @@ class Script(NamedTuple):
 
 
 _KINDS = {
-    "decide": ("sites", "documents", "rates", "leases"),
-    "refund": ("sites", "rates", "leases"),
-    "release": ("leases",),
+    "decide": ((DOCUMENT, "sites"), (DOCUMENT, "documents"), (RATES, "rates"), (LEASES | GLOBAL, "leases")),
+    "refund": ((0, "sites"), (0, "rates"), (0, "leases")),
+    "release": ((0, "leases"),),
+    "override": (),
 }
 _WHICH_CAPS = Struct("<H").pack
 _DECISION = Struct("<BQQ").pack
 
 
 @cache
-def script(name: str) -> Script:
-    """The script ``lua/<name>.lua``, after what all share and the kinds of state that it touches."""
+def script(name: str, flags: int = 0) -> Script:
+    """The script ``lua/<name>.lua``, after what all share and the kinds of state that it, or its ``flags``, touch."""
+    kinds = [kind for needed, kind in _KINDS[name] if not needed or needed & flags]
     folder = files("fanout_guard.counters") / "lua"
-    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("state", *_KINDS.get(name, ()), name))
+    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("state", *kinds, name))
     return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
@@ -78,8 +80,19 @@ def join(name: str, requests: Sequence[Packed], everybody: bytes | None) -> Call
     if name != "decide":
         return Call(script(name), keys, [_encode([fields for _, fields, _ in requests]), flag, *sites])
     caps: dict[tuple[Any, ...], int] = {}
-    told = b"".join([_WHICH_CAPS(caps.setdefault(own, len(caps) + 1)) + fields for _, (own, fields), _ in requests])
-    return Call(script(name), keys, [_encode(list(caps)), flag, told, *sites])
+    told = b""
+    flags = 0
+    for _, (own, fields), _ in requests:
+        told += _WHICH_CAPS(caps.setdefault(own, len(caps) + 1)) + fields
+        flags |= fields[0]
+    needed = flags & (DOCUMENT | RATES | LEASES | GLOBAL)
+    return Call(script(name, needed), keys, [b"".join(map(_packed_caps, caps)), flag, told, *sites])
+
+
+@lru_cache(maxsize=1024)
+def _packed_caps(numbers: tuple[Any, ...]) -> bytes:
+    document, window, rates, inflight, everybody = numbers
+    return pack(f"<B{4 + len(rates)}q", len(rates) // 2, document, window, inflight, everybody, *rates)
 
 
 def answers(reply: Any) -> Sequence[Any]:

@@ -3,7 +3,8 @@
 -- KEYS    per request, in this order, those that its flags name:
 --         record, document, rates, leases, idempotency; the global leases are KEYS[1] where ARGV[2] is 1.
 --         A record's key ends with the id of the decision, 16 characters.
--- ARGV    [1] msgpack: caps, each {document cap, window ms, {limit, window ms, …}, inflight cap, global cap}
+-- ARGV    [1] caps, each packed as how many rates (1 byte), document cap, window ms, inflight cap, global cap (8 each),
+--             and of each rate limit, window ms (8 each); -1 is no cap
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3] the requests, each packed as which caps (2 bytes, from 1), flags (1), entries (8), lease ms (8)
 --             flags: 1 record (without it: look only) | 2 document | 4 rates | 8 leases | 16 idempotency | 32 global |
@@ -13,7 +14,7 @@
 --         status: 0 refused, 1 charged (or would be), 2 charged before by this id, 3 undone before it came,
 --                 4 repeats a counted idempotency key; {-1, error} where only this request failed
 
-local documents, rates, leases -- opened when a request needs them
+local documents, rates, leases -- opened when a request needs them: the script has those that its batch names
 
 -- Append one policy's reading; whether the circulation is within its cap.
 local function note(out, cap, used, needed, wait, reset)
@@ -40,7 +41,7 @@ local function decide(
   local state, limits
   if rates_key then
     rates = rates or open_rates()
-    state, limits = rates.at(rates_key), caps[3]
+    state, limits = rates.at(rates_key), caps[5]
     for i = 1, #limits, 2 do
       fits = note(out, limits[i], rates.reading(state, charged, limits[i], limits[i + 1])) and fits
     end
@@ -50,8 +51,8 @@ local function decide(
     leases = leases or open_leases()
     own, global = leases_key and leases.at(leases_key), global_key and leases.at(global_key)
     if own and not own.told then out[2], own.told = #own.dead, true end
-    if own and caps[4] >= 0 then fits = note(out, caps[4], leases.reading(own, entries, caps[4])) and fits end
-    if global and caps[5] >= 0 then fits = note(out, caps[5], leases.reading(global, entries, caps[5])) and fits end
+    if own and caps[3] >= 0 then fits = note(out, caps[3], leases.reading(own, entries, caps[3])) and fits end
+    if global and caps[4] >= 0 then fits = note(out, caps[4], leases.reading(global, entries, caps[4])) and fits end
   end
   if not fits then
     local record = record_key and call('GET', record_key)
@@ -93,26 +94,33 @@ local function decide(
   return out
 end
 
-local keys, has = KEYS, bit.band
-local GLOBAL = ARGV[2] == '1' and keys[1] or nil
-local at = GLOBAL and 2 or 1
-local function take(flags, one)
-  if has(flags, one) == 0 then return nil end
-  at = at + 1
-  return keys[at - 1]
+-- Caps by their place: {document cap, window ms, inflight cap, global cap, {limit, window ms, …}}.
+local all_caps, packed, at = {}, ARGV[1], 1
+while at <= #packed do
+  local count, document, window, inflight, everybody, limits
+  count, document, window, inflight, everybody, at = struct.unpack('<Bi8i8i8i8', packed, at)
+  limits = {nil, nil}
+  for i = 1, 2 * count, 2 do
+    limits[i], limits[i + 1], at = struct.unpack('<i8i8', packed, at)
+  end
+  all_caps[#all_caps + 1] = {document, window, inflight, everybody, limits}
 end
 
-local answers, all_caps, next_sites = {}, cmsgpack.unpack(ARGV[1]), 4
-local requests = ARGV[3]
-for from = 1, #requests, 19 do
-  local which, flags, entries, lease_ms = struct.unpack('<I2BI8I8', requests, from)
-  local sites = ''
-  if flags >= 64 then
-    sites, next_sites = ARGV[next_sites], next_sites + 1
-  end
+local keys, has, everybody = KEYS, bit.band, ARGV[2] == '1'
+local key, next_sites, answers = everybody and 2 or 1, 4, {}
+packed = ARGV[3]
+for from = 1, #packed, 19 do
+  local which, flags, entries, lease_ms = struct.unpack('<I2BI8I8', packed, from)
+  local record, document, of_rates, own, shared, sites
+  if has(flags, 1) ~= 0 then record, key = keys[key], key + 1 end
+  if has(flags, 2) ~= 0 then document, key = keys[key], key + 1 end
+  if has(flags, 4) ~= 0 then of_rates, key = keys[key], key + 1 end
+  if has(flags, 8) ~= 0 then own, key = keys[key], key + 1 end
+  if has(flags, 16) ~= 0 then shared, key = keys[key], key + 1 end
+  local global = everybody and has(flags, 32) ~= 0 and keys[1] or nil
+  if flags >= 64 then sites, next_sites = ARGV[next_sites], next_sites + 1 end
   local ok, answer, known = pcall(
-    decide, all_caps[which], entries, lease_ms, sites,
-    take(flags, 1), take(flags, 2), take(flags, 4), take(flags, 8), take(flags, 16), has(flags, 32) ~= 0 and GLOBAL or nil
+    decide, all_caps[which], entries, lease_ms, sites or '', record, document, of_rates, own, shared, global
   )
   if not ok then
     answer = failed(answer)

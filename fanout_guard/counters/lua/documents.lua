@@ -1,54 +1,6 @@
 -- Documents: sections, each a head {when, tag of who added the sites, count} and the sites, 8 bytes each; no site is in
 -- two of them.
 
--- What is left of a document's sections, and how they are written.
-local function open_sections(HEAD, SHARED)
-  local sections = {}
-
-  -- Those that stay as they are, and what is left of those that shared some sites with the circulation.
-  function sections.remaining(view)
-    local kept = {}
-    for _, s in ipairs(view) do
-      if s.overlap < s.count then
-        s.texts = s.rest or {string.sub(view.raw, s.from, s.from + s.count * 8 - 1)}
-        s.count = s.count - s.overlap
-        kept[#kept + 1] = s
-      end
-    end
-    return kept
-  end
-
-  -- Join the shared sections that free together; of too many, take also those counted before `before` for shared.
-  function sections.fold(found, before)
-    local MOST = 32           -- sections of a document
-    local crowded, kept, shared = #found > MOST, {}, {}
-    for _, s in ipairs(found) do
-      if crowded and s.at < before then s.tag = SHARED end
-      local same = s.tag == SHARED and shared[s.ends]
-      if same then
-        same.count, same.at = same.count + s.count, max(same.at, s.at)
-        for _, text in ipairs(s.texts) do same.texts[#same.texts + 1] = text end
-      else
-        kept[#kept + 1] = s
-        if s.tag == SHARED then shared[s.ends] = s end
-      end
-    end
-    return kept
-  end
-
-  function sections.write(key, kept, window)
-    local texts, last = {}, 0
-    for _, s in ipairs(kept) do
-      texts[#texts + 1] = struct.pack(HEAD, s.at, s.tag, s.count)
-      for _, text in ipairs(s.texts) do texts[#texts + 1] = text end
-      last = max(last, s.ends + window)
-    end
-    keep(key, table.concat(texts), last)
-  end
-
-  return sections
-end
-
 local function open_documents()
   local HEAD, HEAD_BYTES = '<I6c8I4', 18
   local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
@@ -111,6 +63,54 @@ local function open_documents()
     return used, needed, wait, reset
   end
 
+  -- What is left of a document's sections, and how they are written.
+  local function open_sections()
+    local sections = {}
+
+    -- Those that stay as they are, and what is left of those that shared some sites with the circulation.
+    function sections.remaining(view)
+      local kept = {}
+      for _, s in ipairs(view) do
+        if s.overlap < s.count then
+          s.texts = s.rest or {string.sub(view.raw, s.from, s.from + s.count * 8 - 1)}
+          s.count = s.count - s.overlap
+          kept[#kept + 1] = s
+        end
+      end
+      return kept
+    end
+
+    -- Join the shared sections that free together; of too many, take also those counted before `before` for shared.
+    function sections.fold(found, before)
+      local MOST = 32           -- sections of a document
+      local crowded, kept, shared = #found > MOST, {}, {}
+      for _, s in ipairs(found) do
+        if crowded and s.at < before then s.tag = SHARED end
+        local same = s.tag == SHARED and shared[s.ends]
+        if same then
+          same.count, same.at = same.count + s.count, max(same.at, s.at)
+          for _, text in ipairs(s.texts) do same.texts[#same.texts + 1] = text end
+        else
+          kept[#kept + 1] = s
+          if s.tag == SHARED then shared[s.ends] = s end
+        end
+      end
+      return kept
+    end
+
+    function sections.write(key, kept, window)
+      local texts, last = {}, 0
+      for _, s in ipairs(kept) do
+        texts[#texts + 1] = struct.pack(HEAD, s.at, s.tag, s.count)
+        for _, text in ipairs(s.texts) do texts[#texts + 1] = text end
+        last = max(last, s.ends + window)
+      end
+      keep(key, table.concat(texts), last)
+    end
+
+    return sections
+  end
+
   -- Count the sites now: known ones move to this generation as shared, new ones get this decision's tag. They can be
   -- refunded for `refund_ms`.
   local function charge(key, view, id, window, refund_ms)
@@ -121,7 +121,7 @@ local function open_documents()
       call('SETRANGE', key, same.from - HEAD_BYTES - 1, struct.pack('<I6', now))
       call('PEXPIRE', key, ends + window - now)
     else
-      local sections = open_sections(HEAD, SHARED)
+      local sections = open_sections()
       local kept, known = sections.remaining(view), view.known
       if known > 0 then
         kept[#kept + 1] = {at = now, ends = ends, tag = SHARED, count = known, texts = view.again or {view.sites}}

@@ -2,70 +2,6 @@
 -- ascend. `configured` is the last charge at which the window was configured: charges go on counting in it for its own
 -- length after that, so that it knows them where it comes back.
 
--- What few calls meet: windows that free, come and go.
-local function open_windows()
-  local windows = {}
-
-  -- The buckets that still count.
-  function windows.live(buckets, window)
-    local live = {}
-    for j = 1, #buckets, 2 do
-      if now < buckets[j] + window then
-        live[#live + 1] = buckets[j]
-        live[#live + 1] = buckets[j + 1]
-      end
-    end
-    return live
-  end
-
-  -- Count in the window at `own` what has passed it by, as far as the longest other window knows it: as if at `now` at
-  -- the latest, and in buckets of its own, so that no number of changes makes more of them.
-  function windows.catch_up(state, own, add)
-    local window, live = state[own], state[own + 2]
-    local since = #live > 0 and state[own + 1] + window or 0
-    local longest, source = 0, {}
-    for i = 3, #state, 3 do
-      local complete = state[2] < state[i + 1] + state[i]
-      if complete and i ~= own and state[i] > longest then longest, source = state[i], state[i + 2] end
-    end
-    for j = 1, #source, 2 do
-      if source[j] > since and now < source[j] + math.min(window, longest) then
-        local ends = bucket_end(math.min(source[j], now) - 1, window / 20)
-        add(live, max(live[#live - 1] or 0, ends), source[j + 1])
-        state[own + 1] = state[2]
-        state[0] = state[0] or 'caught up' -- written also where it is refused: a new "now" would never pass
-      end
-    end
-  end
-
-  local function drop(state, i)
-    for _ = 1, 3 do table.remove(state, i) end
-  end
-
-  -- Drop the windows that count nothing and have missed charges.
-  function windows.drop_dead(state)
-    for i = #state - 2, 3, -3 do
-      local window, buckets = state[i], state[i + 2]
-      local counts = buckets[1] and now < buckets[#buckets - 1] + window
-      if not counts and state[2] >= state[i + 1] + window then drop(state, i) end
-    end
-  end
-
-  -- Drop the shortest windows that are not configured any more, down to `most` in all.
-  function windows.drop_most(state, most)
-    while #state > 2 + 3 * most do
-      local shortest
-      for i = 3, #state, 3 do
-        if state[i + 1] < state[2] and not (shortest and state[i] > state[shortest]) then shortest = i end
-      end
-      if not shortest then return end
-      drop(state, shortest)
-    end
-  end
-
-  return windows
-end
-
 local function open_rates()
   local states = {}           -- by key; a state's [0], never written, says how it was changed
   local windows
@@ -89,6 +25,70 @@ local function open_rates()
     end
   end
 
+  -- What few calls meet: windows that free, come and go.
+  local function open_windows()
+    local windows = {}
+
+    -- The buckets that still count.
+    function windows.live(buckets, window)
+      local live = {}
+      for j = 1, #buckets, 2 do
+        if now < buckets[j] + window then
+          live[#live + 1] = buckets[j]
+          live[#live + 1] = buckets[j + 1]
+        end
+      end
+      return live
+    end
+
+    -- Count in the window at `own` what has passed it by, as far as the longest other window knows it: as if at `now` at
+    -- the latest, and in buckets of its own, so that no number of changes makes more of them.
+    function windows.catch_up(state, own)
+      local window, live = state[own], state[own + 2]
+      local since = #live > 0 and state[own + 1] + window or 0
+      local longest, source = 0, {}
+      for i = 3, #state, 3 do
+        local complete = state[2] < state[i + 1] + state[i]
+        if complete and i ~= own and state[i] > longest then longest, source = state[i], state[i + 2] end
+      end
+      for j = 1, #source, 2 do
+        if source[j] > since and now < source[j] + math.min(window, longest) then
+          local ends = bucket_end(math.min(source[j], now) - 1, window / 20)
+          add(live, max(live[#live - 1] or 0, ends), source[j + 1])
+          state[own + 1] = state[2]
+          state[0] = state[0] or 'caught up' -- written also where it is refused: a new "now" would never pass
+        end
+      end
+    end
+
+    local function drop(state, i)
+      for _ = 1, 3 do table.remove(state, i) end
+    end
+
+    -- Drop the windows that count nothing and have missed charges.
+    function windows.drop_dead(state)
+      for i = #state - 2, 3, -3 do
+        local window, buckets = state[i], state[i + 2]
+        local counts = buckets[1] and now < buckets[#buckets - 1] + window
+        if not counts and state[2] >= state[i + 1] + window then drop(state, i) end
+      end
+    end
+
+    -- Drop the shortest windows that are not configured any more, down to `most` in all.
+    function windows.drop_most(state, most)
+      while #state > 2 + 3 * most do
+        local shortest
+        for i = 3, #state, 3 do
+          if state[i + 1] < state[2] and not (shortest and state[i] > state[shortest]) then shortest = i end
+        end
+        if not shortest then return end
+        drop(state, shortest)
+      end
+    end
+
+    return windows
+  end
+
   -- The live buckets of a window, which knows every charge from then on, and its place in the state.
   local function buckets_of(state, window)
     local i = 3
@@ -104,7 +104,7 @@ local function open_rates()
     end
     if state[2] >= state[i + 1] + window then
       windows = windows or open_windows()
-      windows.catch_up(state, i, add)
+      windows.catch_up(state, i)
     end
     return buckets, i
   end
