@@ -37,6 +37,10 @@ class Breaker:
             await asyncio.gather(task, return_exceptions=True)
         self._over()
 
+    def shut(self) -> None:
+        """Nothing may reach the server from now on, and nobody watches for it."""
+        self.reason = self.reason or "connection"
+
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(PROBE_EVERY_S)

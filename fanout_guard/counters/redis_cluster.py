@@ -33,6 +33,7 @@ class Cluster:
         self._link = link
         self._links: dict[Address, Link] = {}
         self._owners: dict[int, Address] = {}
+        self._closed = False
 
     async def call(self, call: Call) -> list[Any]:
         """Run one script call."""
@@ -110,9 +111,9 @@ class Cluster:
             await link.drop()
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        links, self._links = self._links, {}
-        for link in links.values():
+        """Close all connections for good."""
+        self._closed = True
+        for link in tuple(self._links.values()):
             await link.aclose()
 
     async def learn(self) -> None:
@@ -178,6 +179,8 @@ class Cluster:
     def _node(self, address: Address) -> Link:
         link = self._links.get(address)
         if link is None:
+            if self._closed:
+                raise CountersUnavailable("connection", sent=False)
             link = self._links[address] = self._link(address)
         return link
 

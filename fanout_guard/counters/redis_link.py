@@ -44,6 +44,7 @@ class Link:
         self._locate = locate
         self.idle: list[Wire] = []
         self.busy: set[_Exchange] = set()
+        self._closed = False
 
     def start(self, commands: Sequence[Command], done: Done) -> Begun:
         """Send commands in one go; ``done`` gets the reply to each (a ResponseError is one too), or the error."""
@@ -64,6 +65,8 @@ class Link:
 
     async def open(self) -> Wire:
         """A new connection to the server."""
+        if self._closed:
+            raise CountersUnavailable("connection", sent=False)
         connection = self._make()
         try:
             if self._locate is not None:
@@ -87,9 +90,10 @@ class Link:
             wire.close()
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections for good, and tell whoever still waits for a reply."""
+        self._closed = True
         for exchange in tuple(self.busy):
-            exchange.cancel()
+            exchange.end()
         await self.drop()
 
     def _lost(self, wire: Wire) -> None:
@@ -128,6 +132,11 @@ class _Exchange:
         if self._wire is not None:
             # What was sent may still be answered, and nobody may read that answer as his.
             self._wire.close()
+
+    def end(self) -> None:
+        """As ``cancel``, and whoever waits is told."""
+        self.cancel()
+        self._end(CountersUnavailable("connection"))
 
     def _begin_anew(self) -> None:
         self._wire = None

@@ -28,10 +28,15 @@ from fanout_guard.counters.scripts import (
 from fanout_guard.errors import CountersUnavailable
 
 _BATCH_WEIGHT = 1000  # about microseconds of the server's time
+_LOOP_ENDS_WITHIN_S = 1.0
 
 
 class Session:
-    """Decisions, releases and refunds on their own lanes, over at most five connections to each server."""
+    """Decisions, releases and refunds on their own lanes, over at most five connections to each server.
+
+    Ends with its event loop, or by ``aclose``: whoever asks after that is told at once that nothing is in reach.
+    ``on_end`` is called where the loop still runs a while later, so that it can have another session.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Session:
         timeout_s: float,
         on_outage: Callable[[bool, str], None],
         on_error: Callable[[str], None],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.server = server
         self._space = space
@@ -55,20 +61,26 @@ class Session:
         self._debts = Debts()
         self._payer: asyncio.Task[None] | None = None
         self._suspect = space.everybody.stem
+        self._deciding = 0
         # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose.
         self._keeper = self._loop.create_task(self._keep())
+        self._keeper.add_done_callback(lambda _: self._loop.call_later(_LOOP_ENDS_WITHIN_S, on_end))
 
     async def decide(self, charge: Charge) -> Tally:
         """One decision, within the time budget."""
-        until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
-        returning = self._releases.busy
-        decided = await self._decide_once(charge, until_s)
-        if not decided.charged and _full(decided):
-            # What this process was giving back meanwhile is not held against its next request.
-            answered = await self._releases.answered(until_s - self._loop.time())
-            if answered or (returning and not self._releases.busy):
-                decided = await self._decide_once(charge, until_s)
-        return decided
+        self._deciding += 1
+        try:
+            until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
+            returning = self._releases.busy
+            decided = await self._decide_once(charge, until_s)
+            if not decided.charged and _full(decided):
+                # What this process was giving back meanwhile is not held against its next request.
+                answered = await self._releases.answered(until_s - self._loop.time())
+                if answered or (returning and not self._releases.busy):
+                    decided = await self._decide_once(charge, until_s)
+            return decided
+        finally:
+            self._deciding -= 1
 
     async def settle(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         """Release a lease (``lease_ms`` -1) or let it end at another time."""
@@ -114,8 +126,12 @@ class Session:
 
     async def aclose(self) -> None:
         """Let what is under way end, then close the connections."""
-        for lane in (self._decisions, self._releases, self._refunds):
-            await lane.finish()
+        lanes = (self._decisions, self._releases, self._refunds)
+        await asyncio.sleep(0)  # whoever has asked just now is here by then
+        while self._deciding or any(lane.busy for lane in lanes):
+            for lane in lanes:
+                await lane.finish()
+            await asyncio.sleep(0)
         if self._payer is not None:
             await asyncio.wait((self._payer,), timeout=self._deadlines.after_s)
         await self.breaker.aclose()
@@ -269,9 +285,13 @@ class Session:
     async def _keep(self) -> None:
         try:
             await self._loop.create_future()
-        finally:
+        except asyncio.CancelledError:
             self._deadlines.cancel()
+            # Whatever still wants to be given back now would open a connection that nobody closes.
+            self.breaker.shut()
+            self._down("connection")
             await self.server.aclose()
+            raise
 
 
 def _full(tally: Tally) -> bool:

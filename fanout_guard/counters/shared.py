@@ -39,15 +39,16 @@ class RedisCounters:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            for old in [old for old in self._sessions if old.is_closed()]:
-                del self._sessions[old]
-                self._edge(old, False, "connection")
+            # Other threads' event loops may come and go meanwhile.
+            for old in [old for old in tuple(self._sessions) if old.is_closed()]:
+                self._forget(old)
             session = self._sessions[loop] = Session(
                 open_server(self._url, self.timeout_s),
                 self.space,
                 timeout_s=self.timeout_s,
                 on_outage=lambda active, reason: self._edge(loop, active, reason),
                 on_error=lambda reason: self.on_error(reason),
+                on_end=lambda: self._forget(loop, session),
             )
         return session
 
@@ -122,6 +123,11 @@ class RedisCounters:
         steps = self.session.server.scan(_escaped(stem) + glob)
         while (key := await self._in_time(anext(steps, None))) is not None:
             yield key
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, ended: Session | None = None) -> None:
+        if ended is None or self._sessions.get(loop) is ended:
+            self._sessions.pop(loop, None)
+            self._edge(loop, False, "connection")
 
     def _edge(self, loop: asyncio.AbstractEventLoop, active: bool, reason: str) -> None:
         # An outage of the process: from the first loop that meets it to the last that sees its end.

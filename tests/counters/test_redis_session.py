@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import sys
 import time
 import warnings
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -274,6 +277,114 @@ def test_a_loop_may_end_in_the_middle_of_decisions(server: Node, caplog: pytest.
         for after_turns in range(0, 30, 3):
             asyncio.run(leave(after_turns))
     assert [record.getMessage() for record in caplog.records if record.name != "asyncio" or record.levelno > 10] == []
+
+
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_what_is_given_back_while_a_loop_ends_opens_no_connection(
+    asked_first: bool, server: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever is cancelled with the loop gives its lease back; a connection opened for that would never be closed."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+
+    async def hold() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            counters.release_soon("acme", Lease(new_id()))
+            with contextlib.suppress(CountersUnavailable):
+                await counters.release("acme", Lease(new_id()))
+
+    async def leave() -> None:
+        if asked_first:
+            await counters.decide(charge())
+        holders = [asyncio.create_task(hold()) for _ in range(20)]
+        await asyncio.sleep(0)
+        await counters.decide(charge())
+        assert holders
+
+    with caplog.at_level(logging.INFO), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(5):
+            asyncio.run(leave())
+            gc.collect()
+    assert [record.getMessage() for record in caplog.records] == []
+    assert server.ask("CLIENT", "LIST", "TYPE", "normal").count(b"\n") == 1
+
+
+async def test_what_is_asked_just_before_the_end_is_answered(counters: RedisCounters, server: Node) -> None:
+    """Nobody waits for ever because somebody else closes the counters, and nothing is opened after the end."""
+    await counters.decide(charge())
+    for turns in range(4):
+        asked = [
+            asyncio.create_task(counters.decide(charge())),
+            asyncio.create_task(counters.release("acme", Lease(new_id()))),
+            asyncio.create_task(counters.refund("acme", Lease(new_id()))),
+            asyncio.create_task(counters.command("PING")),
+        ]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await counters.aclose()
+        ended = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+        assert getattr(ended[0], "charged", False)
+        assert ended[1:3] == [False, 0]
+        assert ended[3] == b"PONG" or isinstance(ended[3], CountersUnavailable)
+    await asyncio.to_thread(until, lambda: server.ask("CLIENT", "LIST", "TYPE", "normal").count(b"\n") == 1)
+
+
+async def test_counters_closed_in_the_middle_of_load_refuse_and_leave_nothing(server: Node) -> None:
+    """Who is refused may ask a second time; the counters end after that, and every answer is a decision."""
+    counters = RedisCounters(server.url, timeout_ms=10_000)
+    policy = Policy(document=None, inflight=3, inflight_global=100)
+    answers = 0
+
+    async def circulate(tenant: str) -> None:
+        nonlocal answers
+        for _ in range(50):
+            asked = Charge(lease=Lease(new_id()), tenant=tenant, cost=1, sites=b"", policy=policy, lease_ms=60_000)
+            if (await counters.decide(asked)).charged:
+                await asyncio.sleep(0)
+                counters.release_soon(tenant, asked.lease)
+            answers += 1
+
+    load = asyncio.gather(*(circulate(f"t-{number % 4}") for number in range(40)))
+    while not load.done():
+        await asyncio.sleep(0.003)
+        await counters.aclose()
+    await asyncio.wait_for(load, 30)
+    assert answers == 2000
+    await counters.aclose()
+    await asyncio.to_thread(until, lambda: server.ask("CLIENT", "LIST", "TYPE", "normal").count(b"\n") == 1)
+
+
+async def test_a_loop_whose_tasks_were_all_cancelled_may_go_on(counters: RedisCounters) -> None:
+    """As some applications do when they are told to stop, and then serve on for a while."""
+    await counters.decide(charge())
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        if "_keep" in repr(task):
+            task.cancel()
+    give_up = time.monotonic() + 10
+    charged = False
+    while not charged and time.monotonic() < give_up:
+        await asyncio.sleep(0.01)
+        with contextlib.suppress(CountersUnavailable):
+            charged = (await counters.decide(charge())).charged
+    assert charged
+
+
+def test_event_loops_of_many_threads_come_and_go(server: Node) -> None:
+    """An application with a loop in each worker thread has one guard."""
+    counters = RedisCounters(server.url, timeout_ms=20_000)
+
+    async def decide() -> bool:
+        return (await counters.decide(charge(sites=(1,)))).charged
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            assert all(threads.map(lambda _: asyncio.run(decide()), range(400)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_an_outage_of_two_loops_is_told_once(edges: Edges) -> None:
