@@ -47,11 +47,13 @@ class Debts:
         while due := [key for key in self._owed if key not in later]:
             name = due[0][0]
             keys = [key for key in due if key[0] == name][:_PAID_AT_ONCE]
-            answers = await call(name, [self._owed[key] for key in keys])
+            requests = [self._owed[key] for key in keys]
+            answers = await call(name, requests)
             unpaid = None
-            for key, answer in zip(keys, answers, strict=True):
+            for key, request, answer in zip(keys, requests, answers, strict=True):
                 if not isinstance(answer, CountersUnavailable) or not passes(answer):
-                    self._owed.pop(key, None)
+                    if self._owed.get(key) is request:  # else it is a later word, which is still to be said
+                        del self._owed[key]
                 elif answer.alone:
                     later.add(key)
                 else:

@@ -158,6 +158,21 @@ async def test_the_last_word_on_a_lease_stands_and_partial_refunds_add_up() -> N
     assert [fields for _, requests in server.paid for _, fields, _ in requests] == [("end",), ("three",), ("two",)]
 
 
+async def test_a_word_that_comes_while_an_earlier_one_is_paid_is_said_too() -> None:
+    """A lease whose renewal is on the way, late, when it is released must not live on for as long as was asked."""
+    debts, server = Debts(), Server()
+    debts.add("release", owed("release", 1, ("renew",)))
+
+    async def slow(name: str, requests: Sequence[Packed]) -> Sequence[Any]:
+        if not server.paid:
+            debts.add("release", owed("release", 1, ("end",)))
+        return await server(name, requests)
+
+    await debts.pay(slow)
+    assert [fields for _, requests in server.paid for _, fields, _ in requests] == [("renew",), ("end",)]
+    assert not debts
+
+
 async def test_what_cannot_be_paid_now_stays_owed() -> None:
     """A server that goes away again in the middle loses nothing; what is wrong with one request alone is no debt."""
     debts, server = Debts(), Server()

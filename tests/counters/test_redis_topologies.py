@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,7 @@ from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
 from fanout_guard.counters.redis import slot_of
 from fanout_guard.counters.redis_address import parse_address
+from fanout_guard.counters.redis_cluster import Cluster
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.faults.network import answering
@@ -368,6 +370,31 @@ async def test_a_slot_that_nobody_has_is_an_outage_until_somebody_does(nodes: Cl
     assert [active for active, _ in edges] == [True, False]
     assert (await counters.decide(charge())).charged
     await counters.aclose()
+
+
+async def test_a_master_that_says_nothing_is_not_left_asked_where_another_one_fails() -> None:
+    """Else a long outage would collect a connection with each of its probes."""
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"HELLO":
+            return HELLO
+        if command[0] == b"CLUSTER":
+            masters = [(0, 8000, gone), (8001, 16_000, silent.port), (16_001, 16_383, fake.port)]
+            slots = (b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % each for each in masters)
+            return b"*3\r\n" + b"".join(slots)
+        return b"+PONG\r\n"
+
+    gone = free_port()
+    async with answering(answer) as fake, answering(lambda command: b"") as silent:
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{fake.port}", timeout_ms=100)
+        with pytest.raises(CountersUnavailable):
+            await counters.decide(charge())
+        session = counters.session
+        for _ in range(5):
+            with pytest.raises((CountersUnavailable, TimeoutError)):
+                await asyncio.wait_for(session.server.probe(), 0.1)
+        assert all(not link.busy for link in cast(Cluster, session.server)._links.values())
+        await counters.aclose()
 
 
 async def until_used(
