@@ -393,7 +393,8 @@ async def test_a_master_that_says_nothing_is_not_left_asked_where_another_one_fa
         for _ in range(5):
             with pytest.raises((CountersUnavailable, TimeoutError)):
                 await asyncio.wait_for(session.server.probe(), 0.1)
-        assert all(not link.busy for link in cast(Cluster, session.server)._links.values())
+        links = cast(Cluster, session.server)._links.values()
+        assert all(len(link.busy) < 2 for link in links)  # the outage's own probe is one
         await counters.aclose()
 
 
