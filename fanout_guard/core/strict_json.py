@@ -26,6 +26,8 @@ _FEW = 64
 _CACHED_ARRAY_BYTES = 65_536
 _CACHED_BYTES = 8_000_000
 _TEXT_BYTES = 64
+_SEEN_ONCE = 16_384
+_SAMPLED = 127
 # The closing quote is optional, so that an unterminated string matches to the end and time stays linear.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
@@ -55,7 +57,7 @@ def read_plain(body: bytes) -> Members | None:
     """
     start, end = body.find(b"["), body.rfind(b"]") + 1
     array = body[start:end] if end - start <= _CACHED_ARRAY_BYTES else b""
-    seen = _arrays.get(array)
+    seen = _arrays.find(array)
     try:
         # Where all from the first bracket to the last is an array seen before, a small one stands for it: one that
         # would break a string in two, so that it can only have been an array here too, and the only one.
@@ -74,7 +76,7 @@ def read_plain(body: bytes) -> Members | None:
         elif kind is list:
             if seen is not None:
                 value = seen
-            elif array.count(b"[") == array.count(b"]") == 1:
+            elif array.rfind(b"[") == 0 and array.find(b"]") == len(array) - 1:
                 _arrays.keep(array, value)
         members.append((name.text, value))
     return Members(members)
@@ -105,23 +107,36 @@ class _Name:
         self.text = text
 
 
-class _Arrays(dict[bytes, list[str]]):
-    """The arrays of texts read last, by their bytes: a tenant's next document mostly goes to the same sites.
+class _Arrays(dict[bytes, tuple[bytes, list[str]]]):
+    """The arrays of texts read last: a tenant's next document mostly goes to the same sites.
 
-    Forgets everything when full and keeps no long array, so that no client can make it grow.
+    A sample of its bytes finds one, since to hash them all is dear, and all of them tell whether it is the same. Keeps
+    what is read a second time: to hold on to lists that never come again costs more than to read them. Forgets
+    everything when full and keeps no long array, so that no client can make it grow.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._once: set[int] = set()
         self._bytes = 0
 
+    def find(self, array: bytes) -> list[str] | None:
+        kept = self.get(array[::_SAMPLED])
+        return kept[1] if kept is not None and kept[0] == array else None
+
     def keep(self, array: bytes, texts: list[str]) -> None:
+        sample = array[::_SAMPLED]
+        if hash(sample) not in self._once:
+            if len(self._once) >= _SEEN_ONCE:
+                self._once.clear()
+            self._once.add(hash(sample))
+            return
         self._bytes += len(array) + _TEXT_BYTES * len(texts)
         if self._bytes > _CACHED_BYTES:
             self.clear()
             self._bytes = 0
         else:
-            self[array] = texts
+            self[sample] = array, texts
 
 
 def _said(text: str, error: Exception) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from fanout_guard.core import strict_json
 from fanout_guard.core.model import Spelling
-from fanout_guard.core.strict_json import Members, NotStrictJson, _Arrays, parse, read_plain
+from fanout_guard.core.strict_json import _SAMPLED, Members, NotStrictJson, _Arrays, parse, read_plain
 from tests.fuzz.check import is_plain
 
 
@@ -116,23 +116,48 @@ def test_an_array_seen_before_is_read_alike_wherever_its_bytes_stand() -> None:
             f'{{"a":["x",{array}]}}',
             f'{{"a":{array}{array}}}',
         ]
-    for body in [*bodies, *bodies]:
+    for body in bodies * 3:
         for hostile in (body.encode(), body.encode("latin-1"), body.replace("a", "\0").encode()):
             is_plain(hostile)
     assert is_plain(b'{"a":["a"],"b":"["}')
 
 
-def test_arrays_seen_before_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_seen_before_take_bounded_room() -> None:
     """A client that never sends one list twice must not fill the memory."""
     arrays = _Arrays()
-    for number in range(300_000):
-        arrays.keep(b'["%d"]' % number, [str(number)])
-    assert 0 < len(arrays) < 150_000
+    for number in range(50_000):
+        arrays.keep(b"%d" % number * _SAMPLED, [str(number)])
+    assert (len(arrays), len(arrays._once)) == (0, 50_000 % 16_384)
+    for number in range(50_000):
+        for _ in range(2):
+            arrays.keep(b"%d" % number * _SAMPLED, [str(number)])
+    assert 0 < len(arrays) < 16_384
+    assert len(arrays._once) <= 16_384
+
+
+def test_only_what_is_read_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that never comes again would push out those that do; a long one is more to keep than to read."""
     monkeypatch.setattr(strict_json, "_arrays", arrays := _Arrays())
-    assert is_plain(b'{"a":[' + b'"x",' * 30_000 + b'"x"]}')
-    assert not arrays
-    assert is_plain(b'{"a":["x"]}')
-    assert arrays == {b'["x"]': ["x"]}
+    for body in (b'{"a":["x"]}', b'{"a":["y"]}', b'{"b":1,"a":["x"]}', b'{"a":["x"]}'):
+        assert is_plain(body)
+    assert [*arrays.values()] == [(b'["x"]', ["x"])]
+    for _ in range(3):
+        assert is_plain(b'{"a":[' + b'"x",' * 30_000 + b'"x"]}')
+        assert is_plain(b'{"a":["x"],"b":["x"]}')
+        assert is_plain(b'{"a":"b"}')
+        assert is_plain(b'{"a":"]["}')
+    assert len(arrays) == 1
+
+
+def test_arrays_that_are_found_in_one_place_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may make a list that only looks like its last one, and each is to count as it is."""
+    monkeypatch.setattr(strict_json, "_arrays", arrays := _Arrays())
+    one, other = b'["x","y","z"]', b'["x","y,z"  ]'
+    for array in (one, one, one, other, other, other, one, other):
+        assert is_plain(b'{"a":' + array + b"}")
+    assert len(arrays) == 1
+    assert arrays.find(one) is None
+    assert arrays.find(other) == ["x", "y,z"]
 
 
 def test_the_interpreters_own_limit_is_left_to_the_scanner() -> None:
