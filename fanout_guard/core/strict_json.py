@@ -11,6 +11,7 @@ import re
 from itertools import accumulate
 from json import JSONDecoder
 from math import isinf
+from sys import getsizeof
 from typing import Any, NoReturn, TypeAlias
 
 from msgspec.json import Decoder
@@ -25,7 +26,6 @@ _COMMON = 10**15
 _FEW = 64
 _CACHED_ARRAY_BYTES = 65_536
 _CACHED_BYTES = 8_000_000
-_TEXT_BYTES = 64
 _SEEN_ONCE = 16_384
 _SAMPLED = 127
 # The closing quote is optional, so that an unterminated string matches to the end and time stays linear.
@@ -131,7 +131,7 @@ class _Arrays(dict[bytes, tuple[bytes, list[str]]]):
                 self._once.clear()
             self._once.add(hash(sample))
             return
-        self._bytes += len(array) + _TEXT_BYTES * len(texts)
+        self._bytes += sum(map(getsizeof, (sample, array, texts, *texts)))
         if self._bytes > _CACHED_BYTES:
             self.clear()
             self._bytes = 0

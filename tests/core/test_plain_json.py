@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from sys import getsizeof
 
 import pytest
 
@@ -133,6 +134,7 @@ def test_arrays_seen_before_take_bounded_room() -> None:
             arrays.keep(b"%d" % number * _SAMPLED, [str(number)])
     assert 0 < len(arrays) < 16_384
     assert len(arrays._once) <= 16_384
+    assert sum(getsizeof(texts[0]) for _, texts in arrays.values()) < arrays._bytes <= 8_000_000
 
 
 def test_only_what_is_read_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
