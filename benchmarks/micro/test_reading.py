@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -13,19 +14,25 @@ from fanout_guard.core.source import parse_source, parse_sources
 from fanout_guard.core.strict_json import parse, read_plain, scan
 
 
-def body_of(sites: int, **members: object) -> bytes:
+def body_of(sites: int, *, first: int = 0, **members: object) -> bytes:
     """A circulation to some sites."""
-    names = [f"https://site-{number}.example" for number in range(sites)]
+    names = [f"https://site-{number}.example" for number in range(first, first + sites)]
     document = {"document_id": "d-1", "document_headline": "Local news", "target_sites": names}
     return json.dumps(document | members).encode()
 
 
 @pytest.mark.parametrize("sites", [1, 300, 10_000])
 def test_parse(benchmark: BenchmarkFixture, sites: int) -> None:
-    """The strict parse of what most clients send."""
+    """The strict parse of what most clients send: a document to sites that an earlier one went to."""
     body = body_of(sites)
     assert read_plain(body) is not None
     benchmark(parse, body)
+
+
+def test_parse_a_list_never_seen(benchmark: BenchmarkFixture) -> None:
+    """What the first document to a list of sites costs."""
+    first = count(0, 300)
+    benchmark.pedantic(parse, setup=lambda: ((body_of(300, first=next(first)),), {}), rounds=2000)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("sites", [1, 300, 10_000])
