@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
+from random import Random
 
 from benchmarks.peers.subjects import ENTRIES, LIMIT, Decide, Role, Subject, admitted
 from fanout_guard import FanoutGuard, Settings
@@ -33,7 +34,7 @@ MANY_SITES = 10_000
 
 @asynccontextmanager
 async def _open(
-    environ: dict[str, str], entries: int, documents: int, release: bool, url: str
+    environ: dict[str, str], entries: int, documents: int, release: bool, scattered: bool, url: str
 ) -> AsyncIterator[Decide]:
     guard = FanoutGuard(
         Settings.from_env({"FANOUT_GUARD_MAX_SITES": str(entries), **environ, "FANOUT_GUARD_REDIS_URL": url})
@@ -41,6 +42,9 @@ async def _open(
     names = [f"https://site-{number}.example" for number in range(SITES_OF_A_TENANT)]
     step = (SITES_OF_A_TENANT - entries) // LISTS
     lists = [names[number * step : number * step + entries] for number in range(LISTS)]
+    if scattered:
+        random = Random(1)
+        lists = [random.sample(names, entries) for _ in range(LISTS)]
     numbers = count()
 
     async def decide(tenant: str) -> None:
@@ -64,12 +68,17 @@ def subject(
     entries: int = ENTRIES,
     documents: int = ALWAYS_NEW,
     release: bool = False,
+    scattered: bool = False,
     tenants: int = 8,
     levels: tuple[int, ...] = (64,),
 ) -> Subject:
     """One way to ask the guard."""
     return Subject(
-        name, Role.GUARD, partial(_open, environ, entries, documents, release), tenants=tenants, levels=levels
+        name,
+        Role.GUARD,
+        partial(_open, environ, entries, documents, release, scattered),
+        tenants=tenants,
+        levels=levels,
     )
 
 
@@ -79,14 +88,22 @@ RETURNED = subject("fanout_guard, all four caps, lease returned", ALL_CAPS, rele
 SPREAD = subject("fanout_guard, one cap, 30,000 tenants", ONE_CAP, tenants=MANY_TENANTS)
 LARGE = subject("fanout_guard, all four caps, 10,000 sites", ALL_CAPS, entries=MANY_SITES)
 
-MERGED = subject(
-    "fanout_guard, 10,000 sites again and again",
-    {**ALL_CAPS, "FANOUT_GUARD_DOCUMENT_MAX_SITES": "1000000"},
-    entries=MANY_SITES,
-    documents=2,
-    levels=(),
+MERGED, SCATTERED = (
+    subject(
+        name,
+        {**ALL_CAPS, "FANOUT_GUARD_DOCUMENT_MAX_SITES": "1000000"},
+        entries=MANY_SITES,
+        documents=2,
+        scattered=scattered,
+        levels=(),
+    )
+    for name, scattered in (
+        ("fanout_guard, 10,000 sites again and again", False),
+        ("fanout_guard, 10,000 sites at random again and again", True),
+    )
 )
-"""The dearest circulation: most of its sites are counted already, for a document that has twice as many."""
+"""The dearest circulations: half of their sites or more are counted already, for a document that has twice as many;
+lists that have long runs of sites in common, and lists that have none."""
 FULL_WINDOW = subject(
     "fanout_guard, a window of one second", {**ONE_CAP, "FANOUT_GUARD_RATE": f"{LIMIT}/second"}, levels=()
 )

@@ -78,7 +78,9 @@ async def _measure(server: Server, loop: str, effort: Effort, seed: int) -> Run:
         document_bytes = await measure.largest_key(decide, server, seconds=0)
     async with guard.FULL_WINDOW.open(server.url) as decide:
         window_bytes = await measure.largest_key(decide, server, seconds=1.2)
-    blocks_ms = [await measure.longest_call_ms(each, server, effort) for each in (guard.LARGE, guard.MERGED)]
+    blocks_ms = [
+        await measure.longest_call_ms(each, server, effort) for each in (guard.LARGE, guard.MERGED, guard.SCATTERED)
+    ]
     cost = await measure_middleware(requests=500, rounds=4 * effort.rounds)
     http = measure_http(loop, rounds=effort.rounds, seconds=max(effort.seconds, 1.0))
     return Run(
