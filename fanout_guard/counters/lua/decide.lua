@@ -35,7 +35,6 @@ local function decide(
   if document_key then
     documents = documents or open_documents()
     view = documents.read(document_key, caps[2], repeats and '' or sites)
-    documents.compare(view)
     fits = note(out, caps[1], documents.reading(view, view.total - view.known, caps[1], caps[2]))
   end
   local state, limits
@@ -50,7 +49,7 @@ local function decide(
   if leases_key or global_key then
     leases = leases or open_leases()
     own, global = leases_key and leases.at(leases_key), global_key and leases.at(global_key)
-    if own and not own.told then out[2], own.told = #own.dead, true end
+    if own and own.dead[1] and not own.told then out[2], own.told = #own.dead, true end
     if own and caps[3] >= 0 then fits = note(out, caps[3], leases.reading(own, entries, caps[3])) and fits end
     if global and caps[4] >= 0 then fits = note(out, caps[4], leases.reading(global, entries, caps[4])) and fits end
   end
@@ -79,7 +78,7 @@ local function decide(
     lasts = max(lasts, bucket_end(now, caps[2] / 2) + caps[2] - now)
   end
   if own or global then
-    local member, expiry = leases.member(id, entries), now + lease_ms
+    local member, expiry = member_of(id, entries), now + lease_ms
     if own then leases.add(own, member, entries, expiry) end
     if global then leases.add(global, member, entries, expiry) end
   end

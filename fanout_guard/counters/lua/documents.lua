@@ -3,8 +3,23 @@
 
 local function open_documents()
   local HEAD, HEAD_BYTES = '<I6c8I4', 18
-  local SHARED = string.rep('\0', 8) -- the tag of sites that more than one circulation has counted
+  local SHARED = '\0\0\0\0\0\0\0\0' -- the tag of sites that more than one circulation has counted
   local matching              -- opened when there are lists to compare
+
+  -- Note in the view which of its sites the sections hold: how many are known, the texts of those that are counted
+  -- again and of the fresh ones, and each section's overlap.
+  local function compare(view)
+    local sites = view.sites
+    for i = 1, #view do
+      local s = view[i]
+      if s.count == view.total and string.find(view.raw, sites, s.from, true) == s.from then
+        view.known, view.same, s.overlap = s.count, s, s.count
+        return
+      end
+    end
+    matching = matching or open_sites()
+    matching.compare(view, sites)
+  end
 
   -- The sections that still count, beside the sites of a circulation.
   local function read(key, window, sites)
@@ -21,23 +36,8 @@ local function open_documents()
       end
       from = from + count * 8
     end
+    if view[1] and sites ~= '' then compare(view) end
     return view
-  end
-
-  -- Note in the view which of the sites the sections hold: how many are known, the texts of those that are counted
-  -- again and of the fresh ones, and each section's overlap.
-  local function compare(view)
-    local sites = view.sites
-    if sites == '' or #view == 0 then return end
-    for i = 1, #view do
-      local s = view[i]
-      if s.count == view.total and string.find(view.raw, sites, s.from, true) == s.from then
-        view.known, view.same, s.overlap = s.count, s, s.count
-        return
-      end
-    end
-    matching = matching or open_sites()
-    matching.compare(view, sites)
   end
 
   -- How the document stands: used, needed, wait, reset.
@@ -140,5 +140,5 @@ local function open_documents()
     if last > 0 and call('PTTL', key) < last - now then call('PEXPIRE', key, last - now) end
   end
 
-  return {read = read, compare = compare, reading = reading, charge = charge, stay = stay}
+  return {read = read, reading = reading, charge = charge, stay = stay}
 end

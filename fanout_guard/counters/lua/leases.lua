@@ -1,10 +1,17 @@
 -- Leases: one sorted set; a member is 'entries:id' with its expiry as score; '=' keeps minus the total, so that
 -- the set and its total live and die together.
 
+local function member_of(id, entries)
+  return string.format('%d:%s', entries, id)
+end
+
 local function open_leases()
   local sets = {}             -- by key
 
-  local function read(key)
+  -- The leases of a key: their total, the dead to remove, {expiry, member, …} to add and the last expiry of those.
+  local function at(key)
+    local leases = sets[key]
+    if leases then return leases end
     local EXPIRE_AT_MOST = 2000 -- dead leases cleared by one call: bounded work
     local dead = {}
     if call('ZCOUNT', key, '(0', now) > 0 then -- cheaper than a range, which mostly has nothing in it
@@ -12,15 +19,8 @@ local function open_leases()
     end
     local total = -(call('ZSCORE', key, '=') or 0)
     for i = 1, #dead do total = total - string.match(dead[i], '^%d+') end
-    return {total = max(total, 0), dead = dead, added = nil, last = 0, changed = #dead > 0}
-  end
-
-  local function at(key)
-    local leases = sets[key]
-    if not leases then
-      leases = read(key)
-      sets[key] = leases
-    end
+    leases = {total = max(total, 0), dead = dead, added = nil, last = 0}
+    sets[key] = leases
     return leases
   end
 
@@ -31,41 +31,35 @@ local function open_leases()
     return used, entries, wait, used > 0 and 1000 or 0
   end
 
-  local function member(id, entries)
-    return string.format('%d:%s', entries, id)
-  end
-
-  local function add(leases, name, entries, expiry)
+  local function add(leases, member, entries, expiry)
     leases.total = leases.total + entries
     leases.last = max(leases.last, expiry)
-    leases.changed = true
     local added = leases.added
     if added then
       added[#added + 1] = expiry
-      added[#added + 1] = name
+      added[#added + 1] = member
     else
-      leases.added = {expiry, name}
+      leases.added = {expiry, member}
     end
   end
 
-  local function write(key, leases)
+  local function write(key, dead, added, total, last)
     local SPARE_MS = 2000     -- the set outlives its last lease by half of this at least
-    local added = leases.added or {}
-    if #leases.dead > 0 then call('ZREM', key, unpack(leases.dead)) end
-    if leases.total == 0 and #added == 0 then
+    if #dead > 0 then call('ZREM', key, unpack(dead)) end
+    if total == 0 and not added then
       call('DEL', key)
       return
     end
-    call('ZADD', key, -leases.total, '=', unpack(added))
-    local lives = leases.last - now + SPARE_MS
+    call('ZADD', key, -total, '=', unpack(added or {}))
+    local lives = last - now + SPARE_MS
     if call('PTTL', key) < lives - SPARE_MS / 2 then call('PEXPIRE', key, lives) end
   end
 
   local function write_all()
     for key, leases in pairs(sets) do
-      if leases.changed then write(key, leases) end
+      if leases.added or #leases.dead > 0 then write(key, leases.dead, leases.added, leases.total, leases.last) end
     end
   end
 
-  return {read = read, at = at, reading = reading, member = member, add = add, write = write, write_all = write_all}
+  return {at = at, reading = reading, add = add, write_all = write_all}
 end

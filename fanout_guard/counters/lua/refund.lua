@@ -9,7 +9,7 @@
 -- Output  per request the entries taken back; {-1, error} where only this request failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
-local matching, rates, leases = open_sites(), open_rates(), open_leases()
+local matching, rates = open_sites(), open_rates()
 
 local function drop_sites(key, tag, sites)
   local raw = call('GET', key)
@@ -60,16 +60,16 @@ local function drop_rates(key, charge, first, entries)
 end
 
 local function lower_lease(key, id, held, entries, whole)
-  local set, member = leases.read(key), leases.member(id, held)
+  local leases = open_leases() -- anew: a request before this one may have lowered the same lease
+  local set, member = leases.at(key), member_of(id, held)
   local expiry = tonumber(call('ZSCORE', key, member) or 0)
   if expiry > now then
     local rest = whole and 0 or max(held - entries, 0)
     set.total = max(set.total - held + rest, 0)
     set.dead[#set.dead + 1] = member
-    set.changed = true
-    if rest > 0 then leases.add(set, leases.member(id, rest), 0, expiry) end
+    if rest > 0 then leases.add(set, member_of(id, rest), 0, expiry) end
   end
-  if set.changed then leases.write(key, set) end
+  leases.write_all()
 end
 
 -- Of the sites asked for, those not refunded before, and how many entries they are.

@@ -24,7 +24,6 @@ end
 local function finish(set, member, entries)
   set.total = max(set.total - entries, 0)
   set.dead[#set.dead + 1] = member
-  set.changed = true
   expiries[set][member] = 0
 end
 
@@ -32,7 +31,7 @@ local function settle(record_key, lease_key, id, lease_ms, exact)
   local record = call('GET', record_key)
   if not record or record == 'x' then return 0 end
   local entries, found = cmsgpack.unpack(record)[5], 0
-  local member = leases.member(id, entries)
+  local member = member_of(id, entries)
   for _, key in ipairs({lease_key, GLOBAL or nil}) do
     local set = leases.at(key)
     local expiry = expiry_of(key, set, member)
