@@ -8,7 +8,7 @@ from typing import Any
 
 from fanout_guard.counters.batch import Begun, Outcome
 from fanout_guard.counters.redis import Server, Single, slot_of
-from fanout_guard.counters.scripts import Packed, answers, join, judged
+from fanout_guard.counters.scripts import Packed, answers, join
 from fanout_guard.errors import CountersUnavailable
 
 
@@ -24,14 +24,14 @@ class Calls:
         if not isinstance(self._server, Single):
             return asyncio.get_running_loop().create_task(self._in_task(name, requests, done))
         call = join(name, requests, self._everybody)
-        return self._server.start(call, lambda reply: done(_answers(requests, reply)))
+        return self._server.start(call, lambda reply: done(_answers(name, requests, reply)))
 
     async def __call__(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
         """As ``start``, for those who wait."""
         if self._server.clustered:
             found: Outcome[Any] = await self._by_slot(name, requests)
         else:
-            found = _answers(requests, await self._server.call(join(name, requests, self._everybody)))
+            found = _answers(name, requests, await self._server.call(join(name, requests, self._everybody)))
         if isinstance(found, Exception):
             raise found
         return found
@@ -50,18 +50,18 @@ class Calls:
         calls = [join(name, [requests[index] for index in indexes], None) for indexes in slots.values()]
         found: list[Any] = [None] * len(requests)
         for indexes, reply in zip(slots.values(), await self._server.calls(calls), strict=True):
-            own = _answers(indexes, reply)
+            own = _answers(name, indexes, reply)
             for position, index in enumerate(indexes):
                 found[index] = own if isinstance(own, Exception) else own[position]
         return found
 
 
-def _answers(requests: Sequence[object], reply: Any) -> Outcome[Any]:
+def _answers(name: str, requests: Sequence[object], reply: Any) -> Outcome[Any]:
     """The answer to each request, or the error of all."""
     if isinstance(reply, Exception):
         return reply
     try:
-        found = [judged(answer) for answer in answers(reply)]
+        found = answers(name, reply)
         if len(found) == len(requests):
             return found
     except (LookupError, TypeError, ValueError):

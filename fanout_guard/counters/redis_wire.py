@@ -45,7 +45,7 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def send(self, packed: bytes, count: int, done: Callable[[Replies | Exception], None]) -> None:
-        """Send ``count`` commands; ``done`` gets their replies, or Lost or ProtocolError."""
+        """Send ``count`` commands; ``done`` gets their replies, or Lost, or why they cannot be read."""
         self._missing, self._done = count, done
         self._transport.write(packed)
 
@@ -63,7 +63,7 @@ class Wire(asyncio.Protocol):
             reader.feed(data)
             while (reply := reader.gets()) is not False:
                 replies.append(reply)
-        except ProtocolError as error:
+        except Exception as error:  # also the driver's own, where an error is not worded as it expects
             self._end(error)
             self._transport.abort()
             return

@@ -9,21 +9,23 @@ from hashlib import sha1
 from importlib.resources import files
 from secrets import randbits
 from struct import Struct, pack
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
-from msgspec import msgpack
+from msgspec import ValidationError, convert, msgpack
 
 from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Reading, Tally
 from fanout_guard.errors import CountersUnavailable
 
 _encode = msgpack.Encoder().encode
-_decode = msgpack.Decoder().decode
+_decode_decided = msgpack.Decoder(list[list[int]]).decode
+_decode_failed = msgpack.Decoder(list[list[int | str]]).decode
 
 RECORD, DOCUMENT, RATES, LEASES, IDEMPOTENCY, GLOBAL, SITES = 1, 2, 4, 8, 16, 32, 64
 
 REFUSED, CHARGED, CHARGED_BEFORE, UNDONE, REPEATS = 0, 1, 2, 3, 4
 FAILED = -1
+_STATUSES = (REFUSED, CHARGED, CHARGED_BEFORE, REPEATS)
 _MANY = 10**9
 _ONE_REQUEST = ("wrongtype", "script")  # what is wrong with one tenant's keys, and not with the server
 
@@ -95,9 +97,22 @@ def _packed_caps(numbers: tuple[Any, ...]) -> bytes:
     return pack(f"<B{4 + len(rates)}q", len(rates) // 2, document, window, inflight, everybody, *rates)
 
 
-def answers(reply: Any) -> Sequence[Any]:
-    """A script's answers, request by request."""
-    return cast("Sequence[Any]", _decode(reply)) if isinstance(reply, bytes) else cast("Sequence[Any]", reply)
+def answers(name: str, reply: Any) -> list[Any]:
+    """What the script ``name`` answers to each request, or CountersUnavailable where it could not do it.
+
+    ValueError, TypeError or LookupError where no script of ours answers so: something else stands there.
+    """
+    if name != "decide":
+        if reply.__class__ is not list:
+            raise TypeError
+        return [answer if answer.__class__ is int else _failed(answer) for answer in reply]
+    try:
+        decided = _decode_decided(reply)
+        if all(answer[0] != FAILED for answer in decided):
+            return decided
+    except ValidationError:
+        pass  # an error's text is among them
+    return [_failed(answer) if answer[0] == FAILED else convert(answer, list[int]) for answer in _decode_failed(reply)]
 
 
 def pack_decide(charge: Charge, space: KeySpace) -> Packed:
@@ -129,15 +144,14 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     return keys, (policy.numbers, _DECISION(flags, charge.cost, charge.lease_ms)), charge.sites
 
 
-def judged(answer: Any) -> Any:
-    """A script's answer to one request, or CountersUnavailable where it could not do it."""
-    if answer.__class__ is int or answer[0] != FAILED:
-        return answer
+def _failed(answer: Any) -> CountersUnavailable:
+    if answer.__class__ is not list or answer[0] != FAILED:
+        raise ValueError
     reason = reason_of_text(answer[1])
     return CountersUnavailable(reason, alone=reason in _ONE_REQUEST)
 
 
-def tally(charge: Charge, answer: Sequence[Any]) -> Tally:
+def tally(charge: Charge, answer: Sequence[int]) -> Tally:
     """What ``decide.lua`` answered; CountersUnavailable where the decision had been given up before it came."""
     status = answer[0]
     if status == UNDONE:
@@ -145,17 +159,23 @@ def tally(charge: Charge, answer: Sequence[Any]) -> Tally:
     policy = charge.policy
     readings = []
     at = 2
-    if policy.document is not None and charge.lease.document:
-        readings.append(Reading("document", policy.document, *answer[at : at + 4]))
-        at += 4
-    for rate in policy.rates:
-        readings.append(Reading(rate.policy, rate.limit, *answer[at : at + 4]))
-        at += 4
-    if policy.inflight is not None:
-        readings.append(Reading("inflight", policy.inflight, *answer[at : at + 4]))
-        at += 4
-    if policy.inflight_global is not None:
-        readings.append(Reading("inflight-global", policy.inflight_global, *answer[at : at + 4]))
+    try:
+        if policy.document is not None and charge.lease.document:
+            readings.append(Reading("document", policy.document, *answer[at : at + 4]))
+            at += 4
+        for rate in policy.rates:
+            readings.append(Reading(rate.policy, rate.limit, *answer[at : at + 4]))
+            at += 4
+        if policy.inflight is not None:
+            readings.append(Reading("inflight", policy.inflight, *answer[at : at + 4]))
+            at += 4
+        if policy.inflight_global is not None:
+            readings.append(Reading("inflight-global", policy.inflight_global, *answer[at : at + 4]))
+            at += 4
+    except TypeError:
+        at = -1
+    if len(answer) != at or status not in _STATUSES:
+        raise CountersUnavailable("other")  # not what was asked: something else stands there
     return Tally(status != REFUSED, tuple(readings), status == REPEATS, answer[1])
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec import msgpack
 
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
@@ -205,6 +206,70 @@ async def test_every_error_of_a_server_is_an_outage_with_a_reason(error: bytes, 
         assert (await refused(counters))[1] < 0.1
         assert edges == [(True, reason)]
         await counters.aclose()
+
+
+def _packed(value: object) -> bytes:
+    found = msgpack.encode(value)
+    return b"$%d\r\n%s\r\n" % (len(found), found)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"*1\r\n:1\r\n",
+        b">1\r\n:1\r\n",
+        b"$1\r\na\r\n",
+        b"*1\r\n$3\r\nabc\r\n",
+        b"*1\r\n*1\r\n:1\r\n",
+        b"*1\r\n*6\r\n:1\r\n:0\r\n$1\r\na\r\n:1\r\n:1\r\n:1\r\n",
+        b"*1\r\n*2\r\n:-1\r\n:5\r\n",
+        *map(
+            _packed,
+            [
+                [1],
+                [[]],
+                [[1]],
+                [[1, 0]],
+                [[1, 0, 1, 2, 3]],
+                [[1, 0, 1, 2, 3, 4, 5]],
+                [[7, 0, 1, 2, 3, 4]],
+                [[True, 0, 1, 2, 3, 4]],
+                [[1.5, 0, 1, 2, 3, 4]],
+                [["a", 0, 1, 2, 3, 4]],
+                [[1, "x", 1, 2, 3, 4]],
+                [[None, 0, 1, 2, 3, 4]],
+                ["hello!"],
+                [[-1]],
+                [[-1, 5]],
+                {1: 2},
+            ],
+        ),
+    ],
+)
+async def test_what_no_script_answers_is_never_a_yes(words: bytes) -> None:
+    """Nor an error that the counters do not know: something else stands where the server was."""
+    async with answering(lambda command: HELLO if command[0] == b"HELLO" else words) as fake:
+        counters = RedisCounters(fake.url, timeout_ms=1000)
+        assert (await refused(counters))[0] == "other"
+        if words[1:] != b"1\r\n:1\r\n":  # what a release and a refund do answer
+            for ask in (counters.release, counters.refund):
+                with pytest.raises(CountersUnavailable):
+                    await ask("acme", Lease(new_id()))
+        await counters.aclose()
+
+
+@pytest.mark.parametrize(
+    "words", [b"-MOVED x\r\n", b"-ASK\r\n", b"-MOVED 3999 127.0.0.1\r\n", b"-ASK 1 h:x\r\n", b"%1\r\n*0\r\n:2\r\n"]
+)
+async def test_what_the_driver_cannot_read_is_an_outage_and_no_error_of_the_event_loop(words: bytes) -> None:
+    """Redirections that name no place: the loop would log a trace for each, and the reason would be a guess."""
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with answering(lambda command: HELLO if command[0] == b"HELLO" else words) as fake:
+        counters = RedisCounters(fake.url, timeout_ms=1000)
+        assert (await refused(counters))[0] == "other"
+        await counters.aclose()
+    assert told == []
 
 
 @pytest.mark.parametrize("words", [b"+OK\r\n+OK\r\n", b":1\r\n$2\r\nab\r\n*0\r\n"])
