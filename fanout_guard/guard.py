@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -30,6 +30,8 @@ from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook, Tenants
 
 logger = logging.getLogger("fanout_guard")
+
+_Counted: TypeAlias = tuple[Policy, Asked, Charge]
 
 _MOST_ENTRIES = 10**9
 RAISED = 500
@@ -113,10 +115,10 @@ class FanoutGuard:
         ``LEASE_TTL``. Raises CirculationError where the arguments are no circulation, UnknownTenant where the tenant
         must be known and is not.
         """
-        circulation = Circulation(document=document, sites=sites)
         if idempotency_key is not None and not isinstance(idempotency_key, str):
             raise CirculationError("an idempotency key must be a string")
-        return await self.decide(self.tenants.name(tenant), circulation, idempotency_key)
+        counted = self.tenants.name(tenant)
+        return await self.decide(counted, Circulation(document=document, sites=sites), idempotency_key)
 
     async def simulate(
         self, *, tenant: str | None = None, document: str | int | None = None, sites: Sequence[object]
@@ -124,7 +126,7 @@ class FanoutGuard:
         """The decision that this circulation would get now; charges nothing, and no observer is told."""
         circulation = Circulation(document=document, sites=sites)
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
-        return await self._decide(counted, policy, circulation, None, look=True)
+        return await self._count(self._weigh(counted, policy, circulation, None, look=True))
 
     @asynccontextmanager
     async def circulation(
@@ -234,7 +236,9 @@ class FanoutGuard:
             await self.tenants.refresh()
             waited_s = perf_counter() - began
         counted, policy = self.tenants.at_hand(tenant) or await self.tenants.resolve(tenant)
-        decision = await self._decide(counted, policy, circulation, idempotency_key, waited_s=waited_s)
+        weighed = self._weigh(counted, policy, circulation, idempotency_key, waited_s=waited_s)
+        del circulation  # its list is not needed any more, and that of all who wait at once is a lot of memory
+        decision = await self._count(weighed)
         if policy.mode is not Mode.OFF:
             self.observers.decided(decision, perf_counter() - began)
             if self.observers.hook is not None:
@@ -283,7 +287,7 @@ class FanoutGuard:
                 self._later(lease, self._refund(decision.tenant, lease))
             raise
 
-    async def _decide(
+    def _weigh(
         self,
         tenant: str,
         policy: Policy,
@@ -292,7 +296,8 @@ class FanoutGuard:
         *,
         look: bool = False,
         waited_s: float = 0.0,
-    ) -> Decision:
+    ) -> Decision | _Counted:
+        """The decision, or what the counters are to be asked for it."""
         own = new_id()
         sites = circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
@@ -320,13 +325,19 @@ class FanoutGuard:
             look=look,
             waited_s=waited_s,
         )
+        return policy, asked, charge
+
+    async def _count(self, weighed: Decision | _Counted) -> Decision:
+        if isinstance(weighed, Decision):
+            return weighed
+        policy, asked, charge = weighed
         try:
             tally = await self._counters.decide(charge)
         except CountersUnavailable:
             return await self._without_counters(policy, asked, charge)
         if tally.expired:
             self.observers.leases_expired(tally.expired)
-        return core.decide(policy, asked, tally, format_lease(lease))
+        return core.decide(policy, asked, tally, format_lease(charge.lease))
 
     async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
         rule = self.settings.on_outage

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from fanout_guard.core.model import SiteKey, Spelling
-from fanout_guard.core.strict_json import Members
+from fanout_guard.core.strict_json import Members, Texts
 from fanout_guard.errors import CirculationError
 
 # What a tree of ``strict_json`` has as tuples and is no array.
@@ -65,6 +65,8 @@ def site_keys(sites: object) -> Sequence[SiteKey]:
 
 
 def _identified(sites: object) -> tuple[Sequence[SiteKey], str | None]:
+    if sites.__class__ is Texts:
+        return sites, sites.joined  # of a body in UTF-8: no surrogates
     if not isinstance(sites, (list, tuple)) or isinstance(sites, _NOT_ARRAYS):
         raise CirculationError(f"the sites are {_named(sites)}; expected a list")
     try:

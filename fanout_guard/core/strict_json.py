@@ -40,6 +40,16 @@ class Members(tuple[tuple[str, object], ...]):
     __slots__ = ()
 
 
+class Texts(list[str]):
+    """An array of texts that is kept for several bodies, with all of them joined by NUL; not to be changed."""
+
+    __slots__ = ("joined",)
+
+    def __init__(self, texts: list[str]) -> None:
+        super().__init__(texts)
+        self.joined = "\0".join(texts)
+
+
 class NotStrictJson(ValueError):
     """Raised when bytes are not strict JSON; the text is one sentence that quotes nothing of them."""
 
@@ -107,7 +117,7 @@ class _Name:
         self.text = text
 
 
-class _Arrays(dict[bytes, tuple[bytes, list[str]]]):
+class _Arrays(dict[bytes, tuple[bytes, Texts]]):
     """The arrays of texts read last: a tenant's next document mostly goes to the same sites.
 
     A sample of its bytes finds one, since to hash them all is dear, and all of them tell whether it is the same. Keeps
@@ -120,7 +130,7 @@ class _Arrays(dict[bytes, tuple[bytes, list[str]]]):
         self._once: set[int] = set()
         self._bytes = 0
 
-    def find(self, array: bytes) -> list[str] | None:
+    def find(self, array: bytes) -> Texts | None:
         kept = self.get(array[::_SAMPLED])
         return kept[1] if kept is not None and kept[0] == array else None
 
@@ -131,12 +141,13 @@ class _Arrays(dict[bytes, tuple[bytes, list[str]]]):
                 self._once.clear()
             self._once.add(hash(sample))
             return
-        self._bytes += sum(map(getsizeof, (sample, array, texts, *texts)))
+        kept = Texts(texts)
+        self._bytes += sum(map(getsizeof, (sample, array, kept, kept.joined, *texts)))
         if self._bytes > _CACHED_BYTES:
             self.clear()
             self._bytes = 0
         else:
-            self[sample] = array, texts
+            self[sample] = array, kept
 
 
 def _said(text: str, error: Exception) -> str:

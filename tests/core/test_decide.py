@@ -26,7 +26,9 @@ POLICIES = st.builds(
     document=CAPS,
     document_window_ms=st.integers(1000, 10_000_000),
     rates=st.lists(
-        st.builds(Rate, st.integers(0, 2000), st.integers(1, 86_400).map(lambda seconds: seconds * 1000)), max_size=3
+        st.builds(Rate, st.integers(0, 2000), st.integers(1, 86_400).map(lambda seconds: seconds * 1000)),
+        max_size=3,
+        unique_by=lambda rate: rate.policy,
     ).map(tuple),
     inflight=CAPS,
     inflight_global=CAPS,

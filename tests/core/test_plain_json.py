@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Iterator
 from sys import getsizeof
+from typing import cast
 
 import pytest
 
 from fanout_guard.core import strict_json
+from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.model import Spelling
-from fanout_guard.core.strict_json import _SAMPLED, Members, NotStrictJson, _Arrays, parse, read_plain
+from fanout_guard.core.strict_json import _SAMPLED, Members, NotStrictJson, Texts, _Arrays, parse, read_plain
 from tests.fuzz.check import is_plain
 
 
@@ -121,6 +123,17 @@ def test_an_array_seen_before_is_read_alike_wherever_its_bytes_stand() -> None:
         for hostile in (body.encode(), body.encode("latin-1"), body.replace("a", "\0").encode()):
             is_plain(hostile)
     assert is_plain(b'{"a":["a"],"b":"["}')
+
+
+def test_an_array_seen_before_makes_the_same_circulation() -> None:
+    """What is kept with it stands for what would be found in it."""
+    body = json.dumps({"sites": ["https://a.example", "", "\0", "é", "\U0001f600", "https://a.example"]}).encode()
+    first, *again = [dict(cast(Members, read_plain(body)))["sites"] for _ in range(4)]
+    assert type(first) is list
+    assert type(again[-1]) is Texts
+    for sites in again:
+        made, plain = (Circulation(sites=cast(list[str], one)) for one in (sites, first))
+        assert (made.sites, made.keys, made.text) == (plain.sites, plain.keys, plain.text)
 
 
 def test_arrays_seen_before_take_bounded_room() -> None:
