@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from fanout_guard.errors import CountersUnavailable
 
 _BATCH_WEIGHT = 1000  # about microseconds of the server's time
 _LOOP_ENDS_WITHIN_S = 1.0
+_PAY_FIRST_S = 0.5  # so long the end of an outage waits for what it left to do
 
 
 class Session:
@@ -235,14 +237,18 @@ class Session:
 
     async def _pay(self) -> None:
         try:
-            async with asyncio.timeout(self._deadlines.after_s):
-                await self._debts.pay(self._calls)
+            await self._debts.pay(self._in_time)
             if self._debts:
                 await asyncio.sleep(PROBE_EVERY_S)  # a slot is on the move
         except TimeoutError:
             self.give_up("timeout")
         except CountersUnavailable as error:
             self.give_up(error.reason)
+
+    async def _in_time(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
+        # One call, and not all of them: a crowd that leaves at once is no outage.
+        async with asyncio.timeout(self._deadlines.after_s):
+            return await self._calls(name, requests)
 
     def _paid(self, task: asyncio.Task[None]) -> None:
         self._payer = None
@@ -279,8 +285,10 @@ class Session:
         (answer,) = await self._calls("decide", [pack_probe(self._suspect)])
         if isinstance(answer, CountersUnavailable):
             raise answer
-        await self._debts.pay(self._calls)
-        self._loop.call_soon(self._pay_soon)  # what could not be paid yet
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PAY_FIRST_S):
+                await self._debts.pay(self._calls)
+        self._loop.call_soon(self._pay_soon)  # what could not be paid yet, beside the first decisions
 
     async def _keep(self) -> None:
         try:

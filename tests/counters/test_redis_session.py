@@ -249,6 +249,48 @@ async def test_a_start_without_a_server_works_and_recovers(edges: Edges) -> None
     node.close()
 
 
+async def test_a_crowd_that_leaves_at_once_is_no_outage(server: Node, proxy: Proxy, edges: Edges) -> None:
+    """Else whoever cancels enough requests has everybody decided without the server."""
+    counters = RedisCounters(proxy.url, timeout_ms=300)
+    edges.watch(counters)
+    await counters.refund("acme", Lease(new_id()))
+    proxy.delay_s = 0.02
+    leaving = [asyncio.create_task(counters.decide(charge(sites=(1,)))) for _ in range(2000)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    debts = counters.session._debts
+    assert debts
+    await asyncio.to_thread(until, lambda: not debts)
+    assert edges == []
+    await counters.aclose()
+
+
+async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: Node, proxy: Proxy) -> None:
+    """Over a slow network a worker decides again while it still pays."""
+    counters = RedisCounters(proxy.url, timeout_ms=300)
+    held = charge(sites=(1,))
+    assert (await counters.decide(held)).charged
+    counters.give_up("timeout")
+    for _ in range(5000):
+        counters.release_soon("acme", Lease(new_id()))
+    counters.release_soon("acme", held.lease)
+    proxy.delay_s = 0.03
+    began = time.monotonic()
+    breaker = counters.session.breaker
+    await asyncio.to_thread(until, lambda: breaker.reason is None)
+    assert time.monotonic() - began < 2
+    look = Charge(lease=Lease(new_id()), tenant="acme", cost=0, sites=b"", policy=ALL, lease_ms=60_000, look=True)
+    give_up = time.monotonic() + 20
+    held_still = 1
+    while held_still and time.monotonic() < give_up:
+        await asyncio.sleep(0.01)
+        held_still = (await counters.decide(look)).readings[-1].used
+    assert held_still == 0
+    await counters.aclose()
+
+
 def test_counters_made_at_import_serve_one_event_loop_after_the_other(server: Node) -> None:
     """As two asyncio.run calls, or a test client for each test; nobody has to close them."""
     counters = RedisCounters(server.url, timeout_ms=5000)
