@@ -37,13 +37,13 @@ local function decide(
     view = documents.read(document_key, caps[2], repeats and '' or sites)
     fits = note(out, caps[1], documents.reading(view, view.total - view.known, caps[1], caps[2]))
   end
-  local state, limits
+  local noted = {now, charged, 0, 0, (leases_key or global_key) and entries or 0, nil, nil}
+  local limits, lasts = caps[5], 0
   if rates_key then
     rates = rates or open_rates()
-    state, limits = rates.at(rates_key), caps[5]
-    for i = 1, #limits, 2 do
-      fits = note(out, limits[i], rates.reading(state, charged, limits[i], limits[i + 1])) and fits
-    end
+    local within
+    within, lasts = rates.read(rates_key, limits, charged, out, noted)
+    fits = fits and within
   end
   local own, global
   if leases_key or global_key then
@@ -61,16 +61,13 @@ local function decide(
   end
   if not record_key then return out end
 
-  local noted = {now, charged, 0, state and state[1] or 0, (own or global) and entries or 0, nil, nil}
-  local lasts = 0
-  if state and not repeats then lasts = rates.note(state, noted, limits) end
   local shared = repeats and cmsgpack.unpack(repeats)
-  if shared then noted[6] = shared[6] end -- whose charge this repeats
+  if shared then noted = {now, 0, 0, noted[4], noted[5], shared[6]} end -- whose charge this repeats
   -- The record comes first: where it stands already, nothing is charged again.
   local kept_ms = max(RECORD_MS, lease_ms)
   local fresh = call('SET', record_key, cmsgpack.pack(noted), 'PX', kept_ms, 'NX')
   if not fresh then return out, call('GET', record_key) end
-  if state and not repeats then rates.charge(state, noted, limits, entries) end
+  if rates_key and not repeats then rates.charge(rates_key, limits, entries, noted) end
 
   local id = string.sub(record_key, -16)
   if view and not repeats then

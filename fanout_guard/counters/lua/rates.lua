@@ -4,7 +4,7 @@
 
 local function open_rates()
   local states = {}           -- by key; a state's [0], never written, says how it was changed
-  local windows
+  local windows, open_windows -- opened when a window frees, comes or goes
 
   local function at(key)
     local state = states[key]
@@ -25,9 +25,34 @@ local function open_rates()
     end
   end
 
-  -- What few calls meet: windows that free, come and go.
-  local function open_windows()
-    local windows = {}
+  -- The live buckets of a window, which knows every charge from then on.
+  local function buckets_of(state, window)
+    local i = 3
+    while state[i] and state[i] ~= window do i = i + 3 end
+    local buckets = state[i + 2]
+    if not buckets then
+      buckets = {}
+      state[i], state[i + 1], state[i + 2] = window, 0, buckets
+    elseif buckets[1] and now >= buckets[1] + window then
+      if not windows then open_windows() end
+      buckets = windows.live(buckets, window)
+      state[i + 2] = buckets
+    end
+    if state[2] >= state[i + 1] + window then
+      if not windows then open_windows() end
+      windows.catch_up(state, i)
+    end
+    return buckets
+  end
+
+  local function note(noted, buckets, window)
+    local n, ends = #noted, bucket_end(now, window / 20)
+    noted[n + 1], noted[n + 2] = window, max(buckets[#buckets - 1] or 0, ends)
+    return ends
+  end
+
+  function open_windows()
+    windows = {}
 
     -- The buckets that still count.
     function windows.live(buckets, window)
@@ -61,6 +86,28 @@ local function open_rates()
       end
     end
 
+    -- Milliseconds until buckets with `over` entries in all have freed.
+    function windows.wait(buckets, over, window)
+      for i = 1, #buckets, 2 do
+        over = over - buckets[i + 1]
+        if over <= 0 then return buckets[i] + window - now end
+      end
+      return 0
+    end
+
+    -- Note the buckets of the windows that were configured.
+    function windows.note_others(state, limits, noted)
+      local configured = {}
+      for i = 2, #limits, 2 do configured[limits[i]] = true end
+      for i = 3, #state, 3 do
+        local window = state[i]
+        if not configured[window] and now < state[i + 1] + window then
+          state[i + 2] = windows.live(state[i + 2], window)
+          note(noted, state[i + 2], window)
+        end
+      end
+    end
+
     local function drop(state, i)
       for _ = 1, 3 do table.remove(state, i) end
     end
@@ -86,80 +133,41 @@ local function open_rates()
       end
     end
 
-    return windows
   end
 
-  -- The live buckets of a window, which knows every charge from then on, and its place in the state.
-  local function buckets_of(state, window)
-    local i = 3
-    while state[i] and state[i] ~= window do i = i + 3 end
-    local buckets = state[i + 2]
-    if not buckets then
-      buckets = {}
-      state[i], state[i + 1], state[i + 2] = window, 0, buckets
-    elseif buckets[1] and now >= buckets[1] + window then
-      windows = windows or open_windows()
-      buckets = windows.live(buckets, window)
-      state[i + 2] = buckets
-    end
-    if state[2] >= state[i + 1] + window then
-      windows = windows or open_windows()
-      windows.catch_up(state, i)
-    end
-    return buckets, i
-  end
-
-  -- How one window stands: used, needed, wait, reset.
-  local function reading(state, entries, limit, window)
-    local buckets = buckets_of(state, window)
-    local used, wait, reset = 0, 0, 0
-    for i = 2, #buckets, 2 do
-      used = used + buckets[i]
-      if reset == 0 and used > 0 then reset = buckets[i - 1] + window - now end
-    end
-    if entries == 0 then return used, 0, 0, reset end
-    if reset == 0 then reset = bucket_end(now, window / 20) + window - now end
-    local over = used + entries - limit
-    if over > 0 then
-      for i = 1, #buckets, 2 do
-        over = over - buckets[i + 1]
-        if over <= 0 then
-          wait = buckets[i] + window - now
-          break
-        end
-      end
-    end
-    return used, entries, wait, reset
-  end
-
-  -- Note which bucket of which window a charge goes to, from noted[6] on: the newest, also where the clock went back.
-  -- First of the windows configured, then of those that were; returns how long the former count.
-  local function note(state, noted, limits)
-    local n, lasts = 5, 0
-    for i = 2, #limits, 2 do
-      local window = limits[i]
+  -- Append to `out` how each window configured stands: used, needed, wait, reset. Append to `noted` which bucket of
+  -- which window takes the charge: the newest, also where the clock went back; first of the windows configured, then of
+  -- those that were. Returns whether all caps fit, and for how long the charge counts.
+  local function read(key, limits, entries, out, noted)
+    local state, fits, lasts = at(key), true, 0
+    noted[4] = state[1]
+    for l = 1, #limits, 2 do
+      local limit, window = limits[l], limits[l + 1]
       local buckets = buckets_of(state, window)
-      local ends = max(buckets[#buckets - 1] or 0, bucket_end(now, window / 20))
-      lasts = max(lasts, ends + window - now)
-      noted[n + 1], noted[n + 2] = window, ends
-      n = n + 2
-    end
-    if #state == 2 + #limits / 2 * 3 then return lasts end
-    local configured = {}
-    for i = 2, #limits, 2 do configured[limits[i]] = true end
-    for i = 3, #state, 3 do
-      local window = state[i]
-      if not configured[window] and now < state[i + 1] + window then
-        local buckets = buckets_of(state, window)
-        noted[n + 1], noted[n + 2] = window, max(buckets[#buckets - 1] or 0, bucket_end(now, window / 20))
-        n = n + 2
+      local used, wait, reset = 0, 0, 0
+      for i = 2, #buckets, 2 do
+        used = used + buckets[i]
+        if reset == 0 and used > 0 then reset = buckets[i - 1] + window - now end
       end
+      local ends, n = note(noted, buckets, window), #out
+      if reset == 0 and entries > 0 then reset = ends + window - now end
+      if entries > 0 and used + entries > limit then
+        if not windows then open_windows() end
+        fits, wait = false, windows.wait(buckets, used + entries - limit, window)
+      end
+      out[n + 1], out[n + 2], out[n + 3], out[n + 4] = used, entries, wait, reset
+      lasts = max(lasts, noted[#noted] + window - now)
     end
-    return lasts
+    if #state > 2 + #limits / 2 * 3 then
+      if not windows then open_windows() end
+      windows.note_others(state, limits, noted)
+    end
+    return fits, lasts
   end
 
   -- Charge the buckets noted.
-  local function charge(state, noted, limits, entries)
+  local function charge(key, limits, entries, noted)
+    local state = at(key)
     local charged_at = max(state[2], now)
     for j = 6, #noted, 2 do
       local i = 3
@@ -171,30 +179,27 @@ local function open_rates()
     state[0] = 'charged'
   end
 
-  local function write(key, state)
-    local WINDOWS = 8 -- more than this many of a tenant: those of before go, the shortest first
-    local last, dead = 0, false
-    for i = 3, #state, 3 do
-      local window, buckets = state[i], state[i + 2]
-      local frees = (buckets[#buckets - 1] or -window) + window
-      last = max(last, frees)
-      dead = dead or now >= frees and state[2] >= state[i + 1] + window
-    end
-    local charged = state[0] == 'charged'
-    state[0] = nil
-    if dead or #state > 2 + 3 * WINDOWS then
-      windows = windows or open_windows()
-      windows.drop_dead(state)
-      if charged then windows.drop_most(state, WINDOWS) end
-    end
-    keep(key, cmsgpack.pack(state), last)
-  end
-
   local function write_all()
     for key, state in pairs(states) do
-      if state[0] then write(key, state) end
+      if state[0] then
+        local WINDOWS = 8     -- more than this many of a tenant: those of before go, the shortest first
+        local last, dead, charged = 0, false, state[0] == 'charged'
+        for i = 3, #state, 3 do
+          local window, buckets = state[i], state[i + 2]
+          local frees = (buckets[#buckets - 1] or -window) + window
+          last = max(last, frees)
+          dead = dead or now >= frees and state[2] >= state[i + 1] + window
+        end
+        state[0] = nil
+        if dead or #state > 2 + 3 * WINDOWS then
+          if not windows then open_windows() end
+          windows.drop_dead(state)
+          if charged then windows.drop_most(state, WINDOWS) end
+        end
+        keep(key, cmsgpack.pack(state), last)
+      end
     end
   end
 
-  return {at = at, reading = reading, note = note, charge = charge, write_all = write_all}
+  return {at = at, read = read, charge = charge, write_all = write_all}
 end
