@@ -30,6 +30,7 @@ from fanout_guard.errors import CountersUnavailable
 
 _BATCH_WEIGHT = 1000  # about microseconds of the server's time
 _LOOP_ENDS_WITHIN_S = 1.0
+_UNATTENDED_S = 1.0  # so long what nobody waits for may queue behind its like before the server is blamed
 _PAY_FIRST_S = 0.5  # so long the end of an outage waits for what it left to do
 
 
@@ -97,7 +98,7 @@ class Session:
             if self.breaker.reason is not None:
                 self._owe("release", request)
                 continue
-            until_s = self._loop.time() + self._deadlines.after_s
+            until_s = self._loop.time() + max(self._deadlines.after_s, _UNATTENDED_S)
             self._submit(self._releases, request, 4, until_s).add_done_callback(partial(self._released, request))
 
     def _released(self, request: Packed, future: asyncio.Future[Any]) -> None:

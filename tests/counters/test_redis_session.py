@@ -267,6 +267,18 @@ async def test_a_crowd_that_leaves_at_once_is_no_outage(server: Node, proxy: Pro
     await counters.aclose()
 
 
+async def test_many_that_end_at_once_are_no_outage(server: Node, proxy: Proxy, edges: Edges) -> None:
+    """Their leases queue for the connection, and nobody waits for any of them."""
+    counters = RedisCounters(proxy.url, timeout_ms=100)
+    edges.watch(counters)
+    await counters.release("acme", Lease(new_id()))
+    proxy.delay_s = 0.02
+    for _ in range(1500):
+        counters.release_soon("acme", Lease(new_id()))
+    await counters.aclose()
+    assert edges == []
+
+
 async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: Node, proxy: Proxy) -> None:
     """Over a slow network a worker decides again while it still pays."""
     counters = RedisCounters(proxy.url, timeout_ms=300)
