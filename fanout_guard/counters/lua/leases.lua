@@ -13,10 +13,7 @@ local function open_leases()
     local leases = sets[key]
     if leases then return leases end
     local EXPIRE_AT_MOST = 2000 -- dead leases cleared by one call: bounded work
-    local dead = {}
-    if call('ZCOUNT', key, '(0', now) > 0 then -- cheaper than a range, which mostly has nothing in it
-      dead = call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', 0, EXPIRE_AT_MOST)
-    end
+    local dead = call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', 0, EXPIRE_AT_MOST)
     local total = -(call('ZSCORE', key, '=') or 0)
     for i = 1, #dead do total = total - string.match(dead[i], '^%d+') end
     leases = {total = max(total, 0), dead = dead, added = nil, last = 0}
