@@ -25,7 +25,6 @@ Done: TypeAlias = Callable[[Replies | Exception], None]
 OLDEST = (6, 2)
 """The oldest Redis that is supported; every Valkey is newer."""
 
-_FAILED = (exceptions.RedisError, OSError, TimeoutError)
 _HELLO: Command = ("HELLO", 2)
 
 
@@ -145,11 +144,11 @@ class _Exchange:
     async def _open(self) -> None:
         try:
             wire = await self._link.open()
-        except _FAILED as error:
-            reason = reason_of(error)
-        except Exception as error:
+        except CountersUnavailable as error:
             self._end(error)
             return
+        except Exception as error:  # also the driver's own, where a reply is not what it expects
+            reason = reason_of(error)
         else:
             self._wire, self._opening = wire, None
             wire.send(_packed(_HELLO) + self._packed, self._count + 1, self._greeted)

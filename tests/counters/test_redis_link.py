@@ -272,6 +272,15 @@ async def test_what_the_driver_cannot_read_is_an_outage_and_no_error_of_the_even
     assert told == []
 
 
+@pytest.mark.parametrize("words", [b"-MOVED x\r\n", b"%1\r\n*0\r\n:2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+async def test_nonsense_in_answer_to_a_password_is_an_outage_too(words: bytes) -> None:
+    """The driver reads that reply, and raises what comes to its mind."""
+    async with answering(lambda command: words) as fake:
+        counters = RedisCounters(fake.url.replace("//", "//:secret@"), timeout_ms=1000)
+        assert (await refused(counters))[0] == "other"
+        await counters.aclose()
+
+
 @pytest.mark.parametrize("words", [b"+OK\r\n+OK\r\n", b":1\r\n$2\r\nab\r\n*0\r\n"])
 async def test_more_replies_than_questions_are_nobodys(words: bytes) -> None:
     """The next question on that connection would get the answer to another one."""
