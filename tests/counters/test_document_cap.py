@@ -56,6 +56,27 @@ async def test_more_pieces_than_are_kept_apart_still_count_each_site(bench: Benc
     assert (await bench.circulate(sites, documents(100))).reading.needed == 0
 
 
+async def test_long_lists_that_share_runs_and_single_sites_count_each_site_once(bench: Bench) -> None:
+    """Long lists are compared run by run: where one begins, ends or has a gap, no site may be counted twice or lost."""
+    sites = fresh(2000)
+    reached: set[int] = set()
+    for part in (
+        sites[300:900],
+        sites[900:1500],
+        sites[200:1000],
+        sites[:50] + sites[700:1600],
+        sites[::7],
+        [site for site in sites[100:1900] if site % 11],
+        sites[1000 : 1000 + 900],
+        sites[5:10] + sites[1990:],
+        sites,
+    ):
+        circulated = await bench.circulate(part, documents(5000))
+        assert (circulated.reading.used, circulated.reading.needed) == (len(reached), len(set(part) - reached))
+        reached.update(part)
+        assert await bench.used(documents(5000)) == [len(reached)]
+
+
 async def test_documents_and_tenants_are_counted_apart(bench: Bench) -> None:
     """One tenant's document must not use up the room of another's."""
     for tenant in ("a", "a:b", "1", "12", "acme", "Acme"):

@@ -24,7 +24,9 @@ local function open_documents()
   -- The sections that still count, beside the sites of a circulation.
   local function read(key, window, sites)
     local raw = call('GET', key) or ''
-    local view = {raw = raw, sites = sites, total = #sites / 8, used = 0, known = 0, same = nil, again = nil, fresh = nil}
+    local view = {
+      raw = raw, sites = sites, total = #sites / 8, used = 0, known = 0, same = nil, again = nil, fresh = nil,
+    }
     local from = 1
     while from < #raw do
       local at, tag, count = struct.unpack(HEAD, raw, from)

@@ -66,8 +66,8 @@ local function open_rates()
       return live
     end
 
-    -- Count in the window at `own` what has passed it by, as far as the longest other window knows it: as if at `now` at
-    -- the latest, and in buckets of its own, so that no number of changes makes more of them.
+    -- Count in the window at `own` what has passed it by, as far as the longest other window knows it: as if at `now`
+    -- at the latest, and in buckets of its own, so that no number of changes makes more of them.
     function windows.catch_up(state, own)
       local window, live = state[own], state[own + 2]
       local since = #live > 0 and state[own + 1] + window or 0
