@@ -127,7 +127,8 @@ class Lane(Generic[Request, Answer]):
                 batch.begun = self._start(batch.requests, partial(self._ended, batch))
             except Exception as error:
                 self._ended(batch, error)
-        self._tell_finished()
+        if self._finished is not None:
+            self._tell_finished()
 
     def _take(self) -> _Batch[Request, Answer]:
         batch: _Batch[Request, Answer] = _Batch()

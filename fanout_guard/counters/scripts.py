@@ -108,7 +108,7 @@ def answers(name: str, reply: Any) -> list[Any]:
         return [answer if answer.__class__ is int else _failed(answer) for answer in reply]
     try:
         decided = _decode_decided(reply)
-        if all(answer[0] != FAILED for answer in decided):
+        if FAILED not in [answer[0] for answer in decided]:
             return decided
     except ValidationError:
         pass  # an error's text is among them

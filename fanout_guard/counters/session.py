@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -65,6 +65,7 @@ class Session:
         self._payer: asyncio.Task[None] | None = None
         self._suspect = space.everybody.stem
         self._deciding = 0
+        self._decide_once = self._decide_by_slot if server.clustered else self._decide
         # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose.
         self._keeper = self._loop.create_task(self._keep())
         self._keeper.add_done_callback(lambda _: self._loop.call_later(_LOOP_ENDS_WITHIN_S, on_end))
@@ -146,11 +147,6 @@ class Session:
             partial(self._calls.start, name), calls=calls, items=items, weight=_BATCH_WEIGHT, failed=self._failed
         )
 
-    def _decide_once(self, charge: Charge, until_s: float) -> Coroutine[Any, Any, Tally]:
-        if self.server.clustered and charge.policy.inflight_global is not None:
-            return self._decide_apart(charge, until_s)
-        return self._decide(charge, until_s)
-
     async def _decide(self, charge: Charge, until_s: float) -> Tally:
         request = pack_decide(charge, self._space)
         if not request[0] and charge.policy.inflight_global is None:
@@ -166,7 +162,9 @@ class Session:
                 self._undo(charge)
             raise
 
-    async def _decide_apart(self, charge: Charge, until_s: float) -> Tally:
+    async def _decide_by_slot(self, charge: Charge, until_s: float) -> Tally:
+        if charge.policy.inflight_global is None:
+            return await self._decide(charge, until_s)
         # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse.
         policy = charge.policy
         reserved = await self._decide(
