@@ -16,7 +16,7 @@ from fanout_guard.admission import Admission, milliseconds
 from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked
-from fanout_guard.core.keys import Digests, format_lease, new_id, parse_lease
+from fanout_guard.core.keys import Digests, new_id, parse_lease
 from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy, Reading, SiteKey
 from fanout_guard.core.policy import share
 from fanout_guard.counters.base import Counters
@@ -251,7 +251,7 @@ class FanoutGuard:
 
     def settle(self, decision: Decision, held_s: float = 0) -> None:
         """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""
-        lease = parse_lease(decision.lease_id or "")
+        lease = decision.lease
         if lease is None:
             return
         if held_s > 0:
@@ -263,7 +263,7 @@ class FanoutGuard:
 
     def keep(self, decision: Decision) -> None:
         """Renew the entries in flight, without making anybody wait."""
-        lease = parse_lease(decision.lease_id or "")
+        lease = decision.lease
         if lease is not None:
             self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
 
@@ -282,7 +282,7 @@ class FanoutGuard:
             await self.observers.notify(decision)
         except BaseException:
             # Cancelled while the user's hook ran: nobody will use this decision.
-            lease = parse_lease(decision.lease_id or "")
+            lease = decision.lease
             if lease is not None and decision.admitted:
                 self._later(lease, self._refund(decision.tenant, lease))
             raise
@@ -305,14 +305,14 @@ class FanoutGuard:
         if circulation.document is None:
             policy = core.without_document(policy)
         if policy.mode is Mode.OFF or not entries:
-            return core.admit_uncounted(policy, asked, format_lease(Lease(own)))
+            return core.admit_uncounted(policy, asked, Lease(own))
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = replace(asked, distinct=len(set(sites)))
         over = core.precheck(policy, asked)
         if over:
-            return core.refuse_for_good(policy, asked, over, format_lease(Lease(own)))
+            return core.refuse_for_good(policy, asked, over, Lease(own))
         if not policy.counted:
-            return core.admit_uncounted(policy, asked, format_lease(Lease(own)))
+            return core.admit_uncounted(policy, asked, Lease(own))
         document = self._document(policy, circulation)
         lease = Lease(own, document, b"" if key is None else self._idempotency(policy, circulation, sites, key))
         charge = Charge(
@@ -337,17 +337,17 @@ class FanoutGuard:
             return await self._without_counters(policy, asked, charge)
         if tally.expired:
             self.observers.leases_expired(tally.expired)
-        return core.decide(policy, asked, tally, format_lease(charge.lease))
+        return core.decide(policy, asked, tally, charge.lease)
 
     async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
         rule = self.settings.on_outage
         if rule == "open":
-            return core.admit_uncounted(policy, asked, format_lease(charge.lease), degraded=True)
+            return core.admit_uncounted(policy, asked, charge.lease, degraded=True)
         if rule == "closed":
-            return core.refuse_in_outage(policy, asked, format_lease(charge.lease))
+            return core.refuse_in_outage(policy, asked, charge.lease)
         lease = replace(charge.lease, local=True)
         tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
-        return core.decide(policy, asked, tally, format_lease(lease), degraded=True)
+        return core.decide(policy, asked, tally, lease, degraded=True)
 
     def _document(self, policy: Policy, circulation: Circulation) -> bytes:
         if policy.document is None or circulation.document is None:

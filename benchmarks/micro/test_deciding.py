@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fanout_guard.core.decide import Asked, decide
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
-from fanout_guard.core.keys import Digests, KeySpace, format_lease, new_id
+from fanout_guard.core.keys import Digests, KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Reading, Tally
 from fanout_guard.counters.scripts import join, pack_decide
 
@@ -57,12 +57,12 @@ def test_core_decide(benchmark: BenchmarkFixture, used: int) -> None:
         if name != "circulation"
     )
     tally = Tally(used == 0, readings)
-    assert decide(ALL_CAPS, ASKED, tally, format_lease(lease())).admitted is (used == 0)
-    benchmark(lambda: decide(ALL_CAPS, ASKED, tally, format_lease(lease())))
+    assert decide(ALL_CAPS, ASKED, tally, lease()).admitted is (used == 0)
+    benchmark(lambda: decide(ALL_CAPS, ASKED, tally, lease()))
 
 
 def test_response_fields(benchmark: BenchmarkFixture) -> None:
     """RateLimit and RateLimit-Policy of a response, under all caps."""
     readings = tuple(Reading(name, limit, 0, 300, 0, 1000) for name, limit in ALL_CAPS.limits if name != "circulation")
-    decision = decide(ALL_CAPS, ASKED, Tally(True, readings), format_lease(lease()))
+    decision = decide(ALL_CAPS, ASKED, Tally(True, readings), lease())
     benchmark(lambda: (ratelimit_policy(decision.caps), ratelimit(decision)))

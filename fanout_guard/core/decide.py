@@ -8,7 +8,7 @@ from functools import lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fanout_guard.core.model import Decision, Mode, Outcome, Policy, Reading, Tally
+from fanout_guard.core.model import Decision, Lease, Mode, Outcome, Policy, Reading, Tally
 
 OUTAGE = "outage"
 OUTAGE_RETRY_S = 1
@@ -48,7 +48,7 @@ def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
     )
 
 
-def refuse_for_good(policy: Policy, asked: Asked, over: Sequence[tuple[str, int]], lease_id: str) -> Decision:
+def refuse_for_good(policy: Policy, asked: Asked, over: Sequence[tuple[str, int]], lease: Lease) -> Decision:
     """The decision where ``precheck`` found something."""
     chunks, wait = _chunks(policy, asked)
     refused = _decision(policy, asked, tuple(name for name, _ in over))
@@ -62,12 +62,12 @@ def refuse_for_good(policy: Policy, asked: Asked, over: Sequence[tuple[str, int]
             "chunks": chunks,
             "chunk_wait": wait,
             "permanent": True,
-            "lease_id": lease_id,
+            "lease": lease,
         },
     )
 
 
-def decide(policy: Policy, asked: Asked, tally: Tally, lease_id: str, *, degraded: bool = False) -> Decision:
+def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded: bool = False) -> Decision:
     """The decision from what the counters answered."""
     if tally.charged:
         return Decision(
@@ -76,7 +76,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease_id: str, *, degrade
             tenant=asked.tenant,
             document=asked.document,
             requested=asked.entries,
-            lease_id=lease_id,
+            lease=lease,
             leased=policy.leased,
             degraded=degraded,
             repeated=tally.repeated,
@@ -103,14 +103,14 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease_id: str, *, degrade
             "chunks": chunks,
             "chunk_wait": wait,
             "retry_after": max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
-            "lease_id": lease_id,
+            "lease": lease,
             "degraded": degraded,
             "readings": tally.readings,
         },
     )
 
 
-def admit_uncounted(policy: Policy, asked: Asked, lease_id: str, *, degraded: bool = False) -> Decision:
+def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: bool = False) -> Decision:
     """The decision where no counter has a say: no entries, no caps with state, or an outage that is let through."""
     return Decision(
         admitted=True,
@@ -118,20 +118,20 @@ def admit_uncounted(policy: Policy, asked: Asked, lease_id: str, *, degraded: bo
         tenant=asked.tenant,
         document=asked.document,
         requested=asked.entries,
-        lease_id=lease_id,
+        lease=lease,
         degraded=degraded,
         caps=policy,
     )
 
 
-def refuse_in_outage(policy: Policy, asked: Asked, lease_id: str) -> Decision:
+def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
     """The decision where the counters are out of reach and nothing may pass uncounted."""
     return _settled(
         policy,
         {
             **_decision(policy, asked, (OUTAGE,)),
             "retry_after": OUTAGE_RETRY_S,
-            "lease_id": lease_id,
+            "lease": lease,
             "degraded": True,
         },
     )
@@ -151,7 +151,7 @@ def _decision(policy: Policy, asked: Asked, violated: tuple[str, ...]) -> dict[s
 def _settled(policy: Policy, members: dict[str, object]) -> Decision:
     """A refusal, or in shadow mode an admission that says what would have refused and charged nothing."""
     if policy.mode is Mode.ENFORCE:
-        members["lease_id"] = None
+        members["lease"] = None
         return Decision(admitted=False, outcome=Outcome.REJECTED, **members)  # type: ignore[arg-type]
     return Decision(
         admitted=True,

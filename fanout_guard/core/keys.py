@@ -30,7 +30,6 @@ _CACHED_CHARACTERS = 256
 _CACHED_LIST_CHARACTERS = 65_536
 _CACHED_LISTS_CHARACTERS = 2_000_000
 _MANTISSA_BITS = 53
-_FLAGS = "01234567"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LEASE_ID = re.compile(r"[0-7](?:[A-Za-z0-9_-]{16}){1,3}")
 
@@ -213,12 +212,6 @@ def tag(tenant: str) -> str:
 def tenant_of(tagged: str) -> str | None:
     """The tenant that has this tag, or None where the tag is a digest, or everybody's."""
     return None if tagged[:1] in ("#", _EVERYBODY_TAG) else unquote(tagged)
-
-
-def format_lease(lease: Lease) -> str:
-    """The public ``lease_id``: opaque to callers, enough for any worker to find the charge."""
-    flags = lease.local + 2 * bool(lease.document) + 4 * bool(lease.idempotency)
-    return _FLAGS[flags] + (lease.id + lease.document + lease.idempotency).decode()
 
 
 def parse_lease(lease_id: str) -> Lease | None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+_FLAGS = "01234567"
+
 MAX_TENANT_BYTES = 256
 """The longest tenant id, in UTF-8."""
 
@@ -102,12 +104,19 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class Lease(Struct, frozen=True):
-    """What names a charge: enough to find every key that it touched, from any worker."""
+    """What names a charge: enough to find every key that it touched, from any worker.
+
+    Its text is the public ``lease_id``, opaque to callers; ``core.keys.parse_lease`` reads it.
+    """
 
     id: bytes
     document: bytes = b""
     idempotency: bytes = b""
     local: bool = False
+
+    def __str__(self) -> str:
+        flags = self.local + 2 * bool(self.document) + 4 * bool(self.idempotency)
+        return _FLAGS[flags] + (self.id + self.document + self.idempotency).decode()
 
 
 class Charge(Struct, frozen=True, kw_only=True):
@@ -186,9 +195,14 @@ class Decision(Struct, frozen=True, kw_only=True):
     chunk_wait: int | None = None
     retry_after: int | None = None
     permanent: bool = False
-    lease_id: str | None = None
+    lease: Lease | None = None
     leased: bool = False
     degraded: bool = False
     repeated: bool = False
     caps: Policy
     readings: tuple[Reading, ...] = ()
+
+    @property
+    def lease_id(self) -> str | None:
+        """Names the charge, for ``FanoutGuard.release``, ``renew`` and ``refund``; None where nothing was admitted."""
+        return None if self.lease is None else str(self.lease)

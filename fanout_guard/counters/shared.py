@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
-from fanout_guard.core.keys import KeySpace, format_lease
+from fanout_guard.core.keys import KeySpace
 from fanout_guard.core.model import Charge, Lease, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.redis import open_server
@@ -105,7 +105,7 @@ class RedisCounters:
             expires_ms = int(float(score)) - now
             if member != b"=" and expires_ms > 0:
                 entries, _, own = member.partition(b":")
-                infos.append(LeaseInfo(format_lease(Lease(own)), int(entries), expires_ms))
+                infos.append(LeaseInfo(str(Lease(own)), int(entries), expires_ms))
         return infos
 
     async def command(self, *arguments: str | bytes | int) -> Any:

@@ -16,8 +16,9 @@ from fanout_guard.core.decide import (
     refuse_for_good,
     refuse_in_outage,
 )
-from fanout_guard.core.model import Decision, Mode, Outcome, Policy, Rate, Reading, Tally
+from fanout_guard.core.model import Decision, Lease, Mode, Outcome, Policy, Rate, Reading, Tally
 
+LEASE = Lease(b"a" * 16)
 CAPS = st.none() | st.integers(0, 2000)
 POLICIES = st.builds(
     Policy,
@@ -66,7 +67,7 @@ def for_good(policy: Policy, circulation: Asked) -> Decision:
     """The permanent refusal of a circulation that is over a cap itself."""
     over = precheck(policy, circulation)
     assert over
-    return refuse_for_good(policy, circulation, over, "id")
+    return refuse_for_good(policy, circulation, over, LEASE)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_several_refusals_are_one_answer() -> None:
         Reading("rate-60", 500, 480, 100, 30_001, 10),
         Reading("inflight", 600, 0, 100, 0, 0),
     )
-    refused = decide(policy, asked(100), Tally(charged=False, readings=readings), "id")
+    refused = decide(policy, asked(100), Tally(charged=False, readings=readings), LEASE)
     assert (refused.policy, refused.limit, refused.used) == ("document", 300, 250)
     assert refused.violated == ("document", "rate-60", "inflight-global")
     assert (refused.fits_now, refused.retry_after, refused.excess) == (20, 90, 50)
@@ -143,23 +144,23 @@ def test_several_refusals_are_one_answer() -> None:
 def test_what_all_tenants_use_together_is_not_told() -> None:
     """The use of a shared cap is other tenants' data."""
     reading = Reading("inflight-global", 400, 350, 100, 1000, 1000)
-    refused = decide(Policy(inflight_global=400), asked(100), Tally(charged=False, readings=(reading,)), "id")
+    refused = decide(Policy(inflight_global=400), asked(100), Tally(charged=False, readings=(reading,)), LEASE)
     assert (refused.policy, refused.limit, refused.used) == ("inflight-global", 400, None)
 
 
 def test_an_admitted_circulation_is_in_the_readings() -> None:
     """RateLimit fields tell what is left after this circulation, not before it."""
     readings = (Reading("document", 300, 10, 20, 0, 5), Reading("rate-60", 500, 30, 0, 0, 7))
-    admitted = decide(Policy(), asked(20), Tally(charged=True, readings=readings, repeated=True), "id")
+    admitted = decide(Policy(), asked(20), Tally(charged=True, readings=readings, repeated=True), LEASE)
     assert admitted.admitted
     assert [reading.used for reading in admitted.readings] == [30, 30]
-    assert (admitted.lease_id, admitted.repeated, admitted.excess) == ("id", True, None)
+    assert (admitted.lease_id, admitted.repeated, admitted.excess) == (str(LEASE), True, None)
 
 
 @pytest.mark.parametrize(("policy", "leased"), [(Policy(), False), (Policy(inflight=300), True)])
 def test_a_decision_says_whether_it_holds_entries_in_flight(policy: Policy, leased: bool) -> None:
     """What holds nothing needs no renewal and no release."""
-    assert decide(policy, asked(1), Tally(charged=True, readings=()), "id").leased is leased
+    assert decide(policy, asked(1), Tally(charged=True, readings=()), LEASE).leased is leased
 
 
 def test_shadow_mode_admits_and_says_what_would_have_refused() -> None:
@@ -167,26 +168,27 @@ def test_shadow_mode_admits_and_says_what_would_have_refused() -> None:
     decision = for_good(Policy(mode=Mode.SHADOW), asked(301))
     assert (decision.admitted, decision.outcome) == (True, Outcome.SHADOWED)
     assert decision.shadowed == ("circulation", "document")
-    assert (decision.lease_id, decision.leased) == ("id", False)
+    assert (decision.lease_id, decision.leased) == (str(LEASE), False)
 
 
 def test_an_outage_that_is_closed_asks_to_come_back() -> None:
     """The client did nothing wrong, and the counters may be back in a second."""
-    refused = refuse_in_outage(Policy(), asked(1), "id")
+    refused = refuse_in_outage(Policy(), asked(1), LEASE)
     assert (refused.admitted, refused.policy, refused.retry_after, refused.degraded) == (False, "outage", 1, True)
     assert (refused.limit, refused.excess, refused.permanent) == (None, None, False)
 
 
 def test_an_outage_refuses_nothing_in_shadow_mode() -> None:
     """Shadow mode never refuses, not even what nobody could count."""
-    decision = refuse_in_outage(Policy(mode=Mode.SHADOW), asked(1), "id")
+    decision = refuse_in_outage(Policy(mode=Mode.SHADOW), asked(1), LEASE)
     assert (decision.admitted, decision.shadowed) == (True, ("outage",))
 
 
 def test_an_uncounted_admission_names_its_charge_too() -> None:
     """Callers may refund or release whatever was admitted, without looking at why it was."""
-    decision = admit_uncounted(Policy(), asked(1), "id", degraded=True)
-    assert (decision.admitted, decision.lease_id, decision.degraded, decision.readings) == (True, "id", True, ())
+    decision = admit_uncounted(Policy(), asked(1), LEASE, degraded=True)
+    assert (decision.admitted, decision.lease_id) == (True, str(LEASE))
+    assert (decision.degraded, decision.readings) == (True, ())
 
 
 @given(POLICIES, asked_for())
@@ -195,7 +197,7 @@ def test_a_permanent_refusal_helps_whatever_the_caps(policy: Policy, circulation
     over = precheck(policy, circulation)
     if not over:
         return
-    refused = refuse_for_good(policy, circulation, over, "id")
+    refused = refuse_for_good(policy, circulation, over, LEASE)
     assert refused.retry_after is None
     assert refused.permanent
     assert refused.limit is not None
@@ -219,7 +221,7 @@ def test_every_answer_of_the_counters_makes_an_answer_for_clients(
     if precheck(policy, circulation):
         return
     tally = data.draw(tallies(policy, circulation))
-    decision = decide(policy, circulation, tally, "id")
+    decision = decide(policy, circulation, tally, LEASE)
     assert decision.admitted is (tally.charged or policy.mode is Mode.SHADOW)
     if tally.charged:
         assert all(reading.used <= reading.limit or reading.needed == 0 for reading in decision.readings)
@@ -246,7 +248,7 @@ def test_chunks_sent_as_told_are_never_refused(policy: Policy, circulation: Aske
     over = precheck(policy, circulation)
     if not over:
         return
-    refused = refuse_for_good(policy, circulation, over, "id")
+    refused = refuse_for_good(policy, circulation, over, LEASE)
     if refused.chunks is None or refused.fits_now is None or refused.chunk_wait is None:
         return
     windows = [(rate.limit, 1.05 * rate.window_ms) for rate in policy.rates]

@@ -10,25 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout_guard.core.decide import Asked, decide, precheck, refuse_for_good, refuse_in_outage
-from fanout_guard.core.model import Decision, Policy, Rate, Reading, Tally
+from fanout_guard.core.model import Decision, Lease, Policy, Rate, Reading, Tally
 from fanout_guard.core.problem import Problem, refusal, unavailable, unreadable
 
 QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
 TENANT = "tenant-of-the-test"
+LEASE = Lease(b"a" * 16)
 DOCUMENT = "document-of-the-test"
 
 
 def refused_for_good(entries: int, policy: Policy) -> Decision:
     """A permanent refusal."""
     asked = Asked(TENANT, DOCUMENT, entries, entries)
-    return refuse_for_good(policy, asked, precheck(policy, asked), "id")
+    return refuse_for_good(policy, asked, precheck(policy, asked), LEASE)
 
 
 def refused_for_now(entries: int, policy: Policy, *readings: Reading) -> Decision:
     """A refusal that waiting helps."""
-    return decide(policy, Asked(TENANT, DOCUMENT, entries, entries), Tally(charged=False, readings=readings), "id")
+    return decide(policy, Asked(TENANT, DOCUMENT, entries, entries), Tally(charged=False, readings=readings), LEASE)
 
 
 def told(problem: Problem) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def test_over_what_all_share_is_503_and_tells_nothing_of_others() -> None:
 
 def test_an_outage_is_503_with_a_time() -> None:
     """Not 429: the client did nothing that it could do less of."""
-    document = told(refusal(refuse_in_outage(Policy(), Asked(TENANT, None, 3, 3), "id"), 422))
+    document = told(refusal(refuse_in_outage(Policy(), Asked(TENANT, None, 3, 3), LEASE), 422))
     assert (document["status"], document["type"]) == (503, CAPACITY)
     assert (document["violated-policies"], document["retry_after"]) == (["outage"], 1)
     assert {"limit", "used", "fits_now", "chunks", "excess"}.isdisjoint(document)

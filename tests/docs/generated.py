@@ -17,8 +17,9 @@ def settings() -> str:
 
 
 def decision() -> str:
-    """The fields of a decision."""
-    return ", ".join(f"`{name}`" for name in Decision.__struct_fields__) + "\n"
+    """The fields of a decision; its lease is told by its text."""
+    names = ("lease_id" if name == "lease" else name for name in Decision.__struct_fields__)
+    return ", ".join(f"`{name}`" for name in names) + "\n"
 
 
 MAKERS: Mapping[str, Callable[[], str]] = {"settings": settings, "decision": decision}

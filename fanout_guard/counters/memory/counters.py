@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from threading import Lock
 from time import monotonic_ns
 
-from fanout_guard.core.keys import format_lease
 from fanout_guard.core.model import Charge, Lease, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.memory.state import State
@@ -84,7 +83,7 @@ class MemoryCounters:
         with self._lock:
             now = self._clock()
             held = self._state.held(tenant, now)
-        return [LeaseInfo(format_lease(Lease(id_)), units, expires - now) for expires, id_, units in held]
+        return [LeaseInfo(str(Lease(id_)), units, expires - now) for expires, id_, units in held]
 
     async def aclose(self) -> None:
         return
