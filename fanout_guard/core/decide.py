@@ -81,7 +81,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
             degraded=degraded,
             repeated=tally.repeated,
             caps=policy,
-            readings=tuple([_charged(reading) for reading in tally.readings]),
+            readings=tuple(map(_charged, tally.readings)),
         )
     refusing = [reading for reading in tally.readings if not reading.fits]
     refusing.sort(key=lambda reading: reading.policy == INFLIGHT_GLOBAL)

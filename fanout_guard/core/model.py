@@ -70,20 +70,18 @@ class Policy(Struct, frozen=True, kw_only=True):
     """The least cap, above which something refuses for good; worked out here, once for many requests."""
     numbers: tuple[Any, ...] = ()
     """What the counters' scripts need of it: document cap and window, rates, the two in-flight caps; -1 is no cap."""
-    leased: bool = False
-    """Whether an admitted circulation holds a lease; worked out here."""
-    counted: bool = False
-    """Whether any cap needs counters, so that a decision has to ask them; worked out here."""
 
     def __post_init__(self) -> None:
         caps = (self.document, self.inflight, self.inflight_global)
         document, inflight, everybody = (-1 if cap is None else cap for cap in caps)
         rates = tuple(number for rate in self.rates for number in (rate.limit, rate.window_ms))
-        leased = self.inflight is not None or self.inflight_global is not None
-        force_setattr(self, "leased", leased)
-        force_setattr(self, "counted", self.document is not None or bool(self.rates) or leased)
         force_setattr(self, "least", min((limit for _, limit in self.limits), default=None))
         force_setattr(self, "numbers", (document, self.document_window_ms, rates, inflight, everybody))
+
+    @property
+    def leased(self) -> bool:
+        """Whether an admitted circulation holds a lease."""
+        return self.inflight is not None or self.inflight_global is not None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,6 +99,11 @@ class Policy(Struct, frozen=True, kw_only=True):
             ("inflight-global", self.inflight_global),
         )
         return tuple((name, cap) for name, cap in named if cap is not None)
+
+    @property
+    def counted(self) -> bool:
+        """Whether any cap needs counters, so that a decision has to ask them."""
+        return self.document is not None or bool(self.rates) or self.leased
 
 
 class Lease(Struct, frozen=True):

@@ -142,8 +142,7 @@ class Observers:
 
     def inflight(self, delta: int) -> None:
         """Tell of entries that went in flight or came back."""
-        if self._inflight:
-            self._tell(self._inflight, delta)
+        self._tell(self._inflight, delta)
 
     def outage(self, active: bool, reason: str) -> None:
         """Tell that an outage began or ended."""

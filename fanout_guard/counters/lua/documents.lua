@@ -2,7 +2,6 @@
 -- two of them.
 
 local function open_documents()
-  local HEAD, HEAD_BYTES = '<I6c8I4', 18
   local SHARED = '\0\0\0\0\0\0\0\0' -- the tag of sites that more than one circulation has counted
   local matching              -- opened when there are lists to compare
 

@@ -16,8 +16,8 @@ local function drop_sites(key, tag, sites)
   if not raw then return end
   local texts, from, changed = {}, 1, false
   while from < #raw do
-    local at, whose, count = struct.unpack('<I6c8I4', raw, from)
-    from = from + 18
+    local at, whose, count = struct.unpack(HEAD, raw, from)
+    from = from + HEAD_BYTES
     local rest, left = {string.sub(raw, from, from + count * 8 - 1)}, count
     if whose == tag then
       changed = true
@@ -28,7 +28,7 @@ local function drop_sites(key, tag, sites)
         left = count - matching.sift(raw, from, count, gone, {}, rest)
       end
     end
-    if left > 0 then texts[#texts + 1] = struct.pack('<I6c8I4', at, whose, left) .. table.concat(rest) end
+    if left > 0 then texts[#texts + 1] = struct.pack(HEAD, at, whose, left) .. table.concat(rest) end
     from = from + count * 8
   end
   if not changed then return end

@@ -1,5 +1,7 @@
 -- Sites: what the sections of a document and a circulation have in common. A site is 8 bytes, read as a number.
 
+local HEAD, HEAD_BYTES = '<I6c8I4', 18 -- of a section: when, tag of who added its sites, count
+
 local function open_sites()
   local AT_ONCE = 128         -- sites read or packed by one call: each is a value on Lua's stack
   local SAMPLES = 12          -- sites of a circulation that are looked up to find those that follow alike
