@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import sqlite3
 import threading
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ class Store:
     """SQLite behind a thread, so that a slow disk never stops the event loop."""
 
     def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path, timeout=10, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute(SCHEMA)
+        # SQLite does not wait its timeout for a change of the journal mode: two workers that start together would
+        # meet "database is locked", and uvicorn stops all of them where one fails to start.
+        with open(f"{path}-setup", "w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            self._connection = _opened(path)
         self._lock = threading.Lock()
 
     async def save(self, document: Document) -> None:
@@ -60,3 +62,11 @@ class Store:
                 self._connection.execute(statement, values)
 
         await asyncio.to_thread(locked)
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, check_same_thread=False, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(SCHEMA)
+    return connection
