@@ -81,7 +81,7 @@ class FanoutGuard:
             on_decision=on_decision,
         )
         self._local = MemoryCounters()
-        self._counters = counters or self._open(settings) or self._local
+        self._counters = counters if counters is not None else self._open(settings) or self._local
         overrides = None
         if isinstance(self._counters, RedisCounters):
             overrides = Overrides(OverrideStore(self._counters), settings.overrides_ttl)

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import TypeAlias
 
-from fanout_guard.core.model import MAX_TENANT_BYTES, Policy
+from fanout_guard.core.model import Policy
 from fanout_guard.core.policy import Caps, Policies
-from fanout_guard.counters.overrides import DEFAULTS, Overrides
+from fanout_guard.core.tenant import DEFAULTS, check_tenant
+from fanout_guard.counters.overrides import Overrides
 from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTenant
+from fanout_guard.observe.failures import Failures
 
 logger = logging.getLogger("fanout_guard")
 
@@ -50,15 +52,10 @@ class Tenants:
             if not self._default_tenant:
                 raise CirculationError("no tenant was named, and there is no default tenant")
             return self._default_tenant
-        if not isinstance(tenant, str) or not tenant or tenant == DEFAULTS or tenant != tenant.strip():
-            raise CirculationError(f"a tenant id is a text, not empty, not {DEFAULTS!r}, with no space around it")
         try:
-            size = len(tenant.encode())
-        except UnicodeEncodeError:
-            raise CirculationError("a tenant id must be valid Unicode") from None
-        if size > MAX_TENANT_BYTES:
-            raise CirculationError(f"a tenant id has at most {MAX_TENANT_BYTES} bytes")
-        return tenant
+            return check_tenant(tenant)
+        except ValueError as error:
+            raise CirculationError(f"the tenant id {error}") from None
 
     async def refresh(self) -> None:
         """See overrides as they are now; where the server does not answer, the last ones hold."""
@@ -106,6 +103,7 @@ class HookedCaps:
     def __init__(self, hook: CapsHook, ttl_s: float) -> None:
         self._hook = hook
         self._ttl_s = ttl_s
+        self._failures = Failures()
         self._kept: OrderedDict[str, tuple[float, Caps | None]] = OrderedDict()
         self._asking: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[Caps | None]] = {}
 
@@ -138,7 +136,8 @@ class HookedCaps:
                 raise TypeError(f"caps= gave {type(given).__name__}, not Caps or None")
             caps = given
         except Exception as error:
-            logger.warning("caps= failed (%s); the last caps hold", type(error).__name__)
+            # By its type only: a database's error may tell how it is reached.
+            self._failures.log("caps=", type(error).__name__, "the last caps hold")
         self._keep(tenant, caps)
         return caps
 

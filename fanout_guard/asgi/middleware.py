@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, TypeAlias, cast
@@ -19,12 +18,12 @@ from fanout_guard.core.problem import refusal, unavailable, unreadable
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.guard import RAISED, FanoutGuard
+from fanout_guard.observe.failures import Failures
 from fanout_guard.observe.hooks import OnDecision
+from fanout_guard.observe.text import where
 from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook
 from fanout_guard.types import ASGIApp, Receive, Scope, Send
-
-logger = logging.getLogger("fanout_guard")
 
 TenantHook: TypeAlias = Callable[[Scope], "str | Awaitable[str | None] | None"]
 CirculationHook: TypeAlias = Callable[[Scope, bytes], "Circulation | Awaitable[Circulation]"]
@@ -55,7 +54,7 @@ class FanoutGuardMiddleware:
         caps: CapsHook | None = None,
         on_decision: OnDecision | None = None,
     ) -> None:
-        if guard is not None and (settings or caps or on_decision):
+        if guard is not None and any(each is not None for each in (settings, caps, on_decision)):
             raise TypeError("a guard that is given brings its own settings, caps= and on_decision=")
         self.app = app
         self.guard = guard = guard or FanoutGuard(settings, caps=caps, on_decision=on_decision)
@@ -64,6 +63,7 @@ class FanoutGuardMiddleware:
         self._routes = Routes(settings.routes, root_path=root_path_of(app))
         self._tenant_hook = tenant
         self._circulation_hook = circulation
+        self._failures = Failures()
         self._reader = Reader(
             tenant=None if tenant else parse_source(settings.tenant),
             document=parse_source(settings.document) if settings.document else None,
@@ -100,12 +100,12 @@ class FanoutGuardMiddleware:
             if self._tenant_hook is None:
                 tenant = self._reader.tenant(scope, params)
             else:
-                tenant = cast("str | None", await _hooked(self._tenant_hook, (scope,), _a_tenant))
+                tenant = cast("str | None", await self._hooked("tenant=", self._tenant_hook, (scope,), _a_tenant))
             check_head(scope["headers"], self._max_body)
             raw = await body.read()
             asked = self._reader.read_on(tenant, scope, params, raw)
             if self._circulation_hook is not None:
-                hooked = await _hooked(self._circulation_hook, (scope, raw), _a_circulation)
+                hooked = await self._hooked("circulation=", self._circulation_hook, (scope, raw), _a_circulation)
                 asked = Extract(asked.tenant, cast(Circulation, hooked))
         except Unreadable as error:
             raise _Refused(error.kind, error.detail, tenant or error.tenant) from None
@@ -130,7 +130,7 @@ class FanoutGuardMiddleware:
             return await deciding
         except CirculationError as error:
             if self._tenant_hook is not None and named is not None:
-                logger.error("tenant= gave what is no tenant id")
+                self._hook_failed("tenant=", error)
                 raise _Refused(None, "It could not be told who asks. Send it again in 1 second.") from None
             detail = f"{str(error)[0].upper()}{str(error)[1:]}."
             raise _Refused("tenant-unidentified", detail) from None
@@ -162,6 +162,24 @@ class FanoutGuardMiddleware:
         whole = not expects and await body.drain(_DRAIN_BYTES, _DRAIN_S)
         problem = unreadable(refused.kind, refused.detail) if refused.kind else unavailable(refused.detail)
         await respond(problem, (), scope, send, close=not whole)
+
+    async def _hooked(
+        self, name: str, hook: Callable[..., Any], arguments: tuple[object, ...], check: Callable[[object], bool]
+    ) -> object:
+        """What a hook gives; what it says when it fails is logged, and never sent to the client."""
+        try:
+            given = hook(*arguments)
+            if isawaitable(given):
+                given = await given
+            if not check(given):
+                raise TypeError(f"it gave {type(given).__name__}")
+        except Exception as error:
+            self._hook_failed(name, error)
+            raise _HookFailed from error
+        return cast(object, given)
+
+    def _hook_failed(self, name: str, error: Exception) -> None:
+        self._failures.log(name, where(error), "its request was not decided")
 
     async def _mode(self, tenant: str | None) -> Mode:
         try:
@@ -199,20 +217,6 @@ class _Refused(Exception):
 
 class _HookFailed(Exception):
     """A user's hook raised or gave nonsense."""
-
-
-async def _hooked(hook: Callable[..., Any], arguments: tuple[object, ...], check: Callable[[object], bool]) -> object:
-    """What a hook gives; what it says when it fails is logged, and never sent to the client."""
-    try:
-        given = hook(*arguments)
-        if isawaitable(given):
-            given = await given
-        if not check(given):
-            raise TypeError(f"it gave {type(given).__name__}")
-    except Exception as error:
-        logger.exception("a hook of the guard failed")
-        raise _HookFailed from error
-    return cast(object, given)
 
 
 def _a_tenant(given: object) -> bool:

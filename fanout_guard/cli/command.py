@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TypeAlias
 
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.values import problem
-from fanout_guard.counters.overrides import DEFAULTS
 from fanout_guard.settings.kinds import TENANT
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

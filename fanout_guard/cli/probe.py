@@ -14,7 +14,8 @@ from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.server_findings import cluster_finding, info_findings, parse_info
 from fanout_guard.core.keys import FORMAT, Digests, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate
-from fanout_guard.counters.overrides import DEFAULTS, OverrideStore
+from fanout_guard.core.tenant import DEFAULTS
+from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings

@@ -13,7 +13,8 @@ from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.policy import Caps
-from fanout_guard.counters.overrides import DEFAULTS, OverrideStore
+from fanout_guard.core.tenant import DEFAULTS
+from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, FanoutGuardError
 from fanout_guard.settings import Settings

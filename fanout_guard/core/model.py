@@ -13,9 +13,6 @@ from msgspec.structs import force_setattr
 
 _FLAGS = "01234567"
 
-MAX_TENANT_BYTES = 256
-"""The longest tenant id, in UTF-8."""
-
 
 class Mode(StrEnum):
     """What the guard does with a circulation that is over a cap."""

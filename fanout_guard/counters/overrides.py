@@ -18,9 +18,6 @@ from fanout_guard.errors import ConfigurationError, CountersUnavailable
 
 logger = logging.getLogger("fanout_guard")
 
-DEFAULTS = "*"
-"""The tenant that stands for the deployment's defaults."""
-
 _FOREVER = float("inf")
 _POLLS_PER_TTL = 0.8  # leaves the rest of the time to the answer
 _GRACE_S = 0.005

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
 from typing import Any, TypeAlias
 
 from fanout_guard.core.model import Decision
-from fanout_guard.observe.sampling import Sampler
+from fanout_guard.observe.failures import Failures
 from fanout_guard.observe.text import where
-
-logger = logging.getLogger("fanout_guard")
 
 OnDecision: TypeAlias = Callable[[Decision], object]
 """A user's ``on_decision=``: sync or async, called once per decision; what it returns is ignored."""
@@ -82,7 +79,7 @@ class DecisionHook:
 
     def __init__(self, call: OnDecision) -> None:
         self._call = call
-        self._failures = _Failures()
+        self._failures = Failures()
 
     async def __call__(self, decision: Decision) -> None:
         try:
@@ -94,9 +91,9 @@ class DecisionHook:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._failures.log("on_decision", error)
+            self._failures.log("on_decision", where(error))
         except Exception as error:
-            self._failures.log("on_decision", error)
+            self._failures.log("on_decision", where(error))
 
 
 class Observers:
@@ -109,7 +106,7 @@ class Observers:
     def __init__(self, observers: Iterable[Observer] = (), on_decision: OnDecision | None = None) -> None:
         watching = tuple(observers)
         self.hook = None if on_decision is None else DecisionHook(on_decision)
-        self._failures = _Failures()
+        self._failures = Failures()
         self._decided = _overridden(watching, "decided")
         self._unreadable = _overridden(watching, "unreadable")
         self._refunded = _overridden(watching, "refunded")
@@ -161,19 +158,7 @@ class Observers:
             try:
                 method(*told)
             except Exception as error:
-                self._failures.log(getattr(method, "__qualname__", "observer"), error)
-
-
-class _Failures:
-    """One line per failing observer and ten seconds: an observer that fails fails on every request."""
-
-    def __init__(self) -> None:
-        self._sampler = Sampler(burst=1, interval=10.0)
-
-    def log(self, name: str, error: BaseException) -> None:
-        if self._sampler.passes(name):
-            # No exc_info: a traceback prints the error's text raw, and a client may have chosen part of it.
-            logger.error("%s failed and was ignored: %s", name, where(error), extra={"observer": name})
+                self._failures.log(getattr(method, "__qualname__", "observer"), where(error))
 
 
 def _overridden(observers: tuple[Observer, ...], name: str) -> tuple[Callable[..., None], ...]:

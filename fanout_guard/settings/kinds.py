@@ -12,8 +12,9 @@ from fanout_guard.core.policy import CAP_FIELDS
 from fanout_guard.core.redis_url import SCHEMES, check_redis_url, masked_redis_url
 from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.source import Source, parse_source, parse_sources
+from fanout_guard.core.tenant import check_tenant
 from fanout_guard.core.values import Kind, read_whole
-from fanout_guard.settings.tenants import check_layer, check_tenant, read_layer, utf8
+from fanout_guard.settings.tenants import check_layer, read_layer, utf8
 
 REJECT_STATUSES = (400, 403, 413, 422, 429)
 

@@ -8,25 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fanout_guard.core.model import MAX_TENANT_BYTES
 from fanout_guard.core.policy import CAP_FIELDS, Caps, Layer
+from fanout_guard.core.tenant import check_tenant
 from fanout_guard.core.values import Spelled, shown
 from fanout_guard.errors import ConfigurationError
 
 _FORM = 'expected an object such as {"max_sites": 500}'
-
-
-def check_tenant(value: Any) -> str:
-    """``value`` itself, if it can name a tenant."""
-    if not isinstance(value, str):
-        raise ValueError
-    if value == "*":
-        raise ValueError("'*' stands for the deployment's defaults")
-    if not value or value != value.strip():
-        raise ValueError("empty or padded")
-    if len(utf8(value)) > MAX_TENANT_BYTES:
-        raise ValueError(f"over {MAX_TENANT_BYTES} bytes")
-    return value
 
 
 def utf8(text: str) -> bytes:

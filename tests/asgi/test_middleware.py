@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from fanout_guard import Admission, Circulation, FanoutGuard, FanoutGuardMiddleware, Settings
+from fanout_guard.testing import RecordedDecisions
 from fanout_guard.types import Message, Receive, Scope, Send
 from tests.asgi.driving import Recorder, Sent, body_of, chunked, drive, guarded, post, scope_of, sites
 
@@ -598,6 +599,22 @@ async def test_a_tenant_hook_that_fails_refuses(given: Any) -> None:
     assert b"secret" not in sent.body
 
 
+async def test_a_hook_that_fails_says_so_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A client may have chosen the error's text, and sends as many requests as it likes."""
+
+    def circulation(scope: Scope, body: bytes) -> Circulation:
+        raise ValueError(f"no such group: {json.loads(body)['group']}")
+
+    app = FanoutGuardMiddleware(Recorder(), settings=Settings(), circulation=circulation)
+    for _ in range(5):
+        assert (await post(app, json.dumps({"group": "x\noutage began: forged"}).encode())).status == 503
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.exc_info is None
+    line = record.getMessage()
+    assert line.startswith("circulation= failed and its request was not decided: ValueError: no such group: x\\n")
+    assert "\n" not in line
+
+
 async def test_refusals_are_answers_between_function_middlewares() -> None:
     """A refusal that was raised would become a 500 there."""
 
@@ -648,8 +665,9 @@ async def test_one_guard_serves_several_applications() -> None:
     one, two = (FanoutGuardMiddleware(Recorder(), guard=guard) for _ in range(2))
     assert (await post(one, body_of(200))).status == 200
     assert (await post(two, body_of(200))).status == 429
-    with pytest.raises(TypeError):
-        FanoutGuardMiddleware(Recorder(), guard=guard, settings=Settings())
+    for given in ({"settings": Settings()}, {"caps": lambda _: None}, {"on_decision": RecordedDecisions()}):
+        with pytest.raises(TypeError, match="brings its own"):
+            FanoutGuardMiddleware(Recorder(), guard=guard, **given)
 
 
 async def test_the_admission_says_what_was_counted() -> None:

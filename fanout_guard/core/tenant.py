@@ -1,0 +1,29 @@
+"""What can name a tenant: one rule for requests, calls and configuration."""
+
+from __future__ import annotations
+
+DEFAULTS = "*"
+"""Stands for the deployment's defaults where a tenant is named."""
+
+MAX_TENANT_BYTES = 256
+"""The longest tenant id, in UTF-8."""
+
+
+def check_tenant(tenant: object) -> str:
+    """``tenant`` itself; ValueError where it cannot name one, with what is the matter as the end of a sentence."""
+    if not isinstance(tenant, str):
+        raise ValueError("is no text")
+    if not tenant:
+        raise ValueError("is empty")
+    if tenant == DEFAULTS:
+        raise ValueError(f"is {DEFAULTS!r}, which stands for the deployment's defaults")
+    if tenant != tenant.strip():
+        # Servers differ in what they leave around a header's value, applications in what they take away.
+        raise ValueError("has space around it")
+    try:
+        size = len(tenant.encode())
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    if size > MAX_TENANT_BYTES:
+        raise ValueError(f"is longer than {MAX_TENANT_BYTES} bytes of UTF-8")
+    return tenant

@@ -1,0 +1,26 @@
+"""What fails in the guard's surroundings, an observer or a user's hook, and is not raised."""
+
+from __future__ import annotations
+
+import logging
+
+from fanout_guard.observe.sampling import Sampler
+
+logger = logging.getLogger("fanout_guard")
+
+_INTERVAL_S = 10.0
+
+
+class Failures:
+    """One line per name and ten seconds: what fails once fails on every request."""
+
+    def __init__(self) -> None:
+        self._sampler = Sampler(burst=1, interval=_INTERVAL_S)
+
+    def log(self, name: str, why: str, consequence: str = "was ignored") -> None:
+        """Say that ``name`` failed, what follows from it, and ``why``: an error by ``observe.text.where``, on one line.
+
+        No ``exc_info``: a traceback prints the error's text raw, and a client may have chosen part of it.
+        """
+        if self._sampler.passes(name):
+            logger.error("%s failed and %s: %s", name, consequence, why, extra={"observer": name})
