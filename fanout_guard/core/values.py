@@ -121,9 +121,10 @@ def whole(low: int, high: int) -> Kind:
     return Kind(f"a whole number from {low} to {high}", lambda v: _check_whole(v, low, high), read_whole)
 
 
-def seconds(low: float, high: float, said: str) -> Kind:
-    """Seconds of a range, a fraction allowed."""
-    return Kind(f"seconds in plain digits, {said}", lambda v: _check_seconds(v, low, high), read_seconds)
+def seconds(low: float) -> Kind:
+    """Seconds from ``low`` to ``MAX_SECONDS``, a fraction allowed; both ends are told in seconds."""
+    accepts = f"seconds in plain digits, {low} to {MAX_SECONDS} ({MAX_SECONDS // 86_400} days)"
+    return Kind(accepts, lambda v: _check_seconds(v, low, MAX_SECONDS), read_seconds)
 
 
 def choice(*words: str) -> Kind:
@@ -138,7 +139,7 @@ def choice(*words: str) -> Kind:
 
 
 CAP = Kind(f"a whole number from 0 to {MAX_CAP} or 'unlimited'", _check_cap, _read_cap)
-WINDOW = seconds(1, MAX_SECONDS, "1 to 366 days")
-TIMEOUT = seconds(0.001, MAX_SECONDS, "0.001 to 366 days")
+WINDOW = seconds(1)
+TIMEOUT = seconds(0.001)
 RATE = Kind("entries per window such as '6000/minute; 100000/day' (windows of 1 s to 366 days)", _check_rate)
 MODE = Kind("'enforce', 'shadow' or 'off'", _check_mode)

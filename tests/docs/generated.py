@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from msgspec import Struct
+
 from fanout_guard import Decision
+from fanout_guard.guard import Usage
 from fanout_guard.settings.reference import reference
 from tests.docs.blocks import PAGES
 
@@ -18,11 +21,20 @@ def settings() -> str:
 
 def decision() -> str:
     """The fields of a decision; its lease is told by its text."""
-    names = ("lease_id" if name == "lease" else name for name in Decision.__struct_fields__)
-    return ", ".join(f"`{name}`" for name in names) + "\n"
+    return fields(Decision).replace("`lease`", "`lease_id`")
 
 
-MAKERS: Mapping[str, Callable[[], str]] = {"settings": settings, "decision": decision}
+def usage() -> str:
+    """The fields of how a tenant stands under one policy."""
+    return fields(Usage)
+
+
+def fields(kind: type[Struct]) -> str:
+    """The names of a value's fields, in order."""
+    return ", ".join(f"`{name}`" for name in kind.__struct_fields__) + "\n"
+
+
+MAKERS: Mapping[str, Callable[[], str]] = {"settings": settings, "decision": decision, "usage": usage}
 
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

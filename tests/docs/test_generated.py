@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from fanout_guard.core.values import TIMEOUT, WINDOW, Kind
 from tests.docs.blocks import ROOT
 from tests.docs.generated import pages, renewed
 
-MEASURED = ("306 sites [299-312]", "3.09x", "1.00x")
-"""The figures that the README quotes."""
+MEASURED = (
+    ("README.md", "306 sites [299-312]"),
+    ("README.md", "3.09x"),
+    ("README.md", "1.00x"),
+    ("docs/faq.md", "about 90 µs"),
+)
+"""The pages that quote figures, and the figures."""
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -25,8 +32,18 @@ def test_the_settings_are_in_the_readme_and_in_the_reference() -> None:
     assert {"README.md", "configuration.md"} <= {page.name for page in pages()}
 
 
-@pytest.mark.parametrize("figure", MEASURED)
-def test_quoted_figures_are_those_that_were_measured(figure: str) -> None:
+@pytest.mark.parametrize("kind", [WINDOW, TIMEOUT])
+def test_both_ends_of_a_range_of_seconds_are_told_in_seconds(kind: Kind) -> None:
+    """Who reads "1 to 366 days" takes the least for a day."""
+    ends = re.search(r"([\d.]+) to ([\d.]+)", kind.accepts)
+    assert ends is not None
+    assert [kind.parse(text) for text in ends.groups()] == [float(text) for text in ends.groups()]
+    with pytest.raises(ValueError):
+        kind.check(float(ends[2]) + 1)
+
+
+@pytest.mark.parametrize(("page", "figure"), MEASURED)
+def test_quoted_figures_are_those_that_were_measured(page: str, figure: str) -> None:
     """A figure in a README outlives the measurement, unless something compares the two."""
-    assert figure in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert figure in (ROOT / page).read_text(encoding="utf-8")
     assert figure in (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
