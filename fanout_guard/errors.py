@@ -1,4 +1,4 @@
-"""Every error that fanout_guard raises, in one small tree."""
+"""The base of all errors, and those that a caller of the guard can meet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class UnknownTenant(FanoutGuardError, LookupError):
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
-        super().__init__("the tenant is not known here")
+        super().__init__("no configuration names this tenant, and FANOUT_GUARD_UNKNOWN_TENANTS is 'reject'")
 
 
 class FanoutRejected(FanoutGuardError):
@@ -38,7 +38,8 @@ class FanoutRejected(FanoutGuardError):
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
-        super().__init__(f"circulation rejected by the {decision.policy} cap")
+        why = "in an outage of the counters" if decision.policy == "outage" else f"by the {decision.policy} cap"
+        super().__init__(f"circulation rejected {why}")
 
 
 class CountersUnavailable(FanoutGuardError):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from fanout_guard.admission import Admission, milliseconds
 from fanout_guard.core import decide as core
-from fanout_guard.core.circulation import Circulation, site_keys
+from fanout_guard.core.circulation import Circulation, is_encodable, site_keys
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, new_id, parse_lease
 from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy, Reading, SiteKey
@@ -115,8 +115,8 @@ class FanoutGuard:
         ``LEASE_TTL``. Raises CirculationError where the arguments are no circulation, UnknownTenant where the tenant
         must be known and is not.
         """
-        if idempotency_key is not None and not isinstance(idempotency_key, str):
-            raise CirculationError("an idempotency key must be a string")
+        if idempotency_key is not None and not (isinstance(idempotency_key, str) and is_encodable(idempotency_key)):
+            raise CirculationError("the idempotency key is no text")
         counted = self.tenants.name(tenant)
         return await self.decide(counted, Circulation(document=document, sites=sites), idempotency_key)
 
@@ -181,6 +181,8 @@ class FanoutGuard:
             entries = min(sites, _MOST_ENTRIES)
         elif sites is not None:
             packed, counts = self._digests.counted_sites(site_keys(sites))
+            if self._distinct:
+                counts = [1] * len(counts)
         counted = await self._counted(tenant)
         if lease is None or counted is None or (sites is not None and not packed and not entries):
             return 0

@@ -181,6 +181,7 @@ async def test_entries_are_counted_unless_the_application_removes_repeats(make: 
         {"sites": ["a"], "tenant": 7},
         {"sites": ["a"], "tenant": "x" * 257},
         {"sites": ["a"], "document": "d", "idempotency_key": 7},
+        {"sites": ["a"], "document": "d", "idempotency_key": "\ud800"},
     ],
 )
 async def test_what_is_no_circulation_is_refused_at_the_call(arguments: dict[str, Any]) -> None:
@@ -272,6 +273,15 @@ async def test_partial_refunds_add_up_to_the_charge_at_most(make: Make) -> None:
     assert sum(back) == 100
     counted = await used(guard, "acme")
     assert (counted["rate-60"], counted["inflight"]) == (50, 50)
+
+
+async def test_where_distinct_sites_count_a_refund_counts_them_too(make: Make) -> None:
+    """A list handed back as it was sent must not free more than it was charged."""
+    guard = make(COUNT="distinct", RATE="3/minute")
+    decision = await guard.admit(tenant="acme", document="d", sites=["a", "a", "b", "c"])
+    assert decision.lease_id is not None
+    assert await guard.refund("acme", decision.lease_id, ["a", "a"]) == 1
+    assert not (await guard.admit(tenant="acme", document="e", sites=["x", "y"])).admitted
 
 
 @pytest.mark.parametrize("part", [0, []])

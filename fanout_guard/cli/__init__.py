@@ -6,7 +6,6 @@ import argparse
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 
 from fanout_guard import __version__
 from fanout_guard.cli.advice import out_of_reach
@@ -82,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command group that is there."""
+    """The parser with every command group."""
     parser = Parser(
         prog="fanout-guard",
         description="Caps on how many sites a circulation may reach: look, try, change, verify.",
@@ -94,6 +93,5 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show where an unexpected error happened")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for group in GROUPS:
-        if find_spec(f"{__name__}.{group}") is not None:
-            import_module(f"{__name__}.{group}").register(commands)
+        import_module(f"{__name__}.{group}").register(commands)
     return parser

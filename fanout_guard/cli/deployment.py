@@ -15,7 +15,6 @@ from fanout_guard.guard import FanoutGuard
 from fanout_guard.settings import PREFIX, Settings
 
 _PATIENCE_MS = 2000
-"""A person waits longer for an answer than a decision may (``REDIS_TIMEOUT``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +57,16 @@ def shared_settings(command: str) -> Settings:
     return settings
 
 
+def patient_counters(settings: Settings) -> RedisCounters:
+    """The shared counters, for somebody who waits longer for an answer than a decision may."""
+    timeout_ms = max(_PATIENCE_MS, int(settings.redis_timeout * 1000))
+    return RedisCounters(settings.redis_url, prefix=settings.key_prefix, timeout_ms=timeout_ms)
+
+
 @asynccontextmanager
 async def deployment(settings: Settings) -> AsyncIterator[Deployment]:
     """The deployment, reached: its overrides have been read."""
-    timeout_ms = max(_PATIENCE_MS, int(settings.redis_timeout * 1000))
-    counters = RedisCounters(settings.redis_url, prefix=settings.key_prefix, timeout_ms=timeout_ms)
+    counters = patient_counters(settings)
     # This process is no worker, so it has no metrics.
     guard = FanoutGuard(replace(settings, metrics=""), counters=counters)
     try:

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from fanout_guard.cli.advice import out_of_reach
 from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.config_findings import config_findings
+from fanout_guard.cli.deployment import patient_counters
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.output import fail, json_option, say, say_json, table
 from fanout_guard.cli.probe import server_findings
-from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
-
-_PATIENCE_MS = 2000
 
 _MORE = """\
 Connects, and tries the real scripts on keys of its own that end within a minute. A warning is for somebody to decide
@@ -69,8 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    timeout_ms = max(_PATIENCE_MS, int(settings.redis_timeout * 1000))
-    counters = RedisCounters(settings.redis_url, prefix=settings.key_prefix, timeout_ms=timeout_ms)
+    counters = patient_counters(settings)
     try:
         return await server_findings(settings, counters)
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from fanout_guard.cli.advice import ADVICE
 from fanout_guard.cli.finding import Finding, Level
-from fanout_guard.cli.server_findings import cluster_finding, info_findings, parse_info
+from fanout_guard.cli.info_findings import cluster_finding, info_findings, parse_info
 from fanout_guard.core.keys import FORMAT, Digests, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate
 from fanout_guard.core.tenant import DEFAULTS

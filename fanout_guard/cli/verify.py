@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout_guard.cli.command import Commands, add_command
+from fanout_guard.cli.deployment import patient_counters
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.policy import Caps
 from fanout_guard.core.tenant import DEFAULTS
-from fanout_guard.counters.overrides import OverrideStore
-from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.counters.overrides import OverrideStore, caps_of
 from fanout_guard.errors import ConfigurationError, FanoutGuardError
 from fanout_guard.settings import Settings
 
@@ -136,15 +136,11 @@ def stored_overrides(settings: Settings) -> Mapping[str, Caps]:
 
 
 async def _stored_overrides(settings: Settings) -> Mapping[str, Caps]:
-    counters = RedisCounters(settings.redis_url, prefix=settings.key_prefix, timeout_ms=1000)
+    counters = patient_counters(settings)
     try:
-        found = await OverrideStore(counters).list()
+        return caps_of(await OverrideStore(counters).list())
     finally:
         await counters.aclose()
-    given: dict[str, Caps] = {}
-    for one in found:
-        given[one.tenant] = Caps(**{one.field: one.value}).over(given.get(one.tenant, Caps()))
-    return given
 
 
 def _print(proof: Proof) -> None:

@@ -51,7 +51,10 @@ def document_text(document: object) -> str:
             raise CirculationError("the document id has a lone surrogate")
         return document
     if isinstance(document, int) and not isinstance(document, bool):
-        return _decimal(document)
+        try:
+            return _decimal(document)
+        except CirculationError as error:
+            raise CirculationError(f"the document id {error}") from None
     raise CirculationError(f"the document id is {_named(document)}; expected a text or an integer")
 
 

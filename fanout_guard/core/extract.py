@@ -17,8 +17,8 @@ from fanout_guard.core.tenant import check_tenant
 from fanout_guard.errors import CirculationError, FanoutGuardError
 
 UnreadableKind: TypeAlias = Literal["unreadable-circulation", "tenant-unidentified"]
-CIRCULATION: UnreadableKind = "unreadable-circulation"
-TENANT: UnreadableKind = "tenant-unidentified"
+UNREADABLE_CIRCULATION: UnreadableKind = "unreadable-circulation"
+TENANT_UNIDENTIFIED: UnreadableKind = "tenant-unidentified"
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -118,7 +118,7 @@ class Reader:
                 raise NotStrictJson("The body is not a JSON object.")
             return self._fields.read(tree)
         except (NotStrictJson, AmbiguousField) as error:
-            raise Unreadable(CIRCULATION, str(error)) from None
+            raise Unreadable(UNREADABLE_CIRCULATION, str(error)) from None
 
     def _circulation(self, scope: _Scope, path_params: _Params, members: _Members) -> Circulation:
         try:
@@ -132,7 +132,7 @@ class Reader:
                 raise _Refused(self._said([source for source, _ in present]))
             return Circulation(document=document, sites=_array(*present[0]))
         except (_Refused, CirculationError) as error:
-            raise Unreadable(CIRCULATION, _sentence(str(error))) from None
+            raise Unreadable(UNREADABLE_CIRCULATION, _sentence(str(error))) from None
 
     def _said(self, present: Sequence[Source]) -> str:
         """Why there is not one list of sites."""
@@ -180,7 +180,7 @@ def _tenant(place: _Place, scope: _Scope, path_params: _Params, members: _Member
         tenant = _text(source, value)
         _check_tenant(source, tenant)
     except _Refused as error:
-        raise Unreadable(TENANT, _sentence(str(error))) from None
+        raise Unreadable(TENANT_UNIDENTIFIED, _sentence(str(error))) from None
     return tenant
 
 

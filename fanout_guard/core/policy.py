@@ -174,12 +174,6 @@ class Policies:
         )
 
 
-def merge(layers: Sequence[Caps | None], defaults: Caps = NO_CAPS) -> Policy:
-    """The policy that caps give, the nearest layer first, over a deployment's ``defaults``."""
-    given = [caps for caps in layers if caps is not None]
-    return Policies(defaults).with_layers("", _flatten(given) if given else None)
-
-
 def _document_cap(own: Caps, defaults: Caps) -> CapValue | None:
     # A tenant's document cap follows its own max_sites, even past a DOCUMENT_MAX_SITES of the deployment: a
     # plan of 500 sites would else be refused at 301 by a cap that nobody set for that tenant.

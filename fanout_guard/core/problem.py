@@ -95,14 +95,14 @@ def _advice(decision: Decision) -> str:
     asked, are = ("1 site", "is") if decision.requested == 1 else (f"{decision.requested} sites", "are")
     if decision.policy == OUTAGE:
         return f"The counters are out of reach. Send it again in {_seconds(decision.retry_after)}."
-    if decision.policy == INFLIGHT_GLOBAL:
-        return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
     if decision.permanent:
         what = "one circulation" if decision.policy == CIRCULATION else f"the cap {decision.policy!r}"
         over = f"{asked} {are} more than the {decision.limit} that {what} may have"
         if decision.chunks is None:
             return f"{over}; no circulation with sites can pass."
         return f"{over}. Send {_circulations(decision)}."
+    if decision.policy == INFLIGHT_GLOBAL:
+        return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
     added = (decision.limit or 0) + (decision.excess or 0) - (decision.used or 0)
     asked, are = ("1 site", "is") if added == 1 else (f"{added} sites", "are")
     over = (

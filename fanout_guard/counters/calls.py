@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fanout_guard.counters.batch import Begun, Outcome
-from fanout_guard.counters.redis import Server, Single, slot_of
+from fanout_guard.counters.redis import Server, slot_of
+from fanout_guard.counters.redis_cluster import Cluster
 from fanout_guard.counters.scripts import Packed, answers, join
 from fanout_guard.errors import CountersUnavailable
 
@@ -21,15 +22,15 @@ class Calls:
 
     def start(self, name: str, requests: Sequence[Packed], done: Callable[[Outcome[Any]], None]) -> Begun:
         """Run a script; ``done`` gets an answer to each request, or the error that it met, or one error for all."""
-        if not isinstance(self._server, Single):
+        if isinstance(self._server, Cluster):
             return asyncio.get_running_loop().create_task(self._in_task(name, requests, done))
         call = join(name, requests, self._everybody)
         return self._server.start(call, lambda reply: done(_answers(name, requests, reply)))
 
     async def __call__(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
         """As ``start``, for those who wait."""
-        if self._server.clustered:
-            found: Outcome[Any] = await self._by_slot(name, requests)
+        if isinstance(self._server, Cluster):
+            found: Outcome[Any] = await _by_slot(self._server, name, requests)
         else:
             found = _answers(name, requests, await self._server.call(join(name, requests, self._everybody)))
         if isinstance(found, Exception):
@@ -43,17 +44,18 @@ class Calls:
             found = error
         done(found)
 
-    async def _by_slot(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
-        slots: dict[int, list[int]] = {}
-        for index, (keys, _, _) in enumerate(requests):
-            slots.setdefault(slot_of(keys[0]), []).append(index)
-        calls = [join(name, [requests[index] for index in indexes], None) for indexes in slots.values()]
-        found: list[Any] = [None] * len(requests)
-        for indexes, reply in zip(slots.values(), await self._server.calls(calls), strict=True):
-            own = _answers(name, indexes, reply)
-            for position, index in enumerate(indexes):
-                found[index] = own if isinstance(own, Exception) else own[position]
-        return found
+
+async def _by_slot(cluster: Cluster, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
+    slots: dict[int, list[int]] = {}
+    for index, (keys, _, _) in enumerate(requests):
+        slots.setdefault(slot_of(keys[0]), []).append(index)
+    calls = [join(name, [requests[index] for index in indexes], None) for indexes in slots.values()]
+    found: list[Any] = [None] * len(requests)
+    for indexes, reply in zip(slots.values(), await cluster.calls(calls), strict=True):
+        own = _answers(name, indexes, reply)
+        for position, index in enumerate(indexes):
+            found[index] = own if isinstance(own, Exception) else own[position]
+    return found
 
 
 def _answers(name: str, requests: Sequence[object], reply: Any) -> Outcome[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, TypeAlias, cast
 
 from redis.crc import key_slot
 
@@ -20,35 +20,8 @@ from fanout_guard.errors import CountersUnavailable
 _SENTINEL_S = 0.2  # so long one Sentinel is waited for when another may know the same
 
 
-class Server(Protocol):
-    """A Redis-compatible server, or a cluster of them; every error is CountersUnavailable."""
-
-    clustered: bool
-
-    async def call(self, call: Call) -> list[Any]:
-        """Run one script call; safe to send again, since a script applies an id once."""
-
-    async def calls(self, calls: Sequence[Call]) -> list[list[Any] | CountersUnavailable]:
-        """Run script calls at once, each of one hash slot; answers, or why there is none."""
-
-    async def command(self, *arguments: str | bytes | int) -> Any:
-        """Run one command, where speed does not matter; the answer is as it came, whatever the driver makes of it."""
-
-    def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
-        """The keys of a pattern, step by step; a key may come twice."""
-
-    async def probe(self) -> None:
-        """Return if all servers answer that decisions need."""
-
-    async def drop(self) -> None:
-        """Keep no connection and no knowledge of where servers are: it may have changed."""
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-
-
 def open_server(url: str, timeout_s: float) -> Server:
-    """The server at ``url`` (CONTRACT: ``REDIS_URL``); connects on first use."""
+    """The server at ``url`` (``FANOUT_GUARD_REDIS_URL``); connects on first use."""
     servers = parse_address(url)
     if servers.scheme == "redis+cluster":
         return Cluster(servers.nodes, lambda node: Link(lambda: servers.connection(node, timeout_s)))
@@ -76,34 +49,40 @@ class Single:
         return Evaluation(self._link, call, done)
 
     async def call(self, call: Call) -> list[Any]:
+        """Run one script call; safe to send again, since a script applies an id once."""
         (reply,) = await evaluate(self._link, (call,))
         if isinstance(reply, BaseException):
             raise CountersUnavailable(reason_of(reply))
         return cast("list[Any]", reply)
 
-    async def calls(self, calls: Sequence[Call]) -> list[list[Any] | CountersUnavailable]:
-        replies = await evaluate(self._link, calls)
-        return [CountersUnavailable(reason_of(each)) if isinstance(each, BaseException) else each for each in replies]
-
     async def command(self, *arguments: str | bytes | int) -> Any:
+        """Run one command, where speed does not matter; the answer is as it came, whatever the driver makes of it."""
         (reply,) = await self._link.exchange((arguments,))
         if isinstance(reply, BaseException):
             raise CountersUnavailable(reason_of(reply))
         return reply
 
     def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
+        """The keys of a pattern, step by step; a key may come twice."""
         return scan(self._link, pattern)
 
     async def probe(self) -> None:
+        """Return if the server answers."""
         await self.command("PING")
 
     async def drop(self) -> None:
+        """Keep no connection: the next ones may reach another server."""
         for link in (self._link, *self._sentinels):
             await link.drop()
 
     async def aclose(self) -> None:
+        """Close all connections for good."""
         for link in (self._link, *self._sentinels):
             await link.aclose()
+
+
+Server: TypeAlias = Single | Cluster
+"""A Redis-compatible server, or a cluster of them; every error is CountersUnavailable."""
 
 
 class Sentinels:

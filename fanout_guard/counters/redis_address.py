@@ -1,4 +1,4 @@
-"""What an address (CONTRACT: ``REDIS_URL``) says: where servers are, and how to connect to them."""
+"""What an address (``FANOUT_GUARD_REDIS_URL``) says: where servers are, and how to connect to them."""
 
 from __future__ import annotations
 

@@ -88,7 +88,9 @@ class Settings:
         choice("local", "open", "closed"),
         "While Redis is out of reach: count in this process, admit, or answer 503.",
     )
-    workers: int = setting(1, whole(1, 100_000), "Processes that share the caps where each counts for itself.")
+    workers: int = setting(
+        1, whole(1, 100_000), "Processes, each with its part of the caps where it counts for itself."
+    )
     digest_key: str = setting(
         "", kinds.DIGEST_KEY, "The secret of the sites' digests, the same on all workers.", unset="from KEY_PREFIX"
     )

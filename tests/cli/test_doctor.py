@@ -6,8 +6,8 @@ import pytest
 
 from fanout_guard.cli.config_findings import config_findings
 from fanout_guard.cli.finding import Level
+from fanout_guard.cli.info_findings import cluster_finding, info_findings
 from fanout_guard.cli.probe import clock_finding, latency_finding
-from fanout_guard.cli.server_findings import cluster_finding, info_findings
 from fanout_guard.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.servers import command, serving

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fanout_guard.core.extract import CIRCULATION, TENANT, Extract, Reader, Unreadable
+from fanout_guard.core.extract import TENANT_UNIDENTIFIED, UNREADABLE_CIRCULATION, Extract, Reader, Unreadable
 from fanout_guard.core.model import Spelling
 from fanout_guard.core.source import parse_source, parse_sources
 
@@ -92,7 +92,7 @@ def test_a_document_is_a_text_or_an_integer(spelled: str, document: str) -> None
 def test_any_other_document_is_refused(spelled: str) -> None:
     """A document with two names has two caps."""
     error = refusal(reader(), f'{{"document_id":{spelled},"target_sites":[]}}')
-    assert error.kind == CIRCULATION
+    assert error.kind == UNREADABLE_CIRCULATION
     assert "document" in error.detail
 
 
@@ -102,14 +102,14 @@ def test_any_other_document_is_refused(spelled: str) -> None:
 def test_sites_that_are_no_flat_array_are_refused(sites: str) -> None:
     """Neither a lone text nor a nested list is a number of sites."""
     error = refusal(reader(), f'{{"document_id":1,"target_sites":{sites}}}')
-    assert error.kind == CIRCULATION
+    assert error.kind == UNREADABLE_CIRCULATION
     assert "target_sites" in error.detail or "Site" in error.detail
 
 
 @pytest.mark.parametrize("body", ["", "  ", "null", '"x"', "3", "[]", '[{"document_id":1,"target_sites":[]}]', "{}"])
 def test_a_body_that_is_no_object_with_a_list_is_refused(body: str) -> None:
     """A top-level array was once counted as one circulation."""
-    assert refusal(reader(), body).kind == CIRCULATION
+    assert refusal(reader(), body).kind == UNREADABLE_CIRCULATION
 
 
 @pytest.mark.parametrize("first", [["a"], ["a"] * 301])
@@ -175,8 +175,10 @@ def test_a_document_may_stand_in_path_or_header() -> None:
     assert by_path is not None
     assert by_header is not None
     assert (by_path.document, by_header.document) == ("d-1", "d,1")
-    assert refusal(reader(document="header:x"), body, headers=[(b"x", b"1"), (b"X", b"1")]).kind == CIRCULATION
-    assert refusal(reader(document="header:x"), body, headers=[(b"x", b"")]).kind == CIRCULATION
+    assert (
+        refusal(reader(document="header:x"), body, headers=[(b"x", b"1"), (b"X", b"1")]).kind == UNREADABLE_CIRCULATION
+    )
+    assert refusal(reader(document="header:x"), body, headers=[(b"x", b"")]).kind == UNREADABLE_CIRCULATION
 
 
 def test_without_a_document_source_there_is_no_document() -> None:
@@ -220,7 +222,7 @@ def test_a_header_that_names_no_certain_tenant_is_refused(lines: list[bytes]) ->
     """First or last of two, trimmed or not: a client could pose as somebody else."""
     with pytest.raises(Unreadable) as caught:
         tenant_of("header:X-Tenant-ID", headers=headers(*lines))
-    assert caught.value.kind == TENANT
+    assert caught.value.kind == TENANT_UNIDENTIFIED
 
 
 def test_a_request_that_names_no_tenant_is_told_apart() -> None:
@@ -256,17 +258,17 @@ def test_a_tenant_in_the_body_is_read_with_the_rest() -> None:
     assert read.tenant({}, {}) is None
     assert read.read({}, {}, b'{"auth":{"tenant":7},"target_sites":[]}').tenant == "7"
     for value in ('["a"]', '"\\ud800"', '" a"', "1.0", "true", '{"a":1}'):
-        assert refusal(read, f'{{"auth":{{"tenant":{value}}},"target_sites":[]}}').kind == TENANT
+        assert refusal(read, f'{{"auth":{{"tenant":{value}}},"target_sites":[]}}').kind == TENANT_UNIDENTIFIED
     for members in ('"tenant":"a","tenant":"b"', '"tenant":"a","Tenant":"b"', '"TENANT":"b"'):
-        assert refusal(read, f'{{"auth":{{{members}}},"target_sites":[]}}').kind == CIRCULATION
+        assert refusal(read, f'{{"auth":{{{members}}},"target_sites":[]}}').kind == UNREADABLE_CIRCULATION
 
 
 def test_the_tenant_is_told_before_the_circulation_and_stays_with_the_refusal() -> None:
     """Whether a refusal holds may be the tenant's own setting, so it must be known who asked."""
     read = reader("header:X-Tenant-ID")
-    assert refusal(read, "{not json", headers=headers(b"a", b"b")).kind == TENANT
+    assert refusal(read, "{not json", headers=headers(b"a", b"b")).kind == TENANT_UNIDENTIFIED
     error = refusal(read, "{not json", headers=headers(b"acme"))
-    assert (error.kind, error.tenant) == (CIRCULATION, "acme")
+    assert (error.kind, error.tenant) == (UNREADABLE_CIRCULATION, "acme")
     assert refusal(reader("json:tenant"), '{"tenant":"acme"}').tenant == "acme"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,8 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout_guard.core.model import Mode, Policy, Rate
-from fanout_guard.core.policy import NO_CAPS, Caps, Policies, merge, share
+from fanout_guard.core.policy import NO_CAPS, Caps, Policies, share
 from fanout_guard.errors import ConfigurationError
+
+
+def merge(layers: Sequence[Caps | None], defaults: Caps = NO_CAPS) -> Policy:
+    """A tenant's policy by caps from several places, the nearest first."""
+    return Policies(defaults, [{"acme": caps} for caps in layers if caps is not None]).static("acme")
 
 
 @pytest.mark.parametrize(

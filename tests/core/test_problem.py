@@ -77,6 +77,15 @@ def test_a_pause_between_the_parts_is_in_the_sentence() -> None:
     assert told(refusal(refused_for_good(600, Policy()), 422))["detail"].endswith("each, 5400 seconds apart.")
 
 
+def test_more_than_all_tenants_may_have_in_flight_can_never_pass() -> None:
+    """No sentence may ask to wait where waiting cannot help."""
+    policy = Policy(circulation=None, document=None, inflight_global=10)
+    assert told(refusal(refused_for_good(11, policy), 422))["detail"] == (
+        "11 sites are more than the 10 that the cap 'inflight-global' may have. "
+        "Send it as 2 circulations of at most 10 each."
+    )
+
+
 def test_over_a_cap_of_its_own_size_names_that_cap() -> None:
     """A circulation larger than a window's cap never passes, and the window is not what to wait for."""
     policy = Policy(circulation=None, document=None, rates=(Rate(100, 60_000),))

@@ -38,11 +38,6 @@ class MemoryCounters:
         self._forgotten = 0
         self._warned_at: int | None = None
 
-    @property
-    def memory_bytes(self) -> int:
-        """About how many bytes are kept now."""
-        return self._state.weight
-
     async def decide(self, charge: Charge) -> Tally:
         with self._lock:
             now = self._clock()
