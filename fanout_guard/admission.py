@@ -6,15 +6,14 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
-from fanout_guard.core.model import Decision
+from fanout_guard.core.model import MAX_SECONDS, RENEWALS, Decision
 
 if TYPE_CHECKING:
     from fanout_guard.guard import FanoutGuard
 
-_LONGEST_HOLD_S = 366 * 86_400
-_RENEWALS = 3
+_RAISED = 500
 
 
 class Admission:
@@ -67,14 +66,25 @@ class Admission:
         """Names the charge, for ``FanoutGuard.release`` and ``refund``, from any worker."""
         return self.decision.lease_id or ""
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """The work is done: an error that it raised counts as a response with status 500 does (``REFUND_ON``)."""
+        try:
+            if isinstance(error, Exception) and self._guard.refunds(_RAISED):
+                await self.refund()
+        finally:
+            self.settle()
+
     async def hold(self, seconds: float) -> str:
         """Keep the lease for ``seconds`` from now, past the response, for work handed to a queue.
 
         Returns the ``lease_id`` by which the work's worker releases it. ValueError where ``seconds`` is not above 0
         and at most 366 days.
         """
-        if isinstance(seconds, bool) or not 0 < seconds <= _LONGEST_HOLD_S:
-            raise ValueError(f"hold: {seconds!r} seconds; expected above 0 and at most {_LONGEST_HOLD_S}")
+        if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
+            raise ValueError(f"hold: {seconds!r} seconds; expected above 0 and at most {MAX_SECONDS}")
         self._held = asyncio.get_running_loop().time() + seconds
         if self.decision.leased:
             await self._guard.renew(self.tenant, self.lease_id, seconds)
@@ -125,7 +135,7 @@ def _renewed(lease_ms: int) -> set[Admission]:
 def _renew_later(key: _Key) -> None:
     loop, lease_ms = key
     # In a context of its own: it outlives the request that it begins with.
-    loop.call_later(lease_ms / 1000 / _RENEWALS, _renew, key, context=Context())
+    loop.call_later(lease_ms / 1000 / RENEWALS, _renew, key, context=Context())
 
 
 def _renew(key: _Key) -> None:

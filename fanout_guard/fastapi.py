@@ -29,6 +29,8 @@ from fanout_guard.asgi.route import Routes
 from fanout_guard.errors import FanoutGuardError
 from fanout_guard.settings import Settings
 
+__all__ = ["AdmissionMissing", "current_admission", "document_guard", "optional_admission"]
+
 Json: TypeAlias = dict[str, Any]
 
 PROBLEM_JSON = "application/problem+json"
@@ -112,7 +114,7 @@ def _refusals(settings: Settings) -> Iterator[tuple[int, str]]:
     if settings.unknown_tenants == "reject":
         yield 403, "The tenant is not known."
     yield 413, f"The body is longer than {settings.max_body_bytes} bytes."
-    yield 415, "The body is encoded, or a form."
+    yield 415, "The body is encoded, in another charset than UTF-8, or a form."
     yield 429, "More sites than the tenant may circulate to for now: come back after `Retry-After`."
     yield 503, "No capacity for the circulation just now: come back after `Retry-After`."
 

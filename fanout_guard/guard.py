@@ -7,18 +7,19 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from fanout_guard.admission import Admission, milliseconds
 from fanout_guard.core import decide as core
-from fanout_guard.core.circulation import Circulation, is_encodable, site_keys
+from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.decide import Asked
-from fanout_guard.core.keys import Digests, new_id, parse_lease
-from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy, Reading, SiteKey
+from fanout_guard.core.keys import Digests, parse_lease
+from fanout_guard.core.model import MAX_ENTRIES, Charge, Decision, Lease, Mode, Policy, Reading
 from fanout_guard.core.policy import share
+from fanout_guard.core.weigh import Question, Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
@@ -30,12 +31,6 @@ from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook, Tenants
 
 logger = logging.getLogger("fanout_guard")
-
-_Counted: TypeAlias = tuple[Policy, Asked, Charge]
-
-_MOST_ENTRIES = 10**9
-RAISED = 500
-"""The status that an application's exception counts as."""
 
 
 class Usage(Struct, frozen=True):
@@ -94,10 +89,13 @@ class FanoutGuard:
             hook=caps,
             hook_ttl_s=settings.overrides_ttl,
         )
-        self._digests = Digests(settings.digest_secret)
-        self._distinct = settings.count == "distinct"
         self._workers = settings.workers
-        self._own_counters = self._counters is self._local
+        self._weigher = Weigher(
+            Digests(settings.digest_secret),
+            distinct=settings.count == "distinct",
+            lease_ms=self.lease_ms,
+            workers=settings.workers if self._counters is self._local else 1,
+        )
         self._refund_on = settings.refund_statuses
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -126,7 +124,7 @@ class FanoutGuard:
         """The decision that this circulation would get now; charges nothing, and no observer is told."""
         circulation = Circulation(document=document, sites=sites)
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
-        return await self._count(self._weigh(counted, policy, circulation, None, look=True))
+        return await self._count(self._weigher.weigh(counted, policy, circulation, look=True))
 
     @asynccontextmanager
     async def circulation(
@@ -145,26 +143,19 @@ class FanoutGuard:
         decision = await self.admit(tenant=tenant, document=document, sites=sites, idempotency_key=idempotency_key)
         if not decision.admitted:
             raise FanoutRejected(decision)
-        admission = Admission(self, decision)
-        try:
+        async with Admission(self, decision) as admission:
             yield admission
-        except Exception:
-            if self.refunds(RAISED):
-                await admission.refund()
-            raise
-        finally:
-            admission.settle()
 
     async def release(self, tenant: str, lease_id: str) -> bool:
         """Give a lease back before it expires; False where there was none, or during an outage (it is done later)."""
         lease = parse_lease(lease_id)
-        counted = await self._counted(tenant)
+        counted = await self._known(tenant)
         return lease is not None and counted is not None and await self._release(counted, lease)
 
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
         """Let a lease live for at least ``seconds`` from now; False where it is gone."""
         lease = parse_lease(lease_id)
-        counted = await self._counted(tenant)
+        counted = await self._known(tenant)
         return lease is not None and counted is not None and await self._renew(counted, lease, milliseconds(seconds))
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
@@ -178,12 +169,10 @@ class FanoutGuard:
         if isinstance(sites, int):
             if isinstance(sites, bool) or sites < 0:
                 raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
-            entries = min(sites, _MOST_ENTRIES)
+            entries = min(sites, MAX_ENTRIES)
         elif sites is not None:
-            packed, counts = self._digests.counted_sites(site_keys(sites))
-            if self._distinct:
-                counts = [1] * len(counts)
-        counted = await self._counted(tenant)
+            packed, counts = self._weigher.counted(sites)
+        counted = await self._known(tenant)
         if lease is None or counted is None or (sites is not None and not packed and not entries):
             return 0
         return await self._refund(counted, lease, entries=entries, sites=packed, counts=counts)
@@ -194,19 +183,8 @@ class FanoutGuard:
         With ``document``, that document's cap too. Raises CountersUnavailable in an outage.
         """
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
-        known = Circulation(document=document, sites=())
-        lease = Lease(new_id(), self._document(policy, known))
-        tally = await self._counters.decide(
-            Charge(
-                lease=lease,
-                tenant=counted,
-                cost=0,
-                sites=b"",
-                policy=self._counted_here(policy),
-                lease_ms=self.lease_ms,
-                look=True,
-            )
-        )
+        known = None if document is None else document_text(document)
+        tally = await self._counters.decide(self._weigher.usage(counted, policy, known))
         usages = {}
         if policy.circulation is not None:
             usages[core.CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
@@ -238,7 +216,7 @@ class FanoutGuard:
             await self.tenants.refresh()
             waited_s = perf_counter() - began
         counted, policy = self.tenants.at_hand(tenant) or await self.tenants.resolve(tenant)
-        weighed = self._weigh(counted, policy, circulation, idempotency_key, waited_s=waited_s)
+        weighed = self._weigher.weigh(counted, policy, circulation, idempotency_key, waited_s=waited_s)
         del circulation  # its list is not needed any more, and that of all who wait at once is a lot of memory
         decision = await self._count(weighed)
         if policy.mode is not Mode.OFF:
@@ -258,10 +236,8 @@ class FanoutGuard:
             return
         if held_s > 0:
             self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
-        elif isinstance(holder := self._holder(lease), RedisCounters):
-            holder.release_soon(decision.tenant, lease)
         else:
-            self._later(lease, self._release(decision.tenant, lease))
+            self._holder(lease).release_soon(decision.tenant, lease)
 
     def keep(self, decision: Decision) -> None:
         """Renew the entries in flight, without making anybody wait."""
@@ -289,47 +265,7 @@ class FanoutGuard:
                 self._later(lease, self._refund(decision.tenant, lease))
             raise
 
-    def _weigh(
-        self,
-        tenant: str,
-        policy: Policy,
-        circulation: Circulation,
-        key: str | None,
-        *,
-        look: bool = False,
-        waited_s: float = 0.0,
-    ) -> Decision | _Counted:
-        """The decision, or what the counters are to be asked for it."""
-        own = new_id()
-        sites = circulation.keys
-        entries = len(set(sites)) if self._distinct else len(sites)
-        asked = Asked(tenant, circulation.document, entries, entries)
-        if circulation.document is None:
-            policy = core.without_document(policy)
-        if policy.mode is Mode.OFF or not entries:
-            return core.admit_uncounted(policy, asked, Lease(own))
-        if policy.document is not None and entries > policy.document and not self._distinct:
-            asked = replace(asked, distinct=len(set(sites)))
-        over = core.precheck(policy, asked)
-        if over:
-            return core.refuse_for_good(policy, asked, over, Lease(own))
-        if not policy.counted:
-            return core.admit_uncounted(policy, asked, Lease(own))
-        document = self._document(policy, circulation)
-        lease = Lease(own, document, b"" if key is None else self._idempotency(policy, circulation, sites, key))
-        charge = Charge(
-            lease=lease,
-            tenant=tenant,
-            cost=entries,
-            sites=self._digests.sites(sites, circulation.text) if document else b"",
-            policy=self._counted_here(policy),
-            lease_ms=self.lease_ms,
-            look=look,
-            waited_s=waited_s,
-        )
-        return policy, asked, charge
-
-    async def _count(self, weighed: Decision | _Counted) -> Decision:
+    async def _count(self, weighed: Decision | Question) -> Decision:
         if isinstance(weighed, Decision):
             return weighed
         policy, asked, charge = weighed
@@ -351,17 +287,7 @@ class FanoutGuard:
         tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
         return core.decide(policy, asked, tally, lease, degraded=True)
 
-    def _document(self, policy: Policy, circulation: Circulation) -> bytes:
-        if policy.document is None or circulation.document is None:
-            return b""
-        return self._digests.document(circulation.document)
-
-    def _idempotency(self, policy: Policy, circulation: Circulation, sites: Sequence[SiteKey], key: str) -> bytes:
-        if policy.document is None and not policy.rates:
-            return b""
-        return self._digests.idempotency(key, circulation.document, sites)
-
-    async def _counted(self, tenant: str) -> str | None:
+    async def _known(self, tenant: str) -> str | None:
         """The tenant that is counted for ``tenant``, or None where it is not known and must be."""
         try:
             counted, _ = await self.tenants.resolve(tenant)
@@ -397,10 +323,6 @@ class FanoutGuard:
         if back:
             self.observers.refunded(back)
         return back
-
-    def _counted_here(self, policy: Policy) -> Policy:
-        """The caps as the counters hold them: this process's part where each counts for itself."""
-        return share(policy, self._workers) if self._own_counters else policy
 
     def _holder(self, lease: Lease) -> Counters:
         return self._local if lease.local else self._counters

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from fanout_guard.core.model import Charge, Decision, Lease, Tally
 from fanout_guard.counters.base import Counters, LeaseInfo
@@ -60,6 +61,10 @@ class FailingCounters:
 
     async def release(self, tenant: str, lease: Lease) -> bool:
         return await self._reached().release(tenant, lease)
+
+    def release_soon(self, tenant: str, lease: Lease) -> None:
+        with suppress(CountersUnavailable):
+            self._reached().release_soon(tenant, lease)
 
     async def refund(
         self,

@@ -17,7 +17,7 @@ from fanout_guard.core.model import Decision, Mode
 from fanout_guard.core.problem import refusal, unavailable, unreadable
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
-from fanout_guard.guard import RAISED, FanoutGuard
+from fanout_guard.guard import FanoutGuard
 from fanout_guard.observe.failures import Failures
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.text import where
@@ -139,16 +139,10 @@ class FanoutGuardMiddleware:
 
     async def _run(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with its admission, and settle when it is done."""
-        refunds = self.guard.refunds
-        admission = scope[SCOPE_KEY] = Admission(self.guard, decision)
-        try:
-            await self.app(scope, receive, Responder(send, self._fields(decision), refunds, admission.refund))
-        except Exception:
-            if refunds(RAISED):
-                await admission.refund()
-            raise
-        finally:
-            admission.settle()
+        async with Admission(self.guard, decision) as admission:
+            scope[SCOPE_KEY] = admission
+            responder = Responder(send, self._fields(decision), self.guard.refunds, admission.refund)
+            await self.app(scope, receive, responder)
 
     async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:
         mode = await self._mode(refused.tenant)

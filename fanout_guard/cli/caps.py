@@ -16,9 +16,10 @@ from fanout_guard.cli.command import Commands, add_command, tenant_or_defaults
 from fanout_guard.cli.deployment import Deployment, with_deployment
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, json_option, say, say_json, table
+from fanout_guard.core.model import MAX_SECONDS
 from fanout_guard.core.policy import CAP_FIELDS, Caps
 from fanout_guard.core.tenant import DEFAULTS
-from fanout_guard.core.values import MAX_SECONDS, problem
+from fanout_guard.core.values import problem
 from fanout_guard.counters.overrides import Override, caps_of
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings

@@ -12,7 +12,8 @@ from fanout_guard.core.keys import parse_lease
 from fanout_guard.core.model import Lease
 
 _MORE = """\
-A lease ends when the response is complete, when its holder releases it, or by itself after FANOUT_GUARD_LEASE_TTL.
+A lease ends when the application has answered and returned, when its holder releases it, or by itself after
+FANOUT_GUARD_LEASE_TTL.
 Releasing one whose work still runs lets more into flight than the cap. Exit status 1: there was no such lease.
 
 examples:

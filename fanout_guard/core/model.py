@@ -11,6 +11,15 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+RENEWALS = 3
+"""So many times a lease is renewed within its time to live."""
+
+MAX_ENTRIES = 10**9
+"""The largest cap, and the most entries of one circulation."""
+
+MAX_SECONDS = 366 * 86_400
+"""The longest window, lease or other time."""
+
 _FLAGS = "01234567"
 
 

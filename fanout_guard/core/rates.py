@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from fanout_guard.core.model import Rate
+from fanout_guard.core.model import MAX_ENTRIES, MAX_SECONDS, Rate
 
-_MAX_ENTRIES = 10**9
-_MAX_WINDOW_S = 366 * 86_400
 _MAX_TEXT = 500
 # The library reads "10/0 minutes" as "10/minute", and lets a colon stand before a separator.
 _MISREAD = re.compile(r":|(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
@@ -42,8 +40,8 @@ def _items(text: str) -> list[tuple[int, int]]:
 
 
 def _rate(entries: int, window_s: int) -> Rate:
-    if entries > _MAX_ENTRIES:
-        raise ValueError(f"more than {_MAX_ENTRIES} entries")
-    if not 1 <= window_s <= _MAX_WINDOW_S:
+    if entries > MAX_ENTRIES:
+        raise ValueError(f"more than {MAX_ENTRIES} entries")
+    if not 1 <= window_s <= MAX_SECONDS:
         raise ValueError("a window outside 1 s to 366 days")
     return Rate(entries, window_s * 1000)

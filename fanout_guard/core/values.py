@@ -11,11 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from fanout_guard.core.model import Mode
+from fanout_guard.core.model import MAX_ENTRIES, MAX_SECONDS, Mode
 from fanout_guard.core.rates import parse_rates
-
-MAX_CAP = 10**9
-MAX_SECONDS = 366 * 86_400
 
 Unlimited: TypeAlias = Literal["unlimited"]
 CapValue: TypeAlias = int | Unlimited
@@ -86,7 +83,7 @@ def _read_cap(text: str) -> CapValue:
 
 
 def _check_cap(value: Any) -> CapValue:
-    return UNLIMITED if value == UNLIMITED else _check_whole(value, 0, MAX_CAP)
+    return UNLIMITED if value == UNLIMITED else _check_whole(value, 0, MAX_ENTRIES)
 
 
 def _check_whole(value: Any, low: int, high: int) -> int:
@@ -138,7 +135,7 @@ def choice(*words: str) -> Kind:
     return Kind(" or ".join(repr(word) for word in words), check)
 
 
-CAP = Kind(f"a whole number from 0 to {MAX_CAP} or 'unlimited'", _check_cap, _read_cap)
+CAP = Kind(f"a whole number from 0 to {MAX_ENTRIES} or 'unlimited'", _check_cap, _read_cap)
 WINDOW = seconds(1)
 TIMEOUT = seconds(0.001)
 RATE = Kind("entries per window such as '6000/minute; 100000/day' (windows of 1 s to 366 days)", _check_rate)

@@ -37,6 +37,9 @@ class Counters(Protocol):
     async def release(self, tenant: str, lease: Lease) -> bool:
         """End a lease and give its units back; False if there was none."""
 
+    def release_soon(self, tenant: str, lease: Lease) -> None:
+        """As ``release``, with nobody who waits for it and no error; what an outage prevents may be done after it."""
+
     async def refund(
         self,
         tenant: str,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any, TypeAlias, TypeGuard
 
+from fanout_guard.core.model import RENEWALS
 from fanout_guard.core.policy import Caps
 from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.values import UNLIMITED
@@ -13,7 +14,6 @@ from fanout_guard.settings.variable import PREFIX
 
 MAX_BODY_BYTES = 1 << 30
 _BYTES_PER_ENTRY = 4
-_RENEWALS = 3
 
 LAYERS = ("tenant_fields", "tenants", "tenants_from_file")
 """The fields that name tenants' caps, the nearest first."""
@@ -57,11 +57,11 @@ def _body_bound(values: Values) -> Iterator[str]:
 
 
 def _lease(values: Values) -> Iterator[str]:
-    least = round(_RENEWALS * values["redis_timeout"], 9)
+    least = round(RENEWALS * values["redis_timeout"], 9)
     if values["lease_ttl"] < least:
         yield (
             f"{PREFIX}LEASE_TTL: {values['lease_ttl']} seconds are too short to be renewed; expected at least"
-            f" {_RENEWALS} times {PREFIX}REDIS_TIMEOUT, which is {values['redis_timeout']}"
+            f" {RENEWALS} times {PREFIX}REDIS_TIMEOUT, which is {values['redis_timeout']}"
         )
 
 

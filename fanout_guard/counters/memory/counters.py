@@ -52,8 +52,10 @@ class MemoryCounters:
             return self._state.renew(tenant, lease.id, lease_ms, self._clock(), exact=exact)
 
     async def release(self, tenant: str, lease: Lease) -> bool:
-        with self._lock:
-            return self._state.release(tenant, lease.id, self._clock())
+        return self._release(tenant, lease)
+
+    def release_soon(self, tenant: str, lease: Lease) -> None:
+        self._release(tenant, lease)
 
     async def refund(
         self,
@@ -82,6 +84,10 @@ class MemoryCounters:
 
     async def aclose(self) -> None:
         return
+
+    def _release(self, tenant: str, lease: Lease) -> bool:
+        with self._lock:
+            return self._state.release(tenant, lease.id, self._clock())
 
     def _warn(self, forgotten: int, now: int) -> None:
         self._forgotten += forgotten

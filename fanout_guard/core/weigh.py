@@ -1,0 +1,96 @@
+"""From a circulation to what the counters are asked about it, or to the decision where they have no say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from fanout_guard.core import decide as core
+from fanout_guard.core.circulation import Circulation, site_keys
+from fanout_guard.core.decide import Asked
+from fanout_guard.core.keys import Digests, new_id
+from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy
+from fanout_guard.core.policy import share
+
+Question: TypeAlias = tuple[Policy, Asked, Charge]
+"""What the counters are asked, with what their answer is judged by."""
+
+
+class Weigher:
+    """Knows how a deployment counts: ``distinct`` sites or all entries, and for how many ms a lease lives.
+
+    Where each of ``workers`` processes counts for itself, it asks for this process's share of the caps; 1 where all
+    of them count together.
+    """
+
+    def __init__(self, digests: Digests, *, distinct: bool, lease_ms: int, workers: int) -> None:
+        self._digests = digests
+        self._distinct = distinct
+        self._lease_ms = lease_ms
+        self._workers = workers
+
+    def weigh(
+        self,
+        tenant: str,
+        policy: Policy,
+        circulation: Circulation,
+        key: str | None = None,
+        *,
+        look: bool = False,
+        waited_s: float = 0.0,
+    ) -> Decision | Question:
+        """The decision, or what the counters are to be asked for it; ``key`` is the request's idempotency key."""
+        own = new_id()
+        sites = circulation.keys
+        entries = len(set(sites)) if self._distinct else len(sites)
+        asked = Asked(tenant, circulation.document, entries, entries)
+        if circulation.document is None:
+            policy = core.without_document(policy)
+        if policy.mode is Mode.OFF or not entries:
+            return core.admit_uncounted(policy, asked, Lease(own))
+        if policy.document is not None and entries > policy.document and not self._distinct:
+            asked = replace(asked, distinct=len(set(sites)))
+        over = core.precheck(policy, asked)
+        if over:
+            return core.refuse_for_good(policy, asked, over, Lease(own))
+        if not policy.counted:
+            return core.admit_uncounted(policy, asked, Lease(own))
+        document = self._document(policy, circulation.document)
+        charge = Charge(
+            lease=Lease(own, document, b"" if key is None else self._idempotency(policy, circulation, key)),
+            tenant=tenant,
+            cost=entries,
+            sites=self._digests.sites(sites, circulation.text) if document else b"",
+            policy=share(policy, self._workers),
+            lease_ms=self._lease_ms,
+            look=look,
+            waited_s=waited_s,
+        )
+        return policy, asked, charge
+
+    def usage(self, tenant: str, policy: Policy, document: str | None) -> Charge:
+        """A look at how a tenant stands, and at one of its documents."""
+        return Charge(
+            lease=Lease(new_id(), self._document(policy, document)),
+            tenant=tenant,
+            cost=0,
+            sites=b"",
+            policy=share(policy, self._workers),
+            lease_ms=self._lease_ms,
+            look=True,
+        )
+
+    def counted(self, sites: Sequence[object]) -> tuple[bytes, list[int]]:
+        """The distinct sites of a refund as counters know them, and what each was charged for."""
+        packed, entries = self._digests.counted_sites(site_keys(sites))
+        return packed, [1] * len(entries) if self._distinct else entries
+
+    def _document(self, policy: Policy, document: str | None) -> bytes:
+        return b"" if policy.document is None or document is None else self._digests.document(document)
+
+    def _idempotency(self, policy: Policy, circulation: Circulation, key: str) -> bytes:
+        if policy.document is None and not policy.rates:
+            return b""
+        return self._digests.idempotency(key, circulation.document, circulation.keys)
