@@ -17,7 +17,7 @@ from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, parse_lease
-from fanout_guard.core.model import MAX_ENTRIES, Charge, Decision, Lease, Mode, Policy, Reading
+from fanout_guard.core.model import CIRCULATION, MAX_ENTRIES, Charge, Decision, Lease, Mode, Policy, Reading
 from fanout_guard.core.policy import share
 from fanout_guard.core.weigh import Question, Weigher
 from fanout_guard.counters.base import Counters
@@ -187,7 +187,7 @@ class FanoutGuard:
         tally = await self._counters.decide(self._weigher.usage(counted, policy, known))
         usages = {}
         if policy.circulation is not None:
-            usages[core.CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
+            usages[CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
         usages.update((reading.policy, Usage.of(reading)) for reading in tally.readings)
         return usages
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from fanout_guard.cli.scrape import Scraped
 from fanout_guard.cli.survey import Standing
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL
 from fanout_guard.guard import Usage
 
 COLUMNS = ("tenant", "in flight", "rate", "documents", "fullest document", "mode")
-INFLIGHT, EVERYBODY, RATE = "inflight", "inflight-global", "rate-"
+RATE = "rate-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Frame:
         }
 
     def _everybody(self) -> str:
-        usages = (each.policies.get(EVERYBODY) for each in self.tenants)
+        usages = (each.policies.get(INFLIGHT_GLOBAL) for each in self.tenants)
         usage = next((usage for usage in usages if usage is not None), None)
         return "" if usage is None else f"   in flight, all tenants: {_of(usage)}"
 

@@ -15,7 +15,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import Reader, Unreadable
-from fanout_guard.core.model import Decision
+from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision
 from fanout_guard.core.problem import Problem, refusal, unreadable
 from fanout_guard.core.source import parse_source, parse_sources
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
@@ -162,7 +162,7 @@ def _lines(decision: Decision, answer: Problem | None) -> list[str]:
     lines += [
         f"{reading.policy}: then {reading.used} of {reading.limit}"
         for reading in decision.readings
-        if reading.policy != "inflight-global"
+        if reading.policy != INFLIGHT_GLOBAL
     ]
     return lines
 

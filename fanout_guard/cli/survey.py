@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from fanout_guard.cli.deployment import Deployment
 from fanout_guard.core.keys import new_id, tag, tenant_of
-from fanout_guard.core.model import Charge, Lease, Policy
+from fanout_guard.core.model import DOCUMENT, Charge, Lease, Policy
 from fanout_guard.errors import UnknownTenant
 from fanout_guard.guard import Usage
 
@@ -88,7 +88,7 @@ async def standing(
 ) -> Standing:
     """How a tenant stands that is counted for itself: with the given documents, or the one that is named."""
     policies = await deployment.guard.usage(tenant, document)
-    asked = policies.pop("document", None)
+    asked = policies.pop(DOCUMENT, None)
     found = [(document, asked)] if document is not None and asked is not None else []
     if document is None and policy.document is not None:
         found = await _documents(deployment, tenant, policy, documents[:DOCUMENTS_AT_MOST])

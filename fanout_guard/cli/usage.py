@@ -10,6 +10,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json, table
 from fanout_guard.cli.survey import DOCUMENTS_AT_MOST, Standing, documents_of, standing, standings, survey
 from fanout_guard.core.circulation import document_text
+from fanout_guard.core.model import CIRCULATION
 from fanout_guard.guard import Usage
 
 _MORE = f"""\
@@ -93,6 +94,6 @@ def _print(every: list[Standing], documents_shown: int) -> None:
 
 def _row(tenant: str, cap: str, usage: Usage) -> tuple[object, ...]:
     room_in = f"{usage.reset_after} s" if usage.reset_after else ""
-    if cap == "circulation":
+    if cap == CIRCULATION:
         return tenant, cap, "", usage.limit, "", ""
     return tenant, cap, usage.used, usage.limit, usage.remaining, room_in

@@ -8,13 +8,20 @@ from functools import lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fanout_guard.core.model import Decision, Lease, Mode, Outcome, Policy, Reading, Tally
+from fanout_guard.core.model import (
+    DOCUMENT,
+    INFLIGHT_GLOBAL,
+    OUTAGE,
+    Decision,
+    Lease,
+    Mode,
+    Outcome,
+    Policy,
+    Reading,
+    Tally,
+)
 
-OUTAGE = "outage"
 OUTAGE_RETRY_S = 1
-CIRCULATION = "circulation"
-DOCUMENT = "document"
-INFLIGHT_GLOBAL = "inflight-global"
 
 DOCUMENT_LATE = 1.5
 """A site is freed at most this many windows after it was last counted."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fanout_guard.core.decide import DOCUMENT, INFLIGHT_GLOBAL
-from fanout_guard.core.model import Decision, Policy, Reading
+from fanout_guard.core.model import DOCUMENT, INFLIGHT_GLOBAL, Decision, Policy, Reading
 
 _TIGHTEST = 3
 

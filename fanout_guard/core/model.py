@@ -11,6 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+CIRCULATION = "circulation"
+DOCUMENT = "document"
+INFLIGHT = "inflight"
+INFLIGHT_GLOBAL = "inflight-global"
+OUTAGE = "outage"
+"""What can refuse, by name; a rate's is ``Rate.policy``, and an outage refuses where nothing may pass uncounted."""
+
 RENEWALS = 3
 """So many times a lease is renewed within its time to live."""
 
@@ -98,11 +105,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     def limits(self) -> tuple[tuple[str, int], ...]:
         """The caps that apply, by name."""
         named = (
-            ("circulation", self.circulation),
-            ("document", self.document),
+            (CIRCULATION, self.circulation),
+            (DOCUMENT, self.document),
             *((rate.policy, rate.limit) for rate in self.rates),
-            ("inflight", self.inflight),
-            ("inflight-global", self.inflight_global),
+            (INFLIGHT, self.inflight),
+            (INFLIGHT_GLOBAL, self.inflight_global),
         )
         return tuple((name, cap) for name, cap in named if cap is not None)
 

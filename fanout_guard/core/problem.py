@@ -8,8 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec import json as msgspec_json
 
-from fanout_guard.core.decide import CIRCULATION, INFLIGHT_GLOBAL, OUTAGE
-from fanout_guard.core.model import Decision
+from fanout_guard.core.model import CIRCULATION, INFLIGHT_GLOBAL, OUTAGE, Decision
 
 MEDIA_TYPE = b"application/problem+json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions
 
-from fanout_guard.counters.scripts import reason_of_text
+from fanout_guard.counters.reasons import reason_of_text
 
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (exceptions.NoScriptError, "noscript"),

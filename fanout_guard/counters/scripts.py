@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from hashlib import sha1
@@ -13,8 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import ValidationError, convert, msgpack
 
+from fanout_guard.core import model
 from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Reading, Tally
+from fanout_guard.counters.reasons import reason_of_text
 from fanout_guard.errors import CountersUnavailable
 
 _encode = msgpack.Encoder().encode
@@ -161,16 +162,16 @@ def tally(charge: Charge, answer: Sequence[int]) -> Tally:
     at = 2
     try:
         if policy.document is not None and charge.lease.document:
-            readings.append(Reading("document", policy.document, *answer[at : at + 4]))
+            readings.append(Reading(model.DOCUMENT, policy.document, *answer[at : at + 4]))
             at += 4
         for rate in policy.rates:
             readings.append(Reading(rate.policy, rate.limit, *answer[at : at + 4]))
             at += 4
         if policy.inflight is not None:
-            readings.append(Reading("inflight", policy.inflight, *answer[at : at + 4]))
+            readings.append(Reading(model.INFLIGHT, policy.inflight, *answer[at : at + 4]))
             at += 4
         if policy.inflight_global is not None:
-            readings.append(Reading("inflight-global", policy.inflight_global, *answer[at : at + 4]))
+            readings.append(Reading(model.INFLIGHT_GLOBAL, policy.inflight_global, *answer[at : at + 4]))
             at += 4
     except TypeError:
         at = -1
@@ -226,38 +227,3 @@ def pack_refund(
         sites, counts = pack("<d", randbits(53)), (entries,)
     fields = (own.decode(), 0 if sites else -1, 1 if sites else 0, counts, int(undo))
     return keys, fields, sites
-
-
-# A server says its code first; an error inside a script may stand behind words of the script's.
-_WORDS = {
-    "WRONGTYPE": "wrongtype",
-    "NOPERM": "noperm",
-    "OOM": "oom",
-    "READONLY": "readonly",
-    "MASTERDOWN": "readonly",
-    "NOREPLICAS": "readonly",
-    "MISCONF": "readonly",
-    "LOADING": "loading",
-    "BUSY": "busy",
-    "NOSCRIPT": "noscript",
-    "NOAUTH": "auth",
-    "WRONGPASS": "auth",
-    "DENIED": "auth",
-    "CLUSTERDOWN": "cluster",
-    "CROSSSLOT": "cluster",
-    "TRYAGAIN": "cluster",
-    "MOVED": "cluster",
-    "ASK": "cluster",
-    "cluster support disabled": "cluster",
-    "can't run this command": "noperm",
-    "can't access at least one of the keys": "noperm",
-    "no permissions": "noperm",
-}
-_WORD = re.compile("|".join(rf"(?<!\w){word}(?!\w)" for word in _WORDS))
-
-
-def reason_of_text(text: str | bytes) -> str:
-    """The fixed word for a server's error text, which itself never leaves the counters."""
-    error = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    found = _WORD.search(error)
-    return _WORDS[found[0]] if found else "script"

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import EVERYBODY, KeySpace
-from fanout_guard.core.model import Charge, Lease, Policy, Tally
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Policy, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, passes
@@ -187,7 +187,7 @@ class Session:
                 self._owe("release", pack_release(EVERYBODY, charge.lease, -1, False, self._space))
         return Tally(
             reserved.charged and mine.charged,
-            (*mine.readings, *(replace(reading, policy="inflight-global") for reading in reserved.readings)),
+            (*mine.readings, *(replace(reading, policy=INFLIGHT_GLOBAL) for reading in reserved.readings)),
             mine.repeated,
             mine.expired + reserved.expired,
         )
@@ -303,4 +303,4 @@ class Session:
 
 def _full(tally: Tally) -> bool:
     """Whether only entries in flight refuse."""
-    return all(reading.fits or reading.policy.startswith("inflight") for reading in tally.readings)
+    return all(reading.fits or reading.policy in (INFLIGHT, INFLIGHT_GLOBAL) for reading in tally.readings)

@@ -9,9 +9,10 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from fanout_guard.core.model import CIRCULATION, DOCUMENT, INFLIGHT, INFLIGHT_GLOBAL, OUTAGE
 from fanout_guard.errors import ConfigurationError
 
-POLICIES = ("circulation", "document", "inflight", "inflight-global", "outage")
+POLICIES = (CIRCULATION, DOCUMENT, INFLIGHT, INFLIGHT_GLOBAL, OUTAGE)
 """The policies that every configuration can meet; ``rate-*`` come from the windows it names."""
 
 REST = "other"

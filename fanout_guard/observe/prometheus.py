@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
-from fanout_guard.core.model import Decision, Outcome
+from fanout_guard.core.model import CIRCULATION, OUTAGE, Decision, Outcome
 from fanout_guard.observe.families import POLICIES, REST, families_of
 from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
 
@@ -81,7 +81,7 @@ class PrometheusObserver(Observer):
         for policy in policies:
             self._decisions.start(Outcome.REJECTED, policy, *tenant)
             self._decisions.start(Outcome.SHADOWED, policy, *tenant)
-            if policy != "outage":
+            if policy != OUTAGE:
                 self._near_cap.start(policy, *tenant)
 
 
@@ -107,7 +107,7 @@ def _refused_by(decision: Decision) -> str:
 def _near_caps(decision: Decision) -> Iterable[str]:
     cap = decision.caps.circulation
     if cap is not None and decision.requested * 5 >= cap * 4:
-        yield "circulation"
+        yield CIRCULATION
     for reading in decision.readings:
         if reading.used * 5 >= reading.limit * 4:
             yield reading.policy

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from itertools import filterfalse
 
-from fanout_guard.core.model import Reading
+from fanout_guard.core.model import DOCUMENT, Reading
 from fanout_guard.counters.memory.rates import bucket_end
 from fanout_guard.counters.memory.shelf import Kept
 
@@ -80,7 +80,7 @@ class View:
                 wait = self._wait(needed, cap, now)
         elif needed:
             reset = bucket_end(now, self._window, 2) + self._window - now
-        return Reading("document", cap, self.used, needed, wait, reset)
+        return Reading(DOCUMENT, cap, self.used, needed, wait, reset)
 
     def counted(self, tag: bytes, now: int, fold_before: int) -> list[Section]:
         """The sections once the circulation is counted: known sites move to now, as shared; new ones get ``tag``."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple, TypeVar
 
-from fanout_guard.core.model import Charge, Policy, Reading, Tally
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Policy, Reading, Tally
 from fanout_guard.counters.memory.charges import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
 from fanout_guard.counters.memory.documents import Document, Section, View
 from fanout_guard.counters.memory.leases import Hold, Leases
@@ -190,8 +190,8 @@ class State:
     def _read_leases(self, policy: Policy, tenant: str, cost: int) -> list[Reading]:
         readings = []
         for name, cap, used in (
-            ("inflight", policy.inflight, self._leases.of(tenant)),
-            ("inflight-global", policy.inflight_global, self._leases.everywhere),
+            (INFLIGHT, policy.inflight, self._leases.of(tenant)),
+            (INFLIGHT_GLOBAL, policy.inflight_global, self._leases.everywhere),
         ):
             if cap is not None:
                 wait = INFLIGHT_WAIT_MS if cost and used + cost > cap else 0

@@ -1,0 +1,18 @@
+"""The words for what counters fail by are few, fixed and the same everywhere."""
+
+from __future__ import annotations
+
+from fanout_guard.cli.advice import ADVICE
+from fanout_guard.counters import reasons, redis_errors
+from fanout_guard.observe.hooks import REASONS
+
+
+def test_every_word_has_a_label_value() -> None:
+    """A word that metrics do not know would be counted as something else."""
+    assert set(reasons._WORDS.values()) <= set(REASONS)
+    assert {word for _, word in redis_errors._KINDS} <= set(REASONS)
+
+
+def test_every_word_but_other_has_advice() -> None:
+    """The command line says what to do, for each of them."""
+    assert set(ADVICE) == set(REASONS) - {"other"}
