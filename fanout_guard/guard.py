@@ -278,6 +278,9 @@ class FanoutGuard:
         return core.decide(policy, asked, tally, charge.lease)
 
     async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
+        over = core.precheck(policy, asked)
+        if over:
+            return core.refuse_for_good(policy, asked, over, charge.lease, degraded=True)
         rule = self.settings.on_outage
         if rule == "open":
             return core.admit_uncounted(policy, asked, charge.lease, degraded=True)

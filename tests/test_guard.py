@@ -214,6 +214,20 @@ async def test_a_simulation_charges_nothing_and_is_no_decision(make: Make) -> No
     assert len(recorded) == 1
 
 
+async def test_a_cap_that_can_never_be_passed_and_full_ones_are_told_together(make: Make) -> None:
+    """The client that splits its circulation would meet the others next; nothing is charged for the telling."""
+    guard = make(MAX_SITES="1000", DOCUMENT_MAX_SITES="500", RATE="300/minute", MAX_INFLIGHT="400")
+    await guard.admit(tenant="acme", document="d", sites=sites(200))
+    before = await used(guard, "acme")
+    refused = await guard.admit(tenant="acme", document="e", sites=sites(301))
+    assert (refused.permanent, refused.retry_after) == (True, None)
+    assert refused.violated == ("rate-60", "inflight")
+    assert (refused.fits_now, refused.chunks) == (100, 2)
+    refused = await guard.admit(tenant="acme", document="e", sites=sites(501))
+    assert refused.violated == ("document", "rate-60", "inflight")
+    assert await used(guard, "acme") == before
+
+
 # Leases and refunds
 
 

@@ -152,7 +152,7 @@ def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:
     sent = len(plan.state.sending.sites)
     problem = answer.problem or Problem()
     in_bytes = problem.type == BODY_TOO_LARGE
-    size = sent // 2 if in_bytes else problem.fits_now or problem.limit
+    size = sent // 2 if in_bytes else _part_of(sent, problem)
     if not size:
         return stopped(withdrawn(plan), StopReason.CAP_ALLOWS_NONE, "not even one site is within the cap", answer)
     if size >= sent:
@@ -164,6 +164,11 @@ def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:
     if plan.doubtful:  # a repeat cannot be cut: the first may have been delivered whole
         return _given_up(plan, rules.max_unknown, "the cap is below a circulation in doubt", answer)
     return withdrawn(plan)
+
+
+def _part_of(sent: int, problem: Problem) -> int:
+    """How many of ``sent`` sites can pass at once: what fits just now may be fewer, and is told once they are sent."""
+    return -(-sent // problem.chunks) if problem.chunks else problem.fits_now or problem.limit or 0
 
 
 def _refused(plan: Plan, rules: Rules, answer: Answer) -> Plan:

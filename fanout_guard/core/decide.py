@@ -55,27 +55,42 @@ def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
     )
 
 
-def refuse_for_good(policy: Policy, asked: Asked, over: Sequence[tuple[str, int]], lease: Lease) -> Decision:
-    """The decision where ``precheck`` found something."""
+def refuse_for_good(
+    policy: Policy,
+    asked: Asked,
+    over: Sequence[tuple[str, int]],
+    lease: Lease,
+    readings: Sequence[Reading] = (),
+    *,
+    degraded: bool = False,
+) -> Decision:
+    """The decision where ``precheck`` found something; ``readings`` tell what refuses besides, where that is known."""
     chunks, wait = _chunks(policy, asked)
-    refused = _decision(policy, asked, tuple(name for name, _ in over))
+    named = dict(over)
+    besides = [reading for reading in _refusing(readings) if reading.policy not in named]
+    first, limit = over[0]
     return _settled(
         policy,
         {
-            **refused,
-            "limit": over[0][1],
-            "excess": (asked.distinct if over[0][0] == DOCUMENT else asked.entries) - over[0][1],
-            "fits_now": min(_chunk_size(policy, asked), asked.entries),
+            **_decision(policy, asked, (*named, *(reading.policy for reading in besides))),
+            "limit": limit,
+            "excess": (asked.distinct if first == DOCUMENT else asked.entries) - limit,
+            "fits_now": _fits_now(policy, asked, readings),
             "chunks": chunks,
             "chunk_wait": wait,
             "permanent": True,
             "lease": lease,
+            "degraded": degraded,
+            "readings": tuple(readings),
         },
     )
 
 
 def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded: bool = False) -> Decision:
     """The decision from what the counters answered."""
+    over = precheck(policy, asked)
+    if over:
+        return refuse_for_good(policy, asked, over, lease, tally.readings, degraded=degraded)
     if tally.charged:
         return Decision(
             admitted=True,
@@ -90,8 +105,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
             caps=policy,
             readings=tuple(map(_charged, tally.readings)),
         )
-    refusing = [reading for reading in tally.readings if not reading.fits]
-    refusing.sort(key=lambda reading: reading.policy == INFLIGHT_GLOBAL)
+    refusing = _refusing(tally.readings)
     first = refusing[0]
     chunks, wait = _chunks(policy, asked)
     return _settled(
@@ -102,11 +116,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
             # What all tenants have in flight is no tenant's business.
             "used": None if first.policy == INFLIGHT_GLOBAL else first.used,
             "excess": None if first.policy == INFLIGHT_GLOBAL else first.used + first.needed - first.limit,
-            "fits_now": min(
-                _chunk_size(policy, asked),
-                asked.entries,
-                *(max(reading.limit - reading.used, 0) for reading in tally.readings),
-            ),
+            "fits_now": _fits_now(policy, asked, tally.readings),
             "chunks": chunks,
             "chunk_wait": wait,
             "retry_after": max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
@@ -166,6 +176,16 @@ def _settled(policy: Policy, members: dict[str, object]) -> Decision:
         shadowed=members["violated"],  # type: ignore[arg-type]
         **members,  # type: ignore[arg-type]
     )
+
+
+def _refusing(readings: Sequence[Reading]) -> list[Reading]:
+    """What refuses: first what is answered with 429, then what is answered with 503."""
+    return sorted((each for each in readings if not each.fits), key=lambda each: each.policy == INFLIGHT_GLOBAL)
+
+
+def _fits_now(policy: Policy, asked: Asked, readings: Sequence[Reading]) -> int:
+    rooms = (max(reading.limit - reading.used, 0) for reading in readings)
+    return min(_chunk_size(policy, asked), asked.entries, *rooms)
 
 
 def _charged(reading: Reading) -> Reading:

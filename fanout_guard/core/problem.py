@@ -114,7 +114,7 @@ def _advice(decision: Decision) -> str:
 
 def _circulations(decision: Decision) -> str:
     pause = f", {_seconds(decision.chunk_wait)} apart" if decision.chunk_wait else ""
-    return f"it as {decision.chunks} circulations of at most {decision.fits_now} each{pause}"
+    return f"it as {decision.chunks} circulations of at most {decision.caps.least} each{pause}"
 
 
 def _seconds(seconds: int | None) -> str:

@@ -11,7 +11,7 @@ from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, new_id
-from fanout_guard.core.model import Charge, Decision, Lease, Mode, Policy
+from fanout_guard.core.model import CIRCULATION, DOCUMENT, Charge, Decision, Lease, Mode, Policy
 from fanout_guard.core.policy import share
 
 Question: TypeAlias = tuple[Policy, Asked, Charge]
@@ -53,17 +53,23 @@ class Weigher:
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = replace(asked, distinct=len(set(sites)))
         over = core.precheck(policy, asked)
-        if over:
+        if over and (over[0][0] == CIRCULATION or not policy.counted):
             return core.refuse_for_good(policy, asked, over, Lease(own))
         if not policy.counted:
             return core.admit_uncounted(policy, asked, Lease(own))
-        document = self._document(policy, circulation.document)
+        counted = policy
+        if over:
+            # It is refused, and the counters tell what else refuses it: without its sites, which may be very many,
+            # where their number is what is wrong.
+            look = True
+            counted = core.without_document(policy) if DOCUMENT in dict(over) else policy
+        document = self._document(counted, circulation.document)
         charge = Charge(
             lease=Lease(own, document, b"" if key is None else self._idempotency(policy, circulation, key)),
             tenant=tenant,
             cost=entries,
             sites=self._digests.sites(sites, circulation.text) if document else b"",
-            policy=share(policy, self._workers),
+            policy=share(counted, self._workers),
             lease_ms=self._lease_ms,
             look=look,
             waited_s=waited_s,

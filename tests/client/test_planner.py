@@ -409,6 +409,13 @@ def test_a_repeat_waits_while_the_first_is_still_being_worked_on() -> None:
     assert isinstance(next_action(plan, KEYED, elapsed_s=1), Wait)
 
 
+def test_a_cap_that_is_partly_taken_does_not_make_the_parts_smaller() -> None:
+    """What fits now may be nothing; what can pass at once does not change by the second."""
+    for fits_now in (0, 1, 300):
+        plan = one_answer(too_large(limit=300, fits_now=fits_now, chunks=4), Rules(first_sites=1200), count=1200)
+        assert (plan.stop, plan.size) == (None, 300)
+
+
 def test_the_expected_wait_is_told() -> None:
     """A person who starts 1,200 sites wants to know that it takes hours before it has taken them."""
     plan = one_answer(

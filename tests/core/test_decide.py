@@ -89,6 +89,21 @@ def test_a_circulation_over_a_cap_itself_is_refused_for_good(policy: Policy, ove
     assert precheck(policy, asked(300)) == ()
 
 
+def test_what_refuses_besides_a_cap_that_can_never_be_passed_is_told_too() -> None:
+    """The permanent one first, then 429, then 503; and what fits now is what really would be admitted."""
+    policy = Policy(circulation=500, document=None, rates=(Rate(300, 60_000),), inflight=400, inflight_global=400)
+    readings = (
+        Reading("rate-60", 300, 250, 350, 5000, 5000),
+        Reading("inflight-global", 400, 399, 350, 1000, 1000),
+        Reading("inflight", 400, 100, 350, 1000, 1000),
+    )
+    refused = decide(policy, asked(350), Tally(charged=False, readings=readings), LEASE)
+    assert refused.permanent
+    assert refused.violated == ("rate-60", "inflight", "inflight-global")
+    assert (refused.limit, refused.excess, refused.retry_after) == (300, 50, None)
+    assert (refused.fits_now, refused.chunks) == (1, 2)
+
+
 def test_repeated_sites_are_one_site_for_the_document_cap_only() -> None:
     """600 entries of 300 names fit a document, and are 600 deliveries for everything else."""
     assert precheck(Policy(circulation=None), asked(600, 300)) == ()
