@@ -40,6 +40,7 @@ _AT_MOST_BYTES = 256 << 20
 _MORE = """\
 RESULTS is a results.json of the stress suite (its samples are judged anew), its folder, or a CSV of any load
 tool: sites,p95_ms[,p50_ms,error_rate,cpu_percent,memory_mb]; several rows of one fan-out are repeated runs.
+Of a CSV with both latencies the stricter one decides, and is named.
 
 exit status: 0 every cap is proven, 1 some cap is too high, 2 bad input, 3 the results cannot tell
 
@@ -150,7 +151,10 @@ def _print(proof: Proof) -> None:
     for tenant, cap in proof.above.items():
         say(clean(f"{whose(tenant)} is {cap}: {_use(proof.recommended_cap)}"))
     if proof.knee is not None:
-        say(f"latency rises from {proof.knee.sites:.0f} sites on [{proof.knee.low:.0f}-{proof.knee.high:.0f}]")
+        of = f" ({proof.column})" if proof.column else ""
+        say(f"latency{of} rises from {proof.knee.sites:.0f} sites on [{proof.knee.low:.0f}-{proof.knee.high:.0f}]")
+    elif proof.no_knee:
+        say(clean(f"no knee: {proof.no_knee}"))
 
 
 def _use(cap: int | None) -> str:

@@ -32,22 +32,31 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Medians by fan-out: ``sites`` and ``medians`` of L levels, ``replicates`` of R resamples by L levels."""
+    """Medians by fan-out: ``sites`` and ``medians`` of L levels, ``replicates`` of R resamples by L levels.
+
+    ``base_levels`` of them are the base, from below: two, or one where the second may have risen already.
+    """
 
     sites: Floats
     medians: Floats
     replicates: Floats
+    base_levels: int = 2
 
     @property
     def base(self) -> float:
-        """The latency that a rise is measured from: the mean of the medians of the two lowest levels."""
-        return float(self.medians[:2].mean())
+        """The latency that a rise is measured from: the mean of the medians of the lowest levels."""
+        return float(self.medians[: self.base_levels].mean())
 
     @property
     def bases(self) -> Floats:
         """The base of every resample."""
-        means: Floats = self.replicates[:, :2].mean(axis=1)
+        means: Floats = self.replicates[:, : self.base_levels].mean(axis=1)
         return means
+
+    @property
+    def base_text(self) -> str:
+        """The base in words."""
+        return "the lowest levels" if self.base_levels > 1 else "the lowest level"
 
     @property
     def exact(self) -> bool:
@@ -79,8 +88,7 @@ class Curve:
 
 def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]], seed: int = SEED) -> Curve:
     """The curve of levels given as fan-out and latencies per sweep, by ascending fan-out, two levels at least."""
-    most = max(sum(len(sweep) for sweep in sweeps) for _, sweeps in levels)
-    resamples = int(np.clip(4 * _CHUNK // most, RESAMPLES // 10, RESAMPLES))
+    resamples = _affordable(max(sum(len(sweep) for sweep in sweeps) for _, sweeps in levels))
     random = np.random.default_rng(seed)
     strata = [[np.asarray(sweep, dtype=np.float64) for sweep in sweeps if len(sweep)] for _, sweeps in levels]
     return Curve(
@@ -88,6 +96,17 @@ def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]], seed: int 
         medians=np.array([np.median(np.concatenate(sweeps)) for sweeps in strata]),
         replicates=np.stack([_resampled(sweeps, resamples, random) for sweeps in strata], axis=1),
     )
+
+
+def median_bounds(values: Sequence[float], seed: int = SEED) -> tuple[float, float]:
+    """The 95 % bounds of the median of values; of up to five they are the least and the greatest."""
+    drawn = _resampled([np.asarray(values, dtype=np.float64)], _affordable(len(values)), np.random.default_rng(seed))
+    return bounds(drawn)
+
+
+def _affordable(values: int) -> int:
+    """How many resamples so many values allow in reasonable time."""
+    return int(np.clip(4 * _CHUNK // values, RESAMPLES // 10, RESAMPLES))
 
 
 def _resampled(sweeps: Sequence[Floats], resamples: int, random: np.random.Generator) -> Floats:

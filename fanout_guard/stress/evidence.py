@@ -9,7 +9,7 @@ from itertools import groupby
 from fanout_guard.stress.curve import SEED, Curve, curve_of
 from fanout_guard.stress.goals import GoalCheck, check_level, check_rows
 from fanout_guard.stress.knee import Detection, find_knee
-from fanout_guard.stress.limits import Limit, goal_limit, latency_limit, tightest
+from fanout_guard.stress.limits import Limit, goal_limit, latency_limit, tail_limit, tightest
 from fanout_guard.stress.model import Goals, Level, Results, Row
 from fanout_guard.stress.quality import (
     Flaw,
@@ -30,7 +30,8 @@ class Evidence:
     """Everything measured that a judgement stands on.
 
     ``curve`` and what follows from it are None with fewer than three usable levels. ``capped`` are the levels that
-    the target's own cap refused, ``problems`` the flaws of the others.
+    the target's own cap refused, ``problems`` the flaws of the others. Where a table has medians and 95th percentiles,
+    ``column`` names the one that this is of, and ``tail`` is the evidence of the percentiles beside the medians.
     """
 
     tested: tuple[int, ...]
@@ -42,6 +43,8 @@ class Evidence:
     detection: Detection = field(default_factory=Detection)
     latency: Limit | None = None
     limit: Limit | None = None
+    column: str = ""
+    tail: Evidence | None = None
 
     @property
     def base_sites(self) -> tuple[int, ...]:
@@ -74,11 +77,19 @@ def evidence_of(results: Results, goals: Goals, seed: int = SEED) -> Evidence:
 
 
 def evidence_of_table(rows: Iterable[Row], goals: Goals, seed: int = SEED) -> Evidence:
-    """The evidence of a table: medians where every row has them, else 95th percentiles, one value a row."""
+    """The evidence of a table: medians where every row has them, with the 95th percentiles beside; else these alone."""
     ordered = sorted(rows, key=lambda row: row.sites)
-    medians = all(row.p50_ms is not None for row in ordered)
     levels = [list(group) for _, group in groupby(ordered, key=lambda row: row.sites)]
-    values = [[row.p50_ms if medians and row.p50_ms else row.p95_ms for row in level] for level in levels]
+    p95 = _of_column(levels, [[row.p95_ms for row in level] for level in levels], goals, seed)
+    medians = [[row.p50_ms for row in level if row.p50_ms is not None] for level in levels]
+    if sum(map(len, medians)) < len(ordered):
+        return p95
+    p50 = _of_column(levels, medians, goals, seed)
+    return replace(p50, column="p50_ms", tail=_tail(replace(p95, column="p95_ms")))
+
+
+def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]], goals: Goals, seed: int) -> Evidence:
+    """The evidence of one column's values, one of each row."""
     problems = [p for level, value in zip(levels, values, strict=True) for p in find_row_problems(level, value)]
     sites = tuple(level[0].sites for level in levels)
     flawed = _misleading(problems)
@@ -93,6 +104,14 @@ def evidence_of_table(rows: Iterable[Row], goals: Goals, seed: int = SEED) -> Ev
     )
 
 
+def _tail(p95: Evidence) -> Evidence:
+    """The evidence of a column that only speaks up where it has risen beyond doubt."""
+    if p95.curve is None:
+        return p95
+    latency = tail_limit(p95.curve)
+    return replace(p95, latency=latency, limit=tightest([latency, *_goal_limits(p95.checks)]))
+
+
 def _misleading(problems: Iterable[Problem]) -> set[int]:
     """Levels whose latencies are not the target's; unsteady ones are, so they stay in the curve."""
     return {problem.sites for problem in problems if problem.flaw is not Flaw.UNSTEADY}
@@ -102,11 +121,13 @@ def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[flo
     if len(levels) < MINIMUM_LEVELS:
         return found
     curve = curve_of(levels, seed)
+    detection = find_knee(curve)
+    curve = replace(curve, base_levels=1) if detection.early else curve
     latency = latency_limit(curve)
     return replace(
         found,
         curve=curve,
-        detection=_bracketed(find_knee(curve), curve, latency),
+        detection=_bracketed(detection, curve, latency),
         latency=latency,
         limit=tightest([latency, *_goal_limits(found.checks)]),
     )
@@ -119,7 +140,7 @@ def _bracketed(detection: Detection, curve: Curve, latency: Limit) -> Detection:
         return detection
     below = max(float(sites) for sites in curve.sites if sites <= latency.proven)
     above = min((float(sites) for sites in curve.sites if sites > latency.proven), default=knee.sites)
-    return replace(detection, knee=replace(knee, low=min(knee.sites, below), high=max(knee.sites, above)))
+    return replace(detection, knee=replace(knee, low=min(knee.low, below), high=max(knee.high, above)))
 
 
 def _goal_limits(checks: Sequence[GoalCheck]) -> list[Limit]:

@@ -6,7 +6,7 @@ of slope, gain over a line), and only where nearly all resamples pass them too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -21,6 +21,12 @@ STEEPER = 2.0
 GAIN = 0.5
 AGREEMENT = 0.90
 MATERIAL_SLOPE = 0.02
+GOES_ON = 0.5
+"""Of the slope before the knot: less than this after it, and what rose was no bend but a step."""
+
+NEAR = 0.2
+"""Of the gap to the third level: a knot this near the second one may as well lie below it."""
+
 _GRID = 1001
 
 
@@ -45,11 +51,18 @@ class Knee:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """What both hinges found behind the gates, and which to use: free where the left slope is significant."""
+    """What both hinges found behind the gates, and which to use: free where the left slope is significant.
+
+    ``open_below``: the second level may lie beyond the bend already. A free hinge cannot tell that: left of the second
+    level it has one point, which any slope fits. ``early``: and it is significantly above the lowest one, too, so that
+    only the lowest is a base, and the knee may lie anywhere from there on. ``reason`` says why there is no knee.
+    """
 
     knee: Knee | None = None
     flat: Knee | None = None
     free: Knee | None = None
+    open_below: bool = False
+    early: bool = False
     reason: str = ""
 
 
@@ -64,20 +77,26 @@ class _Fit:
 
 
 def find_knee(curve: Curve) -> Detection:
-    """The knee of a curve, or why there is none within the tested range."""
-    if len(curve.sites) < MINIMUM_LEVELS:
-        return Detection(reason=f"a knee takes {MINIMUM_LEVELS} levels, there are {len(curve.sites)}")
+    """The knee of a curve of three levels at least, or why there is none within the tested range."""
     rows = np.vstack([curve.medians, curve.replicates])  # the first row is the measurement, the rest resamples
-    flat, free = _fit(curve.sites, rows, Shape.FLAT), _fit(curve.sites, rows, Shape.FREE)
+    free = _fit(curve.sites, rows, Shape.FREE)
+    below = _open_below(curve, free)
+    found = Detection(open_below=below, early=below and _second_risen(curve))
+    if len(curve.sites) < MINIMUM_LEVELS:
+        return replace(found, reason=f"a knee takes {MINIMUM_LEVELS} levels, there are {len(curve.sites)}")
     risen = _total_rise(rows) >= MINIMUM_RISE
     if not _agreed(risen):
-        return Detection(reason="latency does not rise by 10 % within the tested range")
+        return replace(found, reason="latency does not rise by 10 % within the tested range")
     bent = (free.right >= STEEPER * np.maximum(free.left, 0)) & (free.right > 0)
     bent &= free.errors <= GAIN * _line_errors(curve.sites, rows)
     if not _agreed(risen & bent):
-        return Detection(reason="latency rises without a bend that stands out of the noise")
-    knees = _knee(flat, Shape.FLAT), _knee(free, Shape.FREE)
-    return Detection(knee=knees[_sloped(curve, free)], flat=knees[0], free=knees[1])
+        return replace(found, reason=_unbent(curve, early=found.early))
+    flat, sloped = _knee(_fit(curve.sites, rows, Shape.FLAT), Shape.FLAT), _knee(free, Shape.FREE)
+    knee = sloped if _sloped(curve, free) else flat
+    if found.early or (below and knee is sloped):  # the interval holds what either hinge may be right about
+        low = float(curve.sites[0]) if found.early else flat.low
+        knee = replace(flat, low=low, high=max(flat.high, sloped.high))
+    return replace(found, knee=knee, flat=flat, free=sloped)
 
 
 def _agreed(passed: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> bool:
@@ -88,6 +107,24 @@ def _total_rise(rows: Floats) -> Floats:
     base = rows[:, :2].mean(axis=1)
     rise: Floats = rows[:, -1] / base - 1
     return rise
+
+
+def _open_below(curve: Curve, free: _Fit) -> bool:
+    """Whether the bend may lie below the second level: no knot stands clear above it, and the climb goes on there."""
+    low, _ = bounds(free.knots[1:])
+    near = curve.sites[1] + NEAR * (curve.sites[2] - curve.sites[1])
+    return bool(low <= near and free.right[0] >= GOES_ON * free.left[0])
+
+
+def _second_risen(curve: Curve) -> bool:
+    growth = curve.growth(0, 1)
+    return growth.low > 0 and growth.value >= 100 * MATERIAL_SLOPE
+
+
+def _unbent(curve: Curve, *, early: bool) -> str:
+    reason = "latency rises without a bend that stands out of the noise"
+    first, second = curve.sites[:2]
+    return f"{reason}, and from {first:.0f} to {second:.0f} sites already: test smaller ones" if early else reason
 
 
 def _sloped(curve: Curve, free: _Fit) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fanout_guard.stress.curve import Curve, Interval
 from fanout_guard.stress.goals import GoalCheck, State
 
 SIGNIFICANT_RISE = 10.0
 """Percent over the lowest levels: less is not worth a smaller cap."""
+
+UNREPEATED_RISE = 100.0
+"""Percent: less of a 95th percentile that was measured once may be one slow document."""
 
 _ROUNDING = 1e-9
 
@@ -44,50 +47,62 @@ def tightest(limits: Sequence[Limit]) -> Limit:
     )
 
 
-def latency_limit(curve: Curve) -> Limit:
+def latency_limit(curve: Curve, threshold: float = SIGNIFICANT_RISE) -> Limit:
     """The limit by the rise of latency: proven by the upper bound of the rise, exceeded by the lower one."""
     rises = [curve.rise_at(sites) for sites in curve.sites]
-    unproven = next((i for i, rise in enumerate(rises) if _over(rise.high)), len(rises))
-    exceeded = next((i for i, rise in enumerate(rises) if _over(rise.low)), None)
+    unproven = next((i for i, rise in enumerate(rises) if _over(rise.high, threshold)), len(rises))
+    exceeded = next((i for i, rise in enumerate(rises) if _over(rise.low, threshold)), None)
+    proven = _proven(curve, unproven, threshold)
+    if exceeded is None:
+        return Limit(proven=proven, exceeded=None)
     return Limit(
-        proven=_proven(curve, unproven),
-        exceeded=None if exceeded is None else _first(curve, exceeded, lambda rise: rise.low),
-        what="" if exceeded is None else _risen(curve, rises, exceeded),
-        contradiction="" if exceeded is None else _contradiction(curve, rises, exceeded),
+        proven=proven,
+        exceeded=_first(curve, exceeded, lambda rise: rise.low, threshold),
+        what=f"latency at {curve.sites[exceeded]:.0f} sites is {rises[exceeded].value:.0f} % over {curve.base_text}",
+        contradiction=_contradiction(curve, rises, exceeded, threshold),
     )
 
 
-def _proven(curve: Curve, unproven: int) -> int | None:
+def tail_limit(curve: Curve) -> Limit:
+    """The limit by the 95th percentile beside a median: fine up to where it has risen beyond doubt.
+
+    It bends earlier and noisier than the median, so what its noise leaves open does not count; and where nothing is
+    known of the noise, nothing short of a doubling.
+    """
+    threshold = UNREPEATED_RISE if curve.exact else SIGNIFICANT_RISE
+    limit = latency_limit(curve, threshold)
+    fine = int(curve.sites[-1]) if limit.exceeded is None else limit.exceeded - 1
+    if _over(curve.growth(0, 1).low, threshold):
+        fine = min(fine, int(curve.sites[0]))
+    return replace(limit, proven=fine)
+
+
+def _proven(curve: Curve, unproven: int, threshold: float) -> int | None:
     if unproven == 0:
         return None
-    if _over(curve.growth(0, 1).low):
+    if _over(curve.growth(0, 1).low, threshold):
         return int(curve.sites[0])  # no flat part to rise from: only the lowest level stands for itself
     if unproven == len(curve.sites):
         return int(curve.sites[-1])
-    return _first(curve, unproven, lambda rise: rise.high) - 1
+    return _first(curve, unproven, lambda rise: rise.high, threshold) - 1
 
 
-def _over(percent: float) -> bool:
-    return percent > SIGNIFICANT_RISE + _ROUNDING
+def _over(percent: float, threshold: float) -> bool:
+    return percent > threshold + _ROUNDING
 
 
-def _first(curve: Curve, index: int, bound: Callable[[Interval], float]) -> int:
+def _first(curve: Curve, index: int, bound: Callable[[Interval], float], threshold: float) -> int:
     """The least whole fan-out over the threshold between a level that is not and the level ``index`` that is."""
     high = int(curve.sites[index])
     low = int(curve.sites[index - 1]) if index else high - 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _over(bound(curve.rise_at(middle))) else (middle, high)
+        low, high = (low, middle) if _over(bound(curve.rise_at(middle)), threshold) else (middle, high)
     return high
 
 
-def _risen(curve: Curve, rises: Sequence[Interval], index: int) -> str:
-    rise = rises[index]
-    return f"latency at {curve.sites[index]:.0f} sites is {rise.value:.0f} % over the lowest levels"
-
-
-def _contradiction(curve: Curve, rises: Sequence[Interval], exceeded: int) -> str:
-    fallen = [i for i in range(exceeded + 1, len(rises)) if not _over(rises[i].high)]
+def _contradiction(curve: Curve, rises: Sequence[Interval], exceeded: int, threshold: float) -> str:
+    fallen = [i for i in range(exceeded + 1, len(rises)) if not _over(rises[i].high, threshold)]
     if not fallen:
         return ""
     return (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence
 from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Knee
+from fanout_guard.stress.limits import SIGNIFICANT_RISE
+from fanout_guard.stress.number import number_to_use
 from fanout_guard.stress.quality import Flaw
-from fanout_guard.stress.verdict import knee_members, recommended
+from fanout_guard.stress.verdict import knee_members
 
 DEPLOYMENT = "*"
 """The tenant that stands for the deployment's default cap."""
@@ -32,11 +34,16 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The answer for a set of caps; ``above`` holds the tenants whose cap is too high, with that cap."""
+    """The answer for a set of caps; ``above`` holds the tenants whose cap is too high, with that cap.
+
+    ``no_knee`` says why there is no knee; ``column``, of a table with medians and 95th percentiles, which one decided.
+    """
 
     answer: Answer
     reason: str
+    column: str = ""
     knee: Knee | None = None
+    no_knee: str = ""
     proven_limit: int | None = None
     recommended_cap: int | None = None
     above: Mapping[str, int] = field(default_factory=dict)
@@ -50,6 +57,8 @@ class Proof:
             "proven_limit": self.proven_limit,
             "recommended_cap": self.recommended_cap,
             "above": [{"tenant": tenant, "cap": cap} for tenant, cap in self.above.items()],
+            **({"no_knee": self.no_knee} if self.knee is None else {}),
+            **({"column": self.column} if self.column else {}),
         }
 
 
@@ -59,23 +68,93 @@ def whose(tenant: str) -> str:
 
 
 def prove(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
-    """The proof for circulation caps by tenant (None: unlimited)."""
+    """The proof for circulation caps by tenant (None: unlimited), by the stricter column of a table."""
+    proof, tail = _proof(evidence, caps), evidence.tail
+    if tail is None or tail.latency is None or next(_obstacles(evidence, caps), None) is not None:
+        return proof
+    if all(cap is None or tail.latency.allows(cap) for cap in caps.values()):
+        return _beside_a_quiet_tail(proof, tail, caps)
+    risen = _proof(tail, caps)
+    strict, other = (risen, proof) if _severity(risen) > _severity(proof) else (proof, risen)
+    return replace(
+        strict,
+        proven_limit=_least(strict.proven_limit, other.proven_limit),
+        recommended_cap=_least(strict.recommended_cap, other.recommended_cap),
+        above={tenant: cap for tenant, cap in caps.items() if cap and tenant in {*strict.above, *other.above}},
+    )
+
+
+def _severity(proof: Proof) -> tuple[int, int]:
+    """How bad an answer is, and between equal ones how low its number."""
+    return [Answer.PASS, Answer.INCONCLUSIVE, Answer.FAIL].index(proof.answer), -(proof.recommended_cap or 0)
+
+
+def _least(strict: int | None, other: int | None) -> int | None:
+    return strict if strict is None or other is None else min(strict, other)
+
+
+def _beside_a_quiet_tail(proof: Proof, tail: Evidence, caps: Mapping[str, int | None]) -> Proof:
+    """The 95th percentiles are fine at every cap: they still bound the number to use, and a hint of a rise is told."""
+    assert tail.latency is not None
+    number = number_to_use(tail, caps.get(DEPLOYMENT))
+    if tail.latency.exceeded is not None and number is not None and number < (proof.recommended_cap or 0):
+        limit = _least(proof.proven_limit, tail.latency.proven)
+        proof = replace(
+            proof,
+            reason=_passed(limit) if proof.answer is Answer.PASS else proof.reason,
+            column=tail.column,
+            knee=tail.detection.knee,
+            no_knee=tail.detection.reason,
+            proven_limit=limit,
+            recommended_cap=number,
+        )
+    return replace(proof, reason=proof.reason + _hint(tail, caps)) if proof.answer is Answer.PASS else proof
+
+
+def _passed(limit: int | None) -> str:
+    return f"every cap is at or below the proven limit of {limit or 0} sites"
+
+
+def _hint(tail: Evidence, caps: Mapping[str, int | None]) -> str:
+    """What the 95th percentile seems to do up to the highest cap, where that would matter if it were sure."""
+    curve = tail.curve
+    assert curve is not None
+    highest = max((cap for cap in caps.values() if cap), default=0)
+    rises = [(curve.rise_at(sites).value, sites) for sites in curve.sites if sites <= highest]
+    most, sites = max(rises, default=(0.0, 0.0))
+    if most <= SIGNIFICANT_RISE:
+        return ""
+    return f"; {tail.column} is {most:.0f} % up at {sites:.0f} sites: more rows would tell whether that is chance"
+
+
+def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
+    """The proof by one column."""
     obstacle = next(_obstacles(evidence, caps), None)
-    limit = evidence.limit
+    limit, detection = evidence.limit, evidence.detection
+    told = Proof(
+        answer=Answer.INCONCLUSIVE,
+        reason=f"only {len(evidence.tested)} levels can be judged, {MINIMUM_LEVELS} are needed",
+        column=evidence.column,
+        knee=detection.knee,
+        no_knee=detection.reason,
+    )
     if obstacle is not None or limit is None:
-        reason = obstacle or f"only {len(evidence.tested)} levels can be judged, {MINIMUM_LEVELS} are needed"
-        return Proof(answer=Answer.INCONCLUSIVE, reason=reason, knee=evidence.detection.knee)
+        return replace(told, reason=_named(evidence, obstacle or told.reason))
     finite = {tenant: cap for tenant, cap in caps.items() if cap is not None}
     above = {tenant: cap for tenant, cap in finite.items() if limit.allows(cap) is False}
     answer, reason = next(_answers(evidence, caps, above))
-    return Proof(
+    return replace(
+        told,
         answer=answer,
-        reason=reason,
-        knee=evidence.detection.knee,
+        reason=reason if answer is Answer.PASS else _named(evidence, reason),
         proven_limit=limit.proven,
-        recommended_cap=recommended(evidence),
+        recommended_cap=number_to_use(evidence, caps.get(DEPLOYMENT)),
         above=above if answer is Answer.FAIL else {},
     )
+
+
+def _named(evidence: Evidence, reason: str) -> str:
+    return f"{evidence.column}: {reason}" if evidence.column else reason
 
 
 def _obstacles(evidence: Evidence, caps: Mapping[str, int | None]) -> Iterator[str]:
@@ -106,7 +185,7 @@ def _answers(
             yield Answer.INCONCLUSIVE, f"{whose(tenant)} is unlimited: no test can prove that"
         elif not limit.allows(cap):
             yield Answer.INCONCLUSIVE, f"{whose(tenant)}, {cap}, {_unproven(evidence, cap)}"
-    yield Answer.PASS, f"every cap is at or below the proven limit of {limit.proven or 0} sites"
+    yield Answer.PASS, _passed(limit.proven)
 
 
 def _unproven(evidence: Evidence, cap: int) -> str:

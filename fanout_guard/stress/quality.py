@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from fanout_guard.stress.curve import Floats
+from fanout_guard.stress.curve import Floats, median_bounds
 from fanout_guard.stress.model import Level, Row
 
 MINIMUM_DOCUMENTS = 5
@@ -17,7 +17,7 @@ MAXIMUM_LAG = 0.02  # of the base latency, which the lag is a part of
 MAXIMUM_GENERATOR_CPU = 70.0
 MAXIMUM_OTHER_CPU = 25.0
 MAXIMUM_REFUSED = 1 - MINIMUM_RATE  # what is refused is load that never reached the target
-UNSTEADY = 0.10  # sweeps that differ by as much as the rise that is looked for
+UNSTEADY = 0.10  # sweeps, or what a median may be, as far apart as the rise that is looked for
 
 
 class Flaw(StrEnum):
@@ -56,14 +56,18 @@ def find_problems(level: Level, base: float | None) -> Iterator[Problem]:
 
 
 def find_row_problems(rows: Sequence[Row], latencies: Sequence[float]) -> Iterator[Problem]:
-    """The flaws that the rows of one level of a table can show."""
+    """The flaws that the rows of one level of a table can show.
+
+    Rows are as steady as the median that they give is certain: the more there are, the further apart they may lie.
+    """
     sites = rows[0].sites
     worst = max((row.error_rate or 0.0 for row in rows), default=0.0)
     if worst > 0.5:
         text = f"at {sites} sites over half of the documents failed ({worst:.0%})"
         yield Problem(sites=sites, flaw=Flaw.FAILED, text=text)
-    if _spread(latencies) > UNSTEADY:
-        text = f"at {sites} sites the rows differ by {_spread(latencies):.0%}"
+    low, high = median_bounds(latencies) if _spread(latencies) > UNSTEADY else (0.0, 0.0)
+    if high - low > UNSTEADY * float(np.median(latencies)):
+        text = f"at {sites} sites the rows differ: their median lies anywhere from {low:.4g} to {high:.4g} ms"
         yield Problem(sites=sites, flaw=Flaw.UNSTEADY, text=text)
 
 

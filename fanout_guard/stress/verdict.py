@@ -15,9 +15,7 @@ from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.knee import Detection, Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE, Limit
 from fanout_guard.stress.model import Results
-
-AT_RISK_BELOW = 1 / 24  # of the cap: a knee nearer than this below it is the cap, for all that can be measured
-HEADROOM_ABOVE = 1 / 12
+from fanout_guard.stress.number import AT_RISK_BELOW, HEADROOM_ABOVE, number_to_use, recommended
 
 
 class Verdict(StrEnum):
@@ -74,13 +72,17 @@ class Judgement:
         """Knee, rise and number of documents in one line."""
         knee = self.knee
         parts = [
-            f"knee {knee.sites:.0f} [{knee.low:.0f}-{knee.high:.0f}]" if knee else "no knee within the tested range",
+            f"knee {knee.sites:.0f} [{knee.low:.0f}-{knee.high:.0f}]" if knee else self._no_knee(),
             f"rise@{self.cap} {self.rise.value:+.1f}% [{self.rise.low:+.1f}, {self.rise.high:+.1f}]"
             if self.rise
             else "",
             f"{self.documents_per_level} docs/level",
         ]
         return ", ".join(part for part in parts if part)
+
+    def _no_knee(self) -> str:
+        reason = self.detection.reason
+        return "no knee within the tested range" + (f" ({reason})" if reason else "")
 
     def export_line(self) -> str | None:
         """The environment line to set, with its evidence as a comment; None where there is no number to set."""
@@ -126,7 +128,7 @@ def judge(results: Results, *, seed: int = SEED) -> Judgement:
         rise=_rise(evidence, cap),
         detection=evidence.detection,
         proven_limit=evidence.limit.proven if evidence.limit else None,
-        recommended_cap=_kept(evidence, cap) if verdict is Verdict.PASS else recommended(evidence),
+        recommended_cap=number_to_use(evidence, cap),
         goals=evidence.checks,
         anomalies=find_anomalies(results),
         documents_needed=_documents_needed(evidence, cap),
@@ -185,7 +187,8 @@ def _undecided_goals(evidence: Evidence, cap: int) -> Iterator[str]:
 def _too_high(evidence: Evidence, latency: Limit, cap: int) -> Iterator[tuple[Verdict, str]]:
     rise = _rise(evidence, cap)
     if (rise and rise.low > SIGNIFICANT_RISE) or latency.allows(cap) is False:
-        text = f"at {cap} sites latency is {_shown(rise)} over the lowest levels" if rise else latency.what
+        base = evidence.curve.base_text if evidence.curve else ""
+        text = f"at {cap} sites latency is {_shown(rise)} over {base}" if rise else latency.what
         yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
@@ -231,27 +234,3 @@ def _shown(rise: Interval) -> str:
 def _documents_needed(evidence: Evidence, cap: int | None) -> int | None:
     undecided = [c for c in evidence.checks if c.sites == cap and c.state is State.UNDECIDED]
     return max((check.more_documents for check in undecided if check.more_documents), default=None)
-
-
-def _kept(evidence: Evidence, cap: int | None) -> int | None:
-    """A cap that passes stays where the knee's interval reaches it."""
-    knee = evidence.detection.knee
-    return cap if cap is not None and (knee is None or cap <= knee.high) else recommended(evidence)
-
-
-def recommended(evidence: Evidence) -> int | None:
-    """The cap that the evidence supports: proven, and never above where the knee may begin."""
-    limit, curve, knee = evidence.limit, evidence.curve, evidence.detection.knee
-    if limit is None or curve is None or limit.proven is None:
-        return None
-    if knee is not None:
-        return _round_down(min(limit.proven, int(knee.low)))
-    if evidence.latency and evidence.latency.proven == curve.sites[-1]:
-        return _round_down(limit.proven)
-    # a rise without a knee: between two levels it may begin anywhere, so only a level that was tested counts
-    tested = [sites for sites in evidence.tested if sites <= limit.proven]
-    return _round_down(tested[-1]) if tested else None
-
-
-def _round_down(sites: int) -> int:
-    return sites // 10 * 10 or sites

@@ -120,6 +120,30 @@ def test_samples_are_judged_and_a_stored_verdict_is_not(tmp_path: Path, capsys: 
     assert document["recommended_cap"] <= 200
 
 
+def test_without_a_knee_the_reason_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four levels that bend cleanly have no knee figure, and nothing said so."""
+    path = tmp_path / "four.csv"
+    path.write_text("sites,p95_ms\n100,500\n200,500\n300,500\n400,620\n")
+    code, document = answer(capsys, str(path))
+    assert (code, document["knee"], document["no_knee"]) == (0, None, "a knee takes 5 levels, there are 4")
+    assert main(["verify", str(path)]) == 0
+    assert "no knee: a knee takes 5 levels, there are 4" in capsys.readouterr().out
+
+
+def test_the_column_that_decided_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flat median must not hide a 95th percentile that collapses."""
+    path = tmp_path / "both.csv"
+    rows = [f"{sites},{p95 + d},500" for sites, p95 in ((100, 550), (200, 550), (300, 5000)) for d in (0, 5, 10)]
+    path.write_text("\n".join(["sites,p95_ms,p50_ms", *rows]))
+    code, document = answer(capsys, str(path))
+    assert (code, document["column"], document["recommended_cap"]) == (1, "p95_ms", 200)
+    assert document["reason"].startswith("p95_ms: ")
+    bending = [f"{s},{900 + 2 * max(s - 300, 0)},{500 + 2 * max(s - 300, 0)}" for s in (100, 200, 300, 400, 500)]
+    path.write_text("\n".join(["sites,p95_ms,p50_ms", *bending]))
+    assert main(["verify", str(path)]) == 0
+    assert "latency (p50_ms) rises from 300 sites on" in capsys.readouterr().out
+
+
 def test_the_folder_of_a_run_stands_for_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep prints the folder that it wrote to."""
     run_file(tmp_path, dict.fromkeys((100, 200, 300, 400, 500), 500.0))

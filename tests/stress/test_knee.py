@@ -169,3 +169,15 @@ def test_a_range_covers_its_ends_and_nothing_beyond() -> None:
     """What lies outside was not measured."""
     made = curve(run_of(flat()))
     assert [made.covers(sites) for sites in (99, 100, 500, 501)] == [False, True, True, False]
+
+
+def test_a_knee_below_the_second_level_is_left_open_down_to_the_lowest() -> None:
+    """A free hinge puts it at the second level, with an interval that excludes the truth."""
+    detection = exact([500, 530, 630, 730, 830])
+    assert detection.early
+    assert detection.knee is not None
+    assert (detection.knee.sites, detection.knee.low, detection.knee.shape) == (170, 100, Shape.FLAT)
+    assert detection.knee.high >= 200
+    assert not exact([500, 500, 500, 620, 740]).early
+    assert not exact([511, 523, 534, 654, 774]).early
+    assert not exact([405, 490, 490, 490, 490]).early

@@ -111,6 +111,17 @@ def test_rows_of_a_table_show_failures_and_scatter() -> None:
     assert list(find_row_problems(rows[1:], [560])) == []
 
 
+def test_rows_are_judged_by_what_they_tell_of_the_median() -> None:
+    """Twenty rows reach further than three, and know more."""
+    wide = [470.0, 480, 485, 490, 495, 498, 500, 502, 505, 510, 515, 520, 535]
+    rows = [Row(sites=300, p95_ms=p95) for p95 in wide]
+    assert list(find_row_problems(rows, wide)) == []
+    ends = [wide[0], wide[6], wide[-1]]
+    assert [p.flaw for p in find_row_problems(rows[:3], ends)] == [Flaw.UNSTEADY]
+    two_states = [500.0, 620.0] * 10
+    assert [p.flaw for p in find_row_problems(rows, two_states)] == [Flaw.UNSTEADY]
+
+
 def test_other_programs_on_the_machine_are_a_disturbance() -> None:
     """They look exactly like a slow target."""
     quiet = level_of(100, [STEADY], other_cpu_percent=25.0)
