@@ -16,6 +16,17 @@ from examples.publishing_api.servers import Setup
 
 LARGEST_SITES = 100_000
 
+OF_EXAMPLE: Mapping[str, Any] = {"workers": 2, "slots": 300, "service_seconds": 0.5, "unguarded": False}
+OF_HOST: Mapping[str, Any] = {
+    "tenant": None,
+    "header": [],
+    "path": "/circulate-document",
+    "body": None,
+    "site_names": None,
+    "yes": False,
+}
+"""The options of the one target and of the other, with what they are where nobody gives them."""
+
 
 class BadUsage(ValueError):
     """Raised for a bad option or file; the command prints it and exits 2."""
@@ -83,10 +94,13 @@ def http_url(text: str) -> str:
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Options of the example that a command starts itself."""
     group = parser.add_argument_group("the example API, started on this machine")
-    group.add_argument("--workers", type=whole, default=2, help="uvicorn workers (2)")
-    group.add_argument("--slots", type=whole, default=300, help="deliveries at a time per worker (300)")
+    group.add_argument("--workers", type=whole, default=OF_EXAMPLE["workers"], help="uvicorn workers (2)")
+    group.add_argument("--slots", type=whole, default=OF_EXAMPLE["slots"], help="deliveries at a time per worker (300)")
     group.add_argument(
-        "--service-seconds", type=positive, default=0.5, help="longest time of a site, from 0 spread evenly (0.5)"
+        "--service-seconds",
+        type=positive,
+        default=OF_EXAMPLE["service_seconds"],
+        help="longest time of a site, from 0 spread evenly (0.5)",
     )
 
 
@@ -98,7 +112,7 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header to send; repeatable"
     )
-    group.add_argument("--path", default="/circulate-document", help="path to post to (/circulate-document)")
+    group.add_argument("--path", default=OF_HOST["path"], help="path to post to (/circulate-document)")
     group.add_argument(
         "--body",
         metavar="TEMPLATE",
@@ -106,6 +120,18 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--site-names", type=Path, metavar="FILE", help="the sites to publish to, one per line")
     group.add_argument("--yes", action="store_true", help="do not ask before the first document")
+
+
+def check_target(given: argparse.Namespace) -> None:
+    """Raise BadUsage for an option of the target that is not tested: its verdict would be about another one."""
+    others, why = (
+        (OF_EXAMPLE, "is of the example API, and --host names another target")
+        if given.host
+        else (OF_HOST, "is for an API of your own, and --host is missing")
+    )
+    for name, default in others.items():
+        if getattr(given, name) != default:
+            raise BadUsage(f"--{name.replace('_', '-')} {why}")
 
 
 def setup_from(options: argparse.Namespace, **changes: Any) -> Setup:

@@ -37,9 +37,12 @@ class Request:
 
 def read_request(given: argparse.Namespace) -> Request:
     """Check every option before anything starts; raises BadUsage and the errors of the parts."""
+    options.check_target(given)
     cap = options.cap_from(given, os.environ)
     if given.rate and given.usage:
         raise options.BadUsage("--rate and --usage both give the rate: leave one out")
+    if given.interval and not given.usage:
+        raise options.BadUsage("--interval is between the two scrapes of --usage, which is missing")
     usage = read_usage(given.usage, interval_s=given.interval, cap=cap) if given.usage else None
     profile = profiles.PROFILES[given.profile]
     return Request(
@@ -70,12 +73,15 @@ def output_folder(given: Path | None) -> Path:
     return folder
 
 
-def notice(request: Request) -> str:
+def notice(request: Request, *, host: str | None) -> str:
     """What is about to happen, with what it takes to repeat it."""
     levels = ", ".join(map(str, request.sites))
     lines = [f"levels {levels} at {request.rate:g} documents/s, order shuffled with --seed {request.seed}"]
     if any(count > request.cap for count in request.sites):
-        lines.append(f"levels above the cap of {request.cap} go out as a tenant whose cap this run lifts")
+        above = (
+            "count as capped where the target refuses them" if host else "go out as a tenant whose cap this run lifts"
+        )
+        lines.append(f"levels above the cap of {request.cap} {above}")
     if request.usage:
         lines.append(f"usage: {request.usage.describe(request.cap)}")
     return "\n".join(lines)

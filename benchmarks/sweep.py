@@ -69,7 +69,7 @@ def run(given: argparse.Namespace) -> int:
     request = read_request(given)
     folder = output_folder(given.out)
     history = history_file(given.history, folder)
-    print(notice(request), file=sys.stderr)
+    print(notice(request, host=given.host), file=sys.stderr)
     results = run_sweep(given, request, folder)
     judgement = judge(results)
     publish(folder, results, judgement, strict=given.strict)

@@ -18,6 +18,7 @@ HISTOGRAM = "fanout_guard_circulation_sites"
 DECISIONS = "fanout_guard_decisions_total"
 BUCKET = f"{HISTOGRAM}_bucket"
 MINUTE = 60.0
+_MOST_MINUTES = 5 * 366 * 1440
 LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)")
 BOUND = re.compile(r'le="([^"]+)"')
 
@@ -86,7 +87,7 @@ def from_csv(text: str, *, name: str, cap: int) -> Usage:
     return Usage(
         circulations=len(times),
         mean_rate=mean,
-        busy_rate=max(_busy_rate(times), mean),
+        busy_rate=max(_busy_rate(times, name), mean),
         p50_sites=_quantile(ordered, 0.5),
         p99_sites=_quantile(ordered, 0.99),
         share_over_cap=sum(count > cap for count in sites) / len(sites),
@@ -147,12 +148,16 @@ def _count(text: str, where: str) -> int:
     return int(text)
 
 
-def _busy_rate(times: list[float]) -> float:
+def _busy_rate(times: list[float], name: str) -> float:
     """The 95th percentile of the rates of whole minutes, quiet minutes included."""
     first = min(times)
     minutes = int((max(times) - first) // MINUTE)
     if minutes < 1:
         return 0.0
+    if minutes > _MOST_MINUTES:
+        raise UsageError(
+            f"{name}: the times span {minutes // 1440} days; are they seconds since 1970, and not milliseconds?"
+        )
     per_minute = Counter(int((moment - first) // MINUTE) for moment in times)
     return _quantile(sorted(per_minute.get(minute, 0) for minute in range(minutes)), 0.95) / MINUTE
 

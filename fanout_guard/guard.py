@@ -25,6 +25,7 @@ from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CirculationError, CountersUnavailable, FanoutRejected, UnknownTenant
+from fanout_guard.observe.held import HeldLeases
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.install import observers
 from fanout_guard.settings import Settings
@@ -98,6 +99,7 @@ class FanoutGuard:
         )
         self._refund_on = settings.refund_statuses
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._held = HeldLeases(self.observers.inflight) if self.observers.count_inflight else None
 
     async def admit(
         self,
@@ -113,6 +115,13 @@ class FanoutGuard:
         ``LEASE_TTL``. Raises CirculationError where the arguments are no circulation, UnknownTenant where the tenant
         must be known and is not.
         """
+        decision = await self._admit(tenant, document, sites, idempotency_key)
+        self._hold(decision, self.lease_ms / 1000)
+        return decision
+
+    async def _admit(
+        self, tenant: str | None, document: str | int | None, sites: Sequence[object], idempotency_key: str | None
+    ) -> Decision:
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and is_encodable(idempotency_key)):
             raise CirculationError("the idempotency key is no text")
         counted = self.tenants.name(tenant)
@@ -140,7 +149,7 @@ class FanoutGuard:
         Raises FanoutRejected, with the decision, instead of entering. A block that raises is charged or refunded as
         a response with status 500 is (``REFUND_ON``).
         """
-        decision = await self.admit(tenant=tenant, document=document, sites=sites, idempotency_key=idempotency_key)
+        decision = await self._admit(tenant, document, sites, idempotency_key)
         if not decision.admitted:
             raise FanoutRejected(decision)
         async with Admission(self, decision) as admission:
@@ -150,13 +159,22 @@ class FanoutGuard:
         """Give a lease back before it expires; False where there was none, or during an outage (it is done later)."""
         lease = parse_lease(lease_id)
         counted = await self._known(tenant)
-        return lease is not None and counted is not None and await self._release(counted, lease)
+        if lease is None or counted is None:
+            return False
+        if self._held is not None:
+            self._held.end(lease.id)
+        return await self._release(counted, lease)
 
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
         """Let a lease live for at least ``seconds`` from now; False where it is gone."""
         lease = parse_lease(lease_id)
         counted = await self._known(tenant)
-        return lease is not None and counted is not None and await self._renew(counted, lease, milliseconds(seconds))
+        if lease is None or counted is None:
+            return False
+        renewed = await self._renew(counted, lease, milliseconds(seconds))
+        if renewed and self._held is not None:
+            self._held.renew(lease.id, seconds)
+        return renewed
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
         """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
@@ -175,7 +193,10 @@ class FanoutGuard:
         counted = await self._known(tenant)
         if lease is None or counted is None or (sites is not None and not packed and not entries):
             return 0
-        return await self._refund(counted, lease, entries=entries, sites=packed, counts=counts)
+        back = await self._refund(counted, lease, entries=entries, sites=packed, counts=counts)
+        if self._held is not None:
+            self._held.end(lease.id, None if sites is None else back)
+        return back
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
         """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
@@ -203,6 +224,8 @@ class FanoutGuard:
         if self._overrides is not None:
             await self._overrides.aclose()
         await self._counters.aclose()
+        if self._held is not None:
+            self._held.close()
         self.observers.close()
 
     # For the ASGI edge.
@@ -235,6 +258,7 @@ class FanoutGuard:
         if lease is None:
             return
         if held_s > 0:
+            self._hold(decision, held_s)
             self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
         else:
             self._holder(lease).release_soon(decision.tenant, lease)
@@ -244,6 +268,10 @@ class FanoutGuard:
         lease = decision.lease
         if lease is not None:
             self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
+
+    def _hold(self, decision: Decision, seconds: float) -> None:
+        if self._held is not None and decision.leased and decision.lease is not None:
+            self._held.hold(decision.lease.id, decision.requested, seconds)
 
     def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:
         if isinstance(self._holder(lease), MemoryCounters):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import TypeAlias
 
-from fanout_guard.core.model import Policy
+from fanout_guard.core.model import Mode, Policy
 from fanout_guard.core.policy import Caps, Policies
 from fanout_guard.core.tenant import DEFAULTS, check_tenant
 from fanout_guard.counters.overrides import Overrides
@@ -91,10 +91,14 @@ class Tenants:
         defaults = None if overrides is None else overrides.of(DEFAULTS)
         return tenant, self._policies.with_layers(tenant, hooked, own, defaults)
 
-    def defaults(self) -> Policy:
-        """The deployment's own policy, for requests that name no tenant."""
-        defaults = None if self._overrides is None else self._overrides.of(DEFAULTS)
-        return self._policies.with_layers("", None, None, defaults)
+    async def mode(self, tenant: str | None) -> Mode:
+        """The mode for a request that is not read, whoever it may be from."""
+        try:
+            _, policy = await self.resolve(self.name(tenant))
+        except (CirculationError, UnknownTenant):
+            defaults = None if self._overrides is None else self._overrides.of(DEFAULTS)
+            policy = self._policies.with_layers("", None, None, defaults)
+        return policy.mode
 
 
 class HookedCaps:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fanout_guard import Caps
-from fanout_guard.core.model import Policy
+from fanout_guard.core.model import Mode, Policy
 from fanout_guard.core.policy import Policies
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.tenants import CapsHook, HookedCaps, Tenants
@@ -203,6 +203,8 @@ async def test_what_is_kept_of_the_hook_is_bounded(monkeypatch: pytest.MonkeyPat
     assert hook.asked[10:] == ["0"]
 
 
-def test_the_deployments_own_policy_is_for_requests_without_a_tenant() -> None:
-    """Their answers name the caps that hold for everybody."""
-    assert tenants(acme=Caps(max_sites=500)).defaults().circulation == 300
+async def test_the_deployments_own_mode_is_for_requests_without_a_tenant() -> None:
+    """Whether what cannot be read is refused must not hang on one tenant."""
+    found = tenants(acme=Caps(mode="shadow"))
+    assert await found.mode(None) is Mode.ENFORCE
+    assert await found.mode("acme") is Mode.SHADOW

@@ -145,7 +145,7 @@ class FanoutGuardMiddleware:
             await self.app(scope, receive, responder)
 
     async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:
-        mode = await self._mode(refused.tenant)
+        mode = await self.guard.tenants.mode(refused.tenant)
         if mode is not Mode.OFF:
             self.guard.observers.unreadable(refused.kind or "other")
         if mode is not Mode.ENFORCE:
@@ -174,13 +174,6 @@ class FanoutGuardMiddleware:
 
     def _hook_failed(self, name: str, error: Exception) -> None:
         self._failures.log(name, where(error), "its request was not decided")
-
-    async def _mode(self, tenant: str | None) -> Mode:
-        try:
-            _, policy = await self.guard.tenants.resolve(self.guard.tenants.name(tenant))
-        except (CirculationError, UnknownTenant):
-            policy = self.guard.tenants.defaults()
-        return policy.mode
 
     def _fields(self, decision: Decision) -> Sequence[Field]:
         if not self._with_fields or decision.caps.mode is Mode.OFF:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fanout_guard.cli.advice import ADVICE
 from fanout_guard.cli.finding import Finding, Level
@@ -144,6 +145,10 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
     released = await counters.release(tenant, lease)
     refunded = await counters.refund(tenant, lease)
     await counters.decide(look)
+    with suppress(CountersUnavailable):  # what is left ends by itself
+        names = counters.space.of(tenant)
+        for key in (names.rates, names.leases, names.document + lease.document, names.idempotency + lease.idempotency):
+            await counters.command("UNLINK", key)
     if charged and renewed and released and refunded == 1:
         return [
             Finding("scripts", Level.OK, f"decide, renew, release and refund work; a decision took {took_ms:.1f} ms")

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,10 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import Reader, Unreadable
-from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision
+from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision, Mode, Outcome
 from fanout_guard.core.problem import Problem, refusal, unreadable
 from fanout_guard.core.source import parse_source, parse_sources
-from fanout_guard.errors import ConfigurationError, CountersUnavailable
+from fanout_guard.errors import ConfigurationError, CountersUnavailable, UnknownTenant
 from fanout_guard.guard import FanoutGuard
 from fanout_guard.settings import PREFIX, Settings
 
@@ -27,7 +28,7 @@ FILE is a request's body, read as strictly as the guard reads it; - is standard 
 is sent. Caps that the application takes from a caps= hook are not known here. Without FANOUT_GUARD_REDIS_URL only
 what no counter has a say in can be told, such as the circulation cap.
 
-exit status: 0 it would be admitted, 1 it would be refused, 2 it cannot be read or the counters are not shared,
+exit status: 0 it would be let through, 1 it would be refused, 2 it cannot be read or the counters are not shared,
 3 the counters are out of reach
 
 examples:
@@ -62,20 +63,24 @@ def run(arguments: argparse.Namespace) -> int:
         body = _body(arguments.file, settings.max_body_bytes)
         tenant, circulation = _read(settings, body, arguments.tenant, arguments.document)
     except _Refused as error:
-        answer = error.problem
-        if arguments.json:
-            say_json({"admitted": False, "status": answer.status, "problem": json.loads(answer.body)})
-        fail(f"{arguments.file}: would be refused with {answer.status}: {error}")
-        return Exit.BAD
+        mode = asyncio.run(_mode(settings, arguments.tenant or error.tenant))
+        return _print_unread(error, mode, arguments)
     decide = _decide if settings.redis_url else _decide_alone
-    decision = asyncio.run(decide(settings, tenant, circulation))
+    try:
+        decision = asyncio.run(decide(settings, tenant, circulation))
+    except UnknownTenant:
+        mode = asyncio.run(_mode(settings, None))
+        if mode is Mode.ENFORCE:
+            raise
+        return _print_unread(_Refused("tenant-unknown", "The tenant is not known."), mode, arguments)
     _print(decision, settings.reject_status, as_json=arguments.json)
     return Exit.DONE if decision.admitted else Exit.NO
 
 
 class _Refused(Exception):
-    def __init__(self, kind: str, detail: str) -> None:
+    def __init__(self, kind: str, detail: str, tenant: str | None = None) -> None:
         self.problem = unreadable(kind, detail)
+        self.tenant = tenant
         super().__init__(detail)
 
 
@@ -109,11 +114,19 @@ def _read(settings: Settings, body: bytes, tenant: str | None, document: str | N
     try:
         found = reader.read({}, {}, body)
     except Unreadable as error:
-        raise _Refused(error.kind, error.detail) from None
+        raise _Refused(error.kind, error.detail, error.tenant) from None
     circulation = found.circulation or Circulation(sites=())
     if document is not None:
         circulation = Circulation(document=document, sites=circulation.sites)
     return tenant or found.tenant, circulation
+
+
+async def _mode(settings: Settings, tenant: str | None) -> Mode:
+    if settings.redis_url:
+        with suppress(CountersUnavailable):  # as the configuration alone says, then
+            async with deployment(settings) as reached:
+                return await reached.guard.tenants.mode(tenant)
+    return await FanoutGuard(replace(settings, metrics="", redis_url="")).tenants.mode(tenant)
 
 
 async def _decide(settings: Settings, tenant: str | None, circulation: Circulation) -> Decision:
@@ -140,6 +153,20 @@ async def _decide_alone(settings: Settings, tenant: str | None, circulation: Cir
 
 async def _simulate(guard: FanoutGuard, tenant: str | None, circulation: Circulation) -> Decision:
     return await guard.simulate(tenant=tenant, document=circulation.document, sites=circulation.sites)
+
+
+def _print_unread(refused: _Refused, mode: Mode, arguments: argparse.Namespace) -> int:
+    status = refused.problem.status
+    enforced = mode is Mode.ENFORCE
+    if arguments.json:
+        told = {"admitted": not enforced, "outcome": Outcome.UNREADABLE.value}
+        say_json({**told, "status": status if enforced else None, "problem": json.loads(refused.problem.body)})
+    if enforced:
+        fail(f"{arguments.file}: would be refused with {status}: {refused}")
+        return Exit.BAD
+    if not arguments.json:
+        say(f"passed on, in {mode} mode; enforced, it would be refused with {status}: {refused}")
+    return Exit.DONE
 
 
 def _print(decision: Decision, reject_status: int, *, as_json: bool) -> None:

@@ -116,6 +116,11 @@ class Observers:
         self._counter_error = _overridden(watching, "counter_error")
         self._close = _overridden(watching, "close")
 
+    @property
+    def count_inflight(self) -> bool:
+        """Whether anybody wants to know what is in flight."""
+        return bool(self._inflight)
+
     async def notify(self, decision: Decision) -> None:
         """Call the user's ``on_decision=``, if there is one."""
         if self.hook is not None:

@@ -70,6 +70,26 @@ def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--tenant", "acme"], "--tenant is for an API of your own, and --host is missing"),
+        (["--site-names", "/dev/null"], "--site-names is for an API"),
+        (["--header", "A: b"], "--header is for an API"),
+        (["--yes"], "--yes is for an API"),
+        (["--host", "http://127.0.0.1:9", "--workers", "3"], "--workers is of the example API"),
+        (["--host", "http://127.0.0.1:9", "--unguarded"], "--unguarded is of the example API"),
+        (["--interval", "5"], "--usage, which is missing"),
+    ],
+)
+def test_an_option_of_another_target_is_not_passed_over(
+    options: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever forgets --host would get a verdict on the example."""
+    assert main(["sweep", *options]) == 2
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("more", "problem"),
     [
         ([], "needs --site-names"),

@@ -103,6 +103,13 @@ def test_scrapes_that_do_not_fit_each_other_are_refused(before: str, after: str,
         from_scrapes(before, after, interval_s=60, cap=300)
 
 
+@pytest.mark.parametrize("last", ["1e12", "1e300", "1764374400000"])
+def test_times_that_are_no_seconds_are_refused(last: str) -> None:
+    """A log in milliseconds would take forever, and tell a thousandth of the rate."""
+    with pytest.raises(UsageError, match=r"log.csv: the times span \d+ days"):
+        from_csv(f"time,sites\n0,5\n{last},5\n", name="log.csv", cap=300)
+
+
 def test_files_are_checked_before_they_are_read(tmp_path: Path) -> None:
     """Missing, empty and lone files get a line each."""
     one, empty = tmp_path / "one", tmp_path / "empty"

@@ -51,6 +51,12 @@ def test_it_leaves_no_key_that_stays(url: str, run: Run) -> None:
     assert all(0 < command(url, "PTTL", key) <= 60_000 for key in keys)
 
 
+def test_it_is_no_tenant(url: str, run: Run) -> None:
+    """Whoever looks next must not find one that nobody knows."""
+    run("doctor")
+    assert run("usage", "--json").document["tenants"] == []
+
+
 @pytest.mark.parametrize(
     ("options", "level", "code"),
     [

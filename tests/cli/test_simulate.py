@@ -110,6 +110,23 @@ def test_what_cannot_be_read_is_status_2(body: str, options: list[str], url: str
     assert not options or answer.document["problem"]["status"] == 400
 
 
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_what_cannot_be_read_is_passed_on_where_nothing_is_refused(
+    mode: str, url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is what the application would give now, with a word on what enforcing would change."""
+    monkeypatch.setenv("FANOUT_GUARD_MODE", mode)
+    path = tmp_path / "payload.json"
+    path.write_text('{"document_id": "d"}')
+    shown = run("simulate", str(path), "--tenant", "acme")
+    assert shown.code == 0
+    assert "enforced, it would be refused with 400" in shown.out
+    found = run("simulate", str(path), "--tenant", "acme", "--json").document
+    assert (found["admitted"], found["outcome"], found["status"]) == (True, "unreadable", None)
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
+    assert "refused with 403" in run("simulate", payload(tmp_path, 1), "--tenant", "nobody").out
+
+
 @pytest.mark.parametrize("name", ["missing.json", "", "\0"])
 def test_a_file_that_is_not_there_is_status_2(name: str, run: Run, tmp_path: Path) -> None:
     """A typing error is told in one line, a folder too."""

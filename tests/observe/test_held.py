@@ -1,0 +1,93 @@
+"""What is in flight after the call that took it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+from fanout_guard.observe.held import HeldLeases
+
+LONG_S = 60.0
+
+
+class Gauge:
+    """Adds up what it is told."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.changed = asyncio.Event()
+
+    def __call__(self, delta: int) -> None:
+        self.value += delta
+        if delta < 0:
+            self.changed.set()
+
+
+async def test_a_lease_counts_until_it_is_given_back() -> None:
+    """In parts or whole, and never more than it holds."""
+    gauge = Gauge()
+    held = HeldLeases(gauge)
+    held.hold(b"a", 10, LONG_S)
+    held.hold(b"b", 5, LONG_S)
+    held.end(b"a", 4)
+    assert gauge.value == 11
+    held.end(b"a", 100)
+    held.end(b"a")
+    held.end(b"unknown")
+    assert gauge.value == 5
+    held.close()
+    assert gauge.value == 0
+
+
+async def test_a_lease_that_nobody_gives_back_ends_by_itself() -> None:
+    """A worker of a queue releases it in another process, which does not tell this one."""
+    gauge = Gauge()
+    held = HeldLeases(gauge)
+    held.hold(b"a", 10, 0.01)
+    held.hold(b"b", 5, 0.01)
+    held.renew(b"b", LONG_S)
+    held.renew(b"b", 0.01)  # never to an earlier end
+    held.renew(b"unknown", LONG_S)
+    await gauge.changed.wait()
+    await asyncio.sleep(0.03)
+    assert gauge.value == 5
+    held.close()
+
+
+GUARD = """
+import asyncio
+from prometheus_client import REGISTRY
+from fanout_guard import FanoutGuard, Settings
+
+def flying():
+    return REGISTRY.get_sample_value("fanout_guard_inflight_sites")
+
+async def main():
+    guard = FanoutGuard(Settings(metrics="prometheus", max_inflight=600, document=""))
+    sites = [f"site-{number}" for number in range(10)]
+    one = await guard.admit(tenant="acme", sites=sites)
+    two = await guard.admit(tenant="acme", sites=sites)
+    assert flying() == 20
+    assert await guard.release("acme", one.lease_id)
+    assert await guard.refund("acme", two.lease_id, 4) == 4
+    assert flying() == 6
+    assert await guard.refund("acme", two.lease_id) == 6
+    assert flying() == 0
+    async with guard.circulation(tenant="acme", sites=sites) as admission:
+        assert flying() == 10
+        lease = await admission.hold(60)
+    assert flying() == 10
+    assert await guard.release("acme", lease)
+    assert flying() == 0
+    await guard.admit(tenant="acme", sites=sites)
+    await guard.aclose()
+    assert flying() == 0
+
+asyncio.run(main())
+"""
+
+
+def test_the_gauge_knows_what_is_in_flight_beyond_a_request() -> None:
+    """Work that was handed to a queue is what an operator looks for there; the registry is per process."""
+    subprocess.run([sys.executable, "-W", "error", "-c", GUARD], check=True)
