@@ -122,7 +122,7 @@ class Policy(Struct, frozen=True, kw_only=True):
 class Lease(Struct, frozen=True):
     """What names a charge: enough to find every key that it touched, from any worker.
 
-    Its text is the public ``lease_id``, opaque to callers; ``core.keys.parse_lease`` reads it.
+    Its text is the public ``lease_id``, opaque to callers; ``core.keys.parse_lease`` reads it. Scripts write it too.
     """
 
     id: bytes
@@ -138,6 +138,7 @@ class Lease(Struct, frozen=True):
 class Charge(Struct, frozen=True, kw_only=True):
     """One circulation as the counters see it.
 
+    ``lease`` has the document's digest only where a document cap applies, and the idempotency key's where that counts.
     ``sites`` holds the distinct sites as little-endian doubles (8 bytes each, see ``core.keys``), empty where no
     document cap applies. ``cost`` is in entries. ``look`` asks how it would be decided and charges nothing.
     ``waited_s`` is what has been used of the decision's time budget before.
@@ -177,7 +178,8 @@ class Reading(Struct, frozen=True, gc=False):
 class Tally(Struct, frozen=True):
     """What the counters answer: whether everything was charged, and how every counted policy stood before.
 
-    ``repeated`` marks an idempotency key whose charge already counts; ``expired`` how many leases were found dead.
+    ``repeated`` marks an idempotency key whose charge already counts; ``expired`` how many leases were found dead,
+    each of which one decision tells of, and no look.
     """
 
     charged: bool

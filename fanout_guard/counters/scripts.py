@@ -43,8 +43,8 @@ class Script(NamedTuple):
 
 _KINDS = {
     "decide": ((DOCUMENT, "sites"), (DOCUMENT, "documents"), (RATES, "rates"), (LEASES | GLOBAL, "leases")),
-    "refund": ((0, "sites"), (0, "rates"), (0, "leases")),
-    "release": ((0, "leases"),),
+    "refund": ((0, "sites"), (0, "rates"), (0, "leases"), (0, "members")),
+    "release": ((0, "leases"), (0, "members")),
     "override": (),
 }
 _WHICH_CAPS = Struct("<H").pack
@@ -197,8 +197,7 @@ def stem_of(request: Packed) -> bytes:
 def pack_release(tenant: str, lease: Lease, lease_ms: int, exact: bool, space: KeySpace) -> Packed:
     """A release (``lease_ms`` -1) or a renewal as ``release.lua`` reads it."""
     names = space.of(tenant)
-    own = lease.id
-    return [names.charge + own, names.leases], (own.decode(), lease_ms, int(exact)), b""
+    return [names.charge + lease.id, names.leases], (str(lease), lease_ms, int(exact)), b""
 
 
 def pack_refund(
@@ -225,5 +224,5 @@ def pack_refund(
     if entries is not None and not sites:
         # As a site of its own, which the server takes back once, however often it is asked.
         sites, counts = pack("<d", randbits(53)), (entries,)
-    fields = (own.decode(), 0 if sites else -1, 1 if sites else 0, counts, int(undo))
+    fields = (str(lease), 0 if sites else -1, 1 if sites else 0, counts, int(undo))
     return keys, fields, sites

@@ -31,6 +31,7 @@ from fanout_guard.errors import CountersUnavailable
 _BATCH_WEIGHT = 1000  # about microseconds of the server's time
 _LOOP_ENDS_WITHIN_S = 1.0
 _UNATTENDED_S = 1.0  # so long what nobody waits for may queue behind its like before the server is blamed
+_UNBOUNDED = 2**53  # a cap that bounds nothing, in what the server computes with
 _PAY_FIRST_S = 0.5  # so long the end of an outage waits for what it left to do
 
 
@@ -88,14 +89,13 @@ class Session:
 
     async def settle(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         """Release a lease (``lease_ms`` -1) or let it end at another time."""
-        tenants = (tenant, EVERYBODY) if self.server.clustered else (tenant,)
-        requests = [pack_release(each, lease, lease_ms, exact, self._space) for each in tenants]
+        requests = [pack_release(*each, lease_ms, exact, self._space) for each in self._places(tenant, lease)]
         return any(await self._all("release", self._releases, requests))
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
         """Release a lease without making anybody wait; what an outage prevents is done when it is over."""
-        for each in (tenant, EVERYBODY) if self.server.clustered else (tenant,):
-            request = pack_release(each, lease, -1, False, self._space)
+        for each in self._places(tenant, lease):
+            request = pack_release(*each, -1, False, self._space)
             if self.breaker.reason is not None:
                 self._owe("release", request)
                 continue
@@ -109,18 +109,14 @@ class Session:
 
     async def refund(self, tenant: str, lease: Lease, entries: int | None, sites: bytes, counts: Sequence[int]) -> int:
         """Take a charge back, whole or in part."""
+        if entries is None and not sites:
+            requests = [pack_refund(*each, self._space) for each in self._places(tenant, lease)]
+            return int((await self._all("refund", self._refunds, requests))[0])
         request = pack_refund(tenant, lease, self._space, entries=entries, sites=sites, counts=counts)
-        if not self.server.clustered:
-            return int((await self._all("refund", self._refunds, [request]))[0])
-        whole = entries is None and not sites
-        if whole:
-            shared = pack_refund(EVERYBODY, Lease(lease.id), self._space)
-            return int((await self._all("refund", self._refunds, [request, shared]))[0])
         back = int((await self._all("refund", self._refunds, [request]))[0])
         if back:
-            await self._all(
-                "refund", self._refunds, [pack_refund(EVERYBODY, Lease(lease.id), self._space, entries=back)]
-            )
+            others = [pack_refund(*each, self._space, entries=back) for each in self._places(tenant, lease)[1:]]
+            await self._all("refund", self._refunds, others)
         return back
 
     def give_up(self, reason: str) -> None:
@@ -141,6 +137,10 @@ class Session:
         await self.breaker.aclose()
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
+
+    def _places(self, tenant: str, lease: Lease) -> Sequence[tuple[str, Lease]]:
+        """Whose counters hold a lease, each in a slot of its own, and as which: everybody's know it by its id alone."""
+        return ((tenant, lease), (EVERYBODY, Lease(lease.id))) if self.server.clustered else ((tenant, lease),)
 
     def _lane(self, name: str, *, calls: int, items: int) -> Lane[Packed, Any]:
         return Lane(
@@ -166,30 +166,37 @@ class Session:
         if charge.policy.inflight_global is None:
             return await self._decide(charge, until_s)
         # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse.
-        policy = charge.policy
+        policy, reservation = charge.policy, Lease(charge.lease.id)
         reserved = await self._decide(
             replace(
                 charge,
                 tenant=EVERYBODY,
-                lease=Lease(charge.lease.id),
+                lease=reservation,
                 sites=b"",
                 policy=Policy(document=None, inflight=policy.inflight_global),
             ),
             until_s,
         )
-        own = replace(charge, policy=replace(policy, inflight_global=None), look=charge.look or not reserved.charged)
+        # It holds a lease of the tenant's too where only everybody's are capped: to be listed, and counted if it dies.
+        limit = _UNBOUNDED if policy.inflight is None else policy.inflight
+        own = replace(
+            charge,
+            policy=replace(policy, inflight=limit, inflight_global=None),
+            look=charge.look or not reserved.charged,
+        )
         charged = False
         try:
             mine = await self._decide(own, until_s)
             charged = mine.charged
         finally:
             if reserved.charged and not charged and not charge.look:
-                self._owe("release", pack_release(EVERYBODY, charge.lease, -1, False, self._space))
+                self._owe("release", pack_release(EVERYBODY, reservation, -1, False, self._space))
+        own_readings = mine.readings if policy.inflight is not None else mine.readings[:-1]
         return Tally(
             reserved.charged and mine.charged,
-            (*mine.readings, *(replace(reading, policy=INFLIGHT_GLOBAL) for reading in reserved.readings)),
+            (*own_readings, *(replace(reading, policy=INFLIGHT_GLOBAL) for reading in reserved.readings)),
             mine.repeated,
-            mine.expired + reserved.expired,
+            mine.expired,
         )
 
     def _submit(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> asyncio.Future[Any]:

@@ -104,8 +104,8 @@ class RedisCounters:
         for member, score in zip(found[::2], found[1::2], strict=True):
             expires_ms = int(float(score)) - now
             if member != b"=" and expires_ms > 0:
-                entries, _, own = member.partition(b":")
-                infos.append(LeaseInfo(str(Lease(own)), int(entries), expires_ms))
+                entries, _, lease_id = member.partition(b":")
+                infos.append(LeaseInfo(lease_id.decode(), int(entries), expires_ms))
         return infos
 
     async def command(self, *arguments: str | bytes | int) -> Any:

@@ -17,12 +17,22 @@ def _caps(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FANOUT_GUARD_GLOBAL_MAX_INFLIGHT", "1000")
 
 
-def circulate(*documents: str, tenant: str = "acme") -> None:
-    async def work(guard: FanoutGuard) -> None:
-        for document in documents:
-            await guard.admit(tenant=tenant, document=document, sites=["a", "b", "c"])
+def circulate(*documents: str, tenant: str = "acme") -> list[str]:
+    async def work(guard: FanoutGuard) -> list[str]:
+        decisions = [
+            await guard.admit(tenant=tenant, document=document, sites=["a", "b", "c"], idempotency_key=f"k-{document}")
+            for document in documents
+        ]
+        return [decision.lease_id or "" for decision in decisions]
 
-    with_guard(work)
+    return with_guard(work)
+
+
+def refund(*leases: str, tenant: str = "acme") -> list[int]:
+    async def work(guard: FanoutGuard) -> list[int]:
+        return [await guard.refund(tenant, lease) for lease in leases]
+
+    return with_guard(work)
 
 
 def used(run: Run, tenant: str = "acme") -> tuple[int, int]:
@@ -71,6 +81,22 @@ def test_a_listed_lease_can_be_released(run: Run) -> None:
     again = run("leases", "acme", "--release", released)
     assert (again.code, again.err.count("\n")) == (1, 1)
     assert run("leases", "acme", "--release", released, "--json").document["released"] is False
+
+
+@pytest.mark.parametrize("server", ["url", "cluster_url"])
+def test_a_lease_is_listed_as_its_decision_was_logged(
+    server: str, run: Run, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody could tell whose it is; and a refund by the id that is listed would leave its document counted."""
+    request.getfixturevalue(server)
+    for own in ("500", ""):
+        monkeypatch.setenv("FANOUT_GUARD_MAX_INFLIGHT", own)
+        admitted = circulate("d-1", "d-2")
+        listed = [lease["id"] for lease in run("leases", "acme", "--json").document["leases"]]
+        assert sorted(listed) == sorted(admitted)
+        assert refund(*listed) == [3, 3]
+        assert used(run) == (0, 0)
+        assert run("leases", "acme", "--json").document["leases"] == []
 
 
 def test_another_tenants_lease_is_none_of_this_one(run: Run) -> None:

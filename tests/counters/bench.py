@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import count
@@ -46,7 +47,7 @@ def packed(sites: Iterable[int]) -> bytes:
 
 def digest(text: str) -> bytes:
     """What stands for a document or an idempotency key."""
-    return blake2b(text.encode(), digest_size=12).digest() if text else b""
+    return urlsafe_b64encode(blake2b(text.encode(), digest_size=12).digest()) if text else b""
 
 
 def fresh(amount: int) -> list[int]:

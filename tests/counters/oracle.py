@@ -91,12 +91,13 @@ class Oracle:
         self.charged: dict[str, int] = {}
         self.reached: dict[tuple[str, bytes], dict[int, tuple[int, bytes | None]]] = {}
         self.leases: list[Held] = []
+        self.expired = 0
         self.records: dict[tuple[str, bytes], Record] = {}
 
     def decide(self, charge: Charge, sites: Iterable[int], now: int) -> Tally:
         """As ``Counters.decide``; checks the promises of the contract on the way."""
         asked = frozenset(sites)
-        expired = [held for held in self.leases if held.until <= now]
+        self.expired += sum(held.until <= now for held in self.leases)
         self.leases = [held for held in self.leases if held.until > now]
         before = not charge.look and self._record(charge.tenant, charge.lease.id, now) is not None
         origin = None if before or charge.look else self._origin(charge, now)
@@ -107,7 +108,10 @@ class Oracle:
             self._check_promises(charge, asked, readings, now)
         if fits and not before and not charge.look:
             self._charge(charge, asked, origin, now)
-        return Tally(fits, tuple(readings), fits and origin is not None, len(expired))
+        told = 0
+        if not charge.look:
+            told, self.expired = self.expired, 0
+        return Tally(fits, tuple(readings), fits and origin is not None, told)
 
     def readings(self, charge: Charge, asked: frozenset[int], cost: int, units: int, now: int) -> list[Reading]:
         """Every policy's state."""

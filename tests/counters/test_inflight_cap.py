@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from msgspec.structs import replace
 
 from fanout_guard.core.keys import new_id, parse_lease
 from fanout_guard.core.model import Lease, Policy
-from tests.counters.bench import LONG_MS, Bench, in_memory, inflight
+from fanout_guard.counters.shared import RedisCounters
+from tests.counters.bench import LONG_MS, Bench, documents, in_memory, inflight
 
 SHORT_MS = 400
 
@@ -120,6 +124,88 @@ async def test_leases_that_expire_are_counted_once(bench: Bench) -> None:
     await bench.time.advance(2)
     found += [(await bench.circulate(1, inflight(300))).tally.expired for _ in range(3)]
     assert sum(found) == 3
+
+
+async def test_a_tenants_only_lease_is_counted_when_nobody_returned_it(bench: Bench) -> None:
+    """A worker that died is seen by whoever comes within the minute, also where it held all that there was."""
+    await bench.circulate(10, inflight(300, 300), lease_ms=SHORT_MS)
+    await bench.time.advance(SHORT_MS + 2100)
+    assert (await bench.circulate(300, inflight(300, 300))).tally.expired == 1
+
+
+@pytest.mark.parametrize(("lease_ms", "lives_ms"), [(1, 60_000), (SHORT_MS, 60_000), (LONG_MS, LONG_MS + 2000)])
+async def test_leases_are_kept_for_a_minute_or_as_long_as_they_last(
+    shared: Bench, lease_ms: int, lives_ms: int
+) -> None:
+    """Long enough that a dead one is counted, and nothing stays for ever."""
+    await shared.circulate(10, inflight(300, 300), lease_ms=lease_ms)
+    assert isinstance(shared.counters, RedisCounters)
+    keys = await shared.counters.command("KEYS", "*}:f")
+    assert len(keys) == 2
+    for key in keys:
+        assert lives_ms - 20_000 < await shared.counters.command("PTTL", key) <= lives_ms
+
+
+async def test_only_a_decision_takes_note_of_leases_that_expired(bench: Bench) -> None:
+    """What looks, and what gives something else back, has nobody to tell."""
+    policy = inflight(300, 300)
+    part, other = [await bench.circulate(10, policy) for _ in range(2)]
+    await bench.circulate(20, policy, lease_ms=1)
+    await bench.time.advance(2)
+    looked = await bench.circulate((), policy, look=True)
+    assert [reading.used for reading in looked.tally.readings] == [20, 20]
+    assert await part.renew(LONG_MS)
+    assert await part.refund(5) == 5
+    assert await other.release()
+    assert await bench.used(policy) == [5, 5]
+    assert [(await bench.circulate(1, policy)).tally.expired for _ in range(2)] == [1, 0]
+    assert (looked.tally.expired, await bench.used(policy)) == (0, [7, 7])
+
+
+async def test_a_lease_renewed_and_released_at_once_is_gone(bench: Bench) -> None:
+    """A response may end just when its lease is renewed: what is back must not come back once more."""
+    policy = inflight(300, 300)
+    other, held = [await bench.circulate(size, policy) for size in (50, 100)]
+    # The first call goes alone; those behind it share the next one.
+    renewed = (each.renew(SHORT_MS, exact=True) for each in (held, held))
+    assert all(await asyncio.gather(other.renew(LONG_MS), *renewed, held.release()))
+    assert [info.sites for info in await bench.counters.leases("acme")] == [50]
+    await bench.time.advance(SHORT_MS)
+    assert await bench.used(policy) == [50, 50]
+
+
+KEPT = {
+    "alone": inflight(300),
+    "with everybody's": inflight(300, 300),
+    "everybody's alone": inflight(None, 300),
+    "with a document": replace(documents(300), inflight=300, inflight_global=300),
+}
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+@pytest.mark.parametrize("policy", KEPT.values(), ids=KEPT)
+async def test_leases_are_listed_as_the_decisions_name_them(bench: Bench, policy: Policy, key: str) -> None:
+    """An operator finds in the logs whose lease it is; renewing and releasing it do what they do for its holder."""
+    held = [await bench.circulate(size, policy, document=f"d-{size}", key=key and f"{key}-{size}") for size in (1, 20)]
+    listed = {info.id: info.sites for info in await bench.counters.leases("acme")}
+    assert listed == {str(each.lease): len(each.sites) for each in held}
+    lease = parse_lease(str(held[0].lease))
+    assert lease == held[0].lease
+    assert await bench.counters.renew("acme", lease, 2 * LONG_MS)
+    assert max(info.expires_ms for info in await bench.counters.leases("acme")) > LONG_MS
+    assert await bench.counters.release("acme", lease)
+    assert not await held[0].release()
+    assert await bench.used(inflight(300)) == [20]
+
+
+async def test_a_lease_that_was_lowered_keeps_its_name(bench: Bench) -> None:
+    """Some of its sites failed; the rest is still the same circulation."""
+    held = await bench.circulate(20, KEPT["with a document"], key="k")
+    assert await held.refund(5) == 5
+    (info,) = await bench.counters.leases("acme")
+    assert (info.id, info.sites) == (str(held.lease), 15)
+    assert await held.release()
+    assert await bench.counters.leases("acme") == []
 
 
 async def test_live_leases_can_be_listed_and_released_by_what_the_list_says(bench: Bench) -> None:

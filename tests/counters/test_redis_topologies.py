@@ -11,6 +11,7 @@ from typing import cast
 from urllib.parse import quote
 
 import pytest
+from msgspec.structs import replace
 
 from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
@@ -19,6 +20,7 @@ from fanout_guard.counters.redis_address import parse_address
 from fanout_guard.counters.redis_cluster import Cluster
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
+from tests.counters.bench import digest, packed
 from tests.faults.network import answering
 from tests.faults.servers import ClusterOfThree, cluster, running, until, watched
 from tests.ports import free_port
@@ -254,6 +256,40 @@ async def test_what_a_tenant_is_refused_is_given_back_to_everybody(nodes: Cluste
         if tally.charged:
             await counters.release("acme", one.lease)
     assert await used(counters, policy=tight) == {"inflight": 0, "inflight-global": 0}
+    await counters.aclose()
+
+
+@pytest.mark.parametrize("own", [500, None])
+async def test_leases_of_a_cluster_are_listed_and_counted_as_elsewhere(nodes: ClusterOfThree, own: int | None) -> None:
+    """They lie in two slots; an operator sees one lease, by its decision's name, and one that died is one."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    policy = Policy(document=300, document_window_ms=HOUR_MS, inflight=own, inflight_global=1000)
+    tenant = f"listed-{own}"
+    kept, dying, renewed = (
+        Charge(
+            lease=Lease(new_id(), digest("d"), digest(f"k-{number}")),
+            tenant=tenant,
+            cost=10,
+            sites=packed(range(10)),
+            policy=policy,
+            lease_ms=lease_ms,
+        )
+        for number, lease_ms in enumerate((60_000, 1000, 1000))
+    )
+    for each in (kept, dying, renewed):
+        readings = (await counters.decide(each)).readings
+        names = ["document", "inflight", "inflight-global"] if own else ["document", "inflight-global"]
+        assert [reading.policy for reading in readings] == names
+    (listed,) = [info for info in await counters.leases(tenant) if info.expires_ms > 1000]
+    assert (listed.id, listed.sites) == (str(kept.lease), 10)
+    assert await counters.renew(tenant, renewed.lease, 60_000)
+    await asyncio.sleep(1.1)
+    again = replace(kept, lease=Lease(new_id(), digest("d")))
+    assert [(await counters.decide(replace(again, look=look))).expired for look in (True, False)] == [0, 1]
+    for lease in (kept.lease, renewed.lease, again.lease):
+        assert await counters.refund(tenant, lease) == 10
+    assert await counters.leases(tenant) == []
+    assert (await used(counters, tenant, policy))["inflight-global"] == 0
     await counters.aclose()
 
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from fanout_guard.core.keys import parse_lease
 from tests.counters.bench import LONG_MS, Bench, documents, fresh, in_memory, inflight, rates
 from tests.counters.test_all_or_nothing import ALL
 
@@ -18,6 +19,18 @@ async def test_a_whole_refund_frees_every_cap_and_ends_the_lease(bench: Bench) -
     assert await bench.used(ALL) == [0] * 5
     assert not await circulated.release()
     assert (await bench.circulate(300, ALL)).charged
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+async def test_a_listed_lease_can_be_refunded(bench: Bench, key: str) -> None:
+    """Where a worker died, somebody takes its charge back by hand: all of it, the document's sites too."""
+    await bench.circulate(300, ALL, key=key)
+    (info,) = await bench.counters.leases("acme")
+    lease = parse_lease(info.id)
+    assert lease is not None
+    assert await bench.counters.refund("acme", lease) == 300
+    assert await bench.used(ALL) == [0] * 5
+    assert (await bench.circulate(300, ALL, key=key)).charged
 
 
 async def test_a_refund_is_given_once(bench: Bench) -> None:

@@ -2,7 +2,8 @@
 --
 -- KEYS    per request, in this order, those that its flags name:
 --         record, document, rates, leases, idempotency; the global leases are KEYS[1] where ARGV[2] is 1.
---         A record's key ends with the id of the decision, 16 characters.
+--         A record's key ends with the id of the decision, 16 characters; document and idempotency with their digests,
+--         16 as well. They make up the lease.
 -- ARGV    [1] caps, each packed as how many rates (1 byte), document cap, window ms, inflight cap, global cap (8 each),
 --             and of each rate limit, window ms (8 each); -1 is no cap
 --         [2] 1 if KEYS[1] holds the global leases
@@ -37,7 +38,9 @@ local function decide(
     view = documents.read(document_key, caps[2], repeats and '' or sites)
     fits = note(out, caps[1], documents.reading(view, view.total - view.known, caps[1], caps[2]))
   end
-  local noted = {now, charged, 0, 0, (leases_key or global_key) and entries or 0, nil, nil}
+  -- The record: entries charged, refunded, the rates' epoch, entries leased; {window, bucket end, …}, or the charge that
+  -- this one repeats, by the first half of its id.
+  local noted = {charged, 0, 0, (leases_key or global_key) and entries or 0, nil, nil}
   local limits, lasts = caps[5], 0
   if rates_key then
     rates = rates or open_rates()
@@ -48,8 +51,11 @@ local function decide(
   local own, global
   if leases_key or global_key then
     leases = leases or open_leases()
-    own, global = leases_key and leases.at(leases_key), global_key and leases.at(global_key)
-    if own and own.dead[1] and not own.told then out[2], own.told = #own.dead, true end
+    own, global = leases_key and leases.at(leases_key, true), global_key and leases.at(global_key, true)
+    if record_key then -- a look leaves the dead to the next decision, which counts them
+      if own and own.gone[1] and not own.added then out[2], own.added = #own.gone, {} end
+      if global and global.gone[1] then global.added = global.added or {} end
+    end
     if own and caps[3] >= 0 then fits = note(out, caps[3], leases.reading(own, entries, caps[3])) and fits end
     if global and caps[4] >= 0 then fits = note(out, caps[4], leases.reading(global, entries, caps[4])) and fits end
   end
@@ -62,7 +68,7 @@ local function decide(
   if not record_key then return out end
 
   local shared = repeats and cmsgpack.unpack(repeats)
-  if shared then noted = {now, 0, 0, noted[4], noted[5], shared[6]} end -- whose charge this repeats
+  if shared then noted = {0, 0, noted[3], noted[4], shared[5]} end
   -- The record comes first: where it stands already, nothing is charged again.
   local kept_ms = max(RECORD_MS, lease_ms)
   local fresh = call('SET', record_key, cmsgpack.pack(noted), 'PX', kept_ms, 'NX')
@@ -75,15 +81,20 @@ local function decide(
     lasts = max(lasts, bucket_end(now, caps[2] / 2) + caps[2] - now)
   end
   if own or global then
-    local member, expiry = member_of(id, entries), now + lease_ms
-    if own then leases.add(own, member, entries, expiry) end
-    if global then leases.add(global, member, entries, expiry) end
+    local expiry = now + lease_ms
+    if own then
+      local flags, document, key = 0, '', ''
+      if document_key then flags, document = 2, string.sub(document_key, -16) end
+      if shared_key then flags, key = flags + 4, string.sub(shared_key, -16) end
+      leases.add(own, string.format('%d:%d%s%s%s', entries, flags, id, document, key), entries, expiry)
+    end
+    if global then leases.add(global, string.format('%d:0%s', entries, id), entries, expiry) end
   end
   if shared then
     shared[1] = shared[1] + 1
     call('SET', shared_key, cmsgpack.pack(shared), 'PX', max(call('PTTL', shared_key), 1))
   elseif shared_key and lasts > 0 then
-    noted[5] = string.sub(id, 1, 8)
+    noted[4] = string.sub(id, 1, 8)
     table.insert(noted, 1, 1)
     call('SET', shared_key, cmsgpack.pack(noted), 'PX', math.min(lasts, 86400000))
   end

@@ -1,22 +1,20 @@
--- Leases: one sorted set; a member is 'entries:id' with its expiry as score; '=' keeps minus the total, so that
--- the set and its total live and die together.
-
-local function member_of(id, entries)
-  return string.format('%d:%s', entries, id)
-end
+-- Leases: one sorted set; a member is 'entries:lease' with its expiry as score; '=' keeps minus the total, so that
+-- the set and its total live and die together. The lease is written as core.model.Lease writes it: flags, id, and the
+-- digests of document and idempotency key where it has them. Everybody's set has the id alone, which is a lease too.
 
 local function open_leases()
   local sets = {}             -- by key
 
-  -- The leases of a key: their total, the dead to remove, {expiry, member, …} to add and the last expiry of those.
-  local function at(key)
+  -- The leases of a key: their total, the members to remove, {expiry, member, …} to add and the last expiry of those; it
+  -- is written where there is `added`. `living` takes out the dead: for decisions, which can tell how many they were.
+  local function at(key, living)
     local leases = sets[key]
     if leases then return leases end
     local EXPIRE_AT_MOST = 2000 -- dead leases cleared by one call: bounded work
-    local dead = call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', 0, EXPIRE_AT_MOST)
+    local gone = living and call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', 0, EXPIRE_AT_MOST) or {}
     local total = -(call('ZSCORE', key, '=') or 0)
-    for i = 1, #dead do total = total - string.match(dead[i], '^%d+') end
-    leases = {total = max(total, 0), dead = dead, added = nil, last = 0}
+    for i = 1, #gone do total = total - string.match(gone[i], '^%d+') end
+    leases = {total = max(total, 0), gone = gone, added = nil, last = 0}
     sets[key] = leases
     return leases
   end
@@ -40,21 +38,23 @@ local function open_leases()
     end
   end
 
-  local function write(key, dead, added, total, last)
-    local SPARE_MS = 2000     -- the set outlives its last lease by half of this at least
-    if #dead > 0 then call('ZREM', key, unpack(dead)) end
-    if total == 0 and not added then
+  -- The set outlives its last lease, and lives for a minute, so that a short one which nobody returned is still counted.
+  local function write(key, gone, added, total, last)
+    local SPARE_MS = 2000     -- it outlives it by half of this at least
+    if total > 0 then call('ZADD', key, -total, '=', unpack(added)) end
+    if #gone > 0 then call('ZREM', key, unpack(gone)) end -- after that: one call may renew a lease, and then release it
+    if total == 0 then
       call('DEL', key)
       return
     end
-    call('ZADD', key, -total, '=', unpack(added or {}))
-    local lives = last - now + SPARE_MS
+    if not added[1] then return end
+    local lives = max(last - now + SPARE_MS, RECORD_MS)
     if call('PTTL', key) < lives - SPARE_MS / 2 then call('PEXPIRE', key, lives) end
   end
 
   local function write_all()
     for key, leases in pairs(sets) do
-      if leases.added or #leases.dead > 0 then write(key, leases.dead, leases.added, leases.total, leases.last) end
+      if leases.added then write(key, leases.gone, leases.added, leases.total, leases.last) end
     end
   end
 

@@ -140,7 +140,7 @@ local function open_rates()
   -- those that were. Returns whether all caps fit, and for how long the charge counts.
   local function read(key, limits, entries, out, noted)
     local state, fits, lasts = at(key), true, 0
-    noted[4] = state[1]
+    noted[3] = state[1]
     for l = 1, #limits, 2 do
       local limit, window = limits[l], limits[l + 1]
       local buckets = buckets_of(state, window)
@@ -169,11 +169,11 @@ local function open_rates()
   local function charge(key, limits, entries, noted)
     local state = at(key)
     local charged_at = max(state[2], now)
-    for j = 6, #noted, 2 do
+    for j = 5, #noted, 2 do
       local i = 3
       while state[i] ~= noted[j] do i = i + 3 end
       add(state[i + 2], noted[j + 1], entries)
-      if j < 6 + #limits then state[i + 1] = charged_at end
+      if j < 5 + #limits then state[i + 1] = charged_at end
     end
     state[2] = charged_at
     state[0] = 'charged'

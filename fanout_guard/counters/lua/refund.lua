@@ -2,7 +2,7 @@
 --
 -- KEYS    per request: record, refunded sites, document, rates, leases, idempotency (the last with a name that does
 --         not exist where there is none); the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: the requests, each {id, entries, has sites, {count per site}, undo}: entries -1 is the whole
+-- ARGV    [1] msgpack: the requests, each {lease, entries, has sites, {count per site}, undo}: entries -1 is the whole
 --             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some
@@ -39,11 +39,11 @@ local function drop_sites(key, tag, sites)
   end
 end
 
--- `charge` is {when, entries, refunded, epoch, …, window, bucket end, …}, the pairs from `first` on.
+-- `charge` is {entries, refunded, epoch, …, window, bucket end, …}, the pairs from `first` on.
 local function drop_rates(key, charge, first, entries)
   if not charge[first] then return end
   local state = rates.at(key)
-  if state[1] ~= charge[4] then return end -- lost or reset since: these are not our charges
+  if state[1] ~= charge[3] then return end -- lost or reset since: these are not our charges
   for i = 3, #state, 3 do
     for j = first, #charge, 2 do
       if charge[j] == state[i] then
@@ -59,15 +59,16 @@ local function drop_rates(key, charge, first, entries)
   end
 end
 
-local function lower_lease(key, id, held, entries, whole)
+local function lower_lease(key, lease, held, entries, whole)
   local leases = open_leases() -- anew: a request before this one may have lowered the same lease
-  local set, member = leases.at(key), member_of(id, held)
+  if key == GLOBAL then lease = without_digests(lease) end
+  local set, member = leases.at(key), member_of(lease, held)
   local expiry = tonumber(call('ZSCORE', key, member) or 0)
   if expiry > now then
     local rest = whole and 0 or max(held - entries, 0)
-    set.total = max(set.total - held + rest, 0)
-    set.dead[#set.dead + 1] = member
-    if rest > 0 then leases.add(set, member_of(id, rest), 0, expiry) end
+    set.total, set.added = max(set.total - held + rest, 0), set.added or {}
+    set.gone[#set.gone + 1] = member
+    if rest > 0 then leases.add(set, member_of(lease, rest), 0, expiry) end
   end
   leases.write_all()
 end
@@ -97,32 +98,33 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
     return 0
   end
   local whole, record = r[2] < 0, cmsgpack.unpack(raw)
-  if record[6] == false then return 0 end
+  if record[5] == false then return 0 end
   local ttl = max(call('PTTL', record_key), 1)
   local shared = call('GET', shared_key)
   shared = shared and cmsgpack.unpack(shared)
-  local holds = record[2] > 0 and string.sub(r[1], 1, 8) or record[6]
-  if shared and shared[6] ~= holds then shared = nil end -- the key stands for another charge by now
+  local own = string.sub(r[1], 2, 9) -- what a charge is known by: half of its id
+  local holds = record[1] > 0 and own or record[5]
+  if shared and shared[5] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
   if not whole and others then return 0 end
   for _, key in ipairs({rates_key, document_key}) do call('GET', key) end
   for _, key in ipairs({lease_key, GLOBAL or nil}) do call('ZSCORE', key, '=') end
-  local sites, entries = '', record[2] - record[3]
+  local sites, entries = '', record[1] - record[2]
   if not whole then
     local wanted = r[2]
     if r[3] ~= '' then sites, wanted = first_time(refunded_key, r, ttl) end
     entries = math.min(wanted, entries)
     if entries <= 0 then return 0 end
   end
-  local charge, tag, first, back = record, string.sub(r[1], 1, 8), 6, entries
-  if shared and record[2] == 0 and not others then -- the last holder of somebody else's charge
-    charge = {shared[2], shared[3], shared[4], shared[5]}
-    for i = 7, #shared do charge[i - 2] = shared[i] end
-    tag, first, back = shared[6], 5, shared[3] - shared[4]
+  local charge, tag, first, back = record, own, 5, entries
+  if shared and record[1] == 0 and not others then -- the last holder of somebody else's charge
+    charge = {shared[2], shared[3], shared[4]}
+    for i = 6, #shared do charge[i - 2] = shared[i] end
+    tag, first, back = shared[5], 4, shared[2] - shared[3]
   end
   if others then back = 0 end
-  if record[5] > 0 then
-    for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, r[1], record[5], entries, whole) end
+  if record[4] > 0 then
+    for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, r[1], record[4], entries, whole) end
   end
   if back > 0 then
     drop_rates(rates_key, charge, first, back)
@@ -136,9 +138,9 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
       call('DEL', shared_key)
     end
   end
-  record[3] = record[3] + entries
-  record[5] = whole and 0 or max(record[5] - entries, 0)
-  if whole then record = {record[1], record[2], record[2], record[4], 0, false} end
+  record[2] = record[2] + entries
+  record[4] = whole and 0 or max(record[4] - entries, 0)
+  if whole then record = {record[1], record[1], record[3], 0, false} end
   call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
   return back
 end

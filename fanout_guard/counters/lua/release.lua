@@ -1,7 +1,7 @@
 -- End a batch of leases; or let them end at another time.
 --
 -- KEYS    per request: record, leases; the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: the requests, each {id, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
+-- ARGV    [1] msgpack: the requests, each {lease, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
 --             long from now, exactly where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
 -- Output  per request 1, or 0 where there was no live lease; {-1, error} where only this request failed
@@ -22,18 +22,17 @@ local function expiry_of(key, set, member)
 end
 
 local function finish(set, member, entries)
-  set.total = max(set.total - entries, 0)
-  set.dead[#set.dead + 1] = member
+  set.total, set.added = max(set.total - entries, 0), set.added or {}
+  set.gone[#set.gone + 1] = member
   expiries[set][member] = 0
 end
 
-local function settle(record_key, lease_key, id, lease_ms, exact)
+local function settle(record_key, lease_key, lease, lease_ms, exact)
   local record = call('GET', record_key)
   if not record or record == 'x' then return 0 end
-  local entries, found = cmsgpack.unpack(record)[5], 0
-  local member = member_of(id, entries)
+  local entries, found = cmsgpack.unpack(record)[4], 0
   for _, key in ipairs({lease_key, GLOBAL or nil}) do
-    local set = leases.at(key)
+    local set, member = leases.at(key), member_of(key == GLOBAL and without_digests(lease) or lease, entries)
     local expiry = expiry_of(key, set, member)
     if expiry then
       found = 1

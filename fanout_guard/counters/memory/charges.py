@@ -28,13 +28,12 @@ class Record(Kept):
     """
 
     __slots__ = (
-        "document",
         "entries",
         "epoch",
         "hold",
         "holders",
-        "id",
         "idempotency",
+        "lease",
         "origin",
         "refunded_sites",
         "settled",
@@ -43,8 +42,7 @@ class Record(Kept):
 
     def __init__(self, lease: Lease, entries: int, origin: Record | None) -> None:
         super().__init__()
-        self.id = lease.id
-        self.document = lease.document
+        self.lease = lease
         self.entries = entries
         self.origin = origin
         self.epoch = 0

@@ -80,7 +80,7 @@ class MemoryCounters:
         with self._lock:
             now = self._clock()
             held = self._state.held(tenant, now)
-        return [LeaseInfo(str(Lease(id_)), units, expires - now) for expires, id_, units in held]
+        return [LeaseInfo(str(lease), units, expires - now) for expires, lease, units in held]
 
     async def aclose(self) -> None:
         return

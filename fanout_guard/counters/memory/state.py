@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple, TypeVar
 
-from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Policy, Reading, Tally
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Policy, Reading, Tally
 from fanout_guard.counters.memory.charges import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
 from fanout_guard.counters.memory.documents import Document, Section, View
 from fanout_guard.counters.memory.leases import Hold, Leases
@@ -39,6 +39,7 @@ class State:
         self._keys: dict[tuple[str, bytes], Key] = {}
         self._records: dict[tuple[str, bytes], Record] = {}
         self._leases = Leases()
+        self._expired = 0
         # Apart, so that a flood of documents does not push out what leases and refunds need.
         self._recorded: Shelf[Record] = Shelf(memory_bytes // _SHARE_OF_RECORDS)
         self._counted: Shelf[Kept] = Shelf(memory_bytes - memory_bytes // _SHARE_OF_RECORDS)
@@ -50,7 +51,10 @@ class State:
 
     def decide(self, charge: Charge, now: int) -> Tally:
         """Charge everything or nothing."""
-        expired = self._leases.expire(now)
+        self._expired += self._leases.expire(now)
+        expired = 0
+        if not charge.look:  # a look leaves them to the next decision, which tells of them
+            expired, self._expired = self._expired, 0
         self._counted.tidy(now)
         self._recorded.tidy(now)
         origin = None
@@ -139,13 +143,14 @@ class State:
             if tenant in self._rates:
                 self._counted.drop(self._rates[tenant])
 
-    def held(self, tenant: str, now: int) -> list[tuple[int, bytes, int]]:
-        """The tenant's live leases: when each ends, its id, its units."""
-        return sorted(
-            (record.hold.expires, record.id, record.hold.units)
+    def held(self, tenant: str, now: int) -> list[tuple[int, Lease, int]]:
+        """The tenant's live leases: when each ends, which it is, its units; by their ends."""
+        held = (
+            (record.hold.expires, record.lease, record.hold.units)
             for (owner, _), record in self._records.items()
             if owner == tenant and record.hold and record.hold.counts(now)
         )
+        return sorted(held, key=lambda each: each[0])
 
     def forget_excess(self) -> int:
         """Forget what frees soonest while too much is kept; returns how many entries."""
@@ -241,9 +246,9 @@ class State:
         rates = self._rates.get(tenant)
         if rates and rates.epoch == record.epoch:
             rates.take_back(record.took, entries)
-        document = self._documents.get((tenant, record.document))
+        document = self._documents.get((tenant, record.lease.document))
         if document and sites != set():
-            document.drop(record.id, sites)
+            document.drop(record.lease.id, sites)
             self._counted.update(document, document.expires, document.size)
 
     def _record(self, tenant: str, id_: bytes, now: int) -> Record | None:
