@@ -1,4 +1,4 @@
-"""The number to use: one rule for ``analyze`` and ``verify``, never above the knee."""
+"""The number to use: one rule for ``analyze`` and ``verify``."""
 
 from __future__ import annotations
 

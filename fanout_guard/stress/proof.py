@@ -11,7 +11,7 @@ from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence
 from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE
-from fanout_guard.stress.number import number_to_use
+from fanout_guard.stress.number import number_to_use, recommended
 from fanout_guard.stress.quality import Flaw
 from fanout_guard.stress.verdict import knee_members
 
@@ -96,7 +96,7 @@ def _least(strict: int | None, other: int | None) -> int | None:
 def _beside_a_quiet_tail(proof: Proof, tail: Evidence, caps: Mapping[str, int | None]) -> Proof:
     """The 95th percentiles are fine at every cap: they still bound the number to use, and a hint of a rise is told."""
     assert tail.latency is not None
-    number = number_to_use(tail, caps.get(DEPLOYMENT))
+    number = _number(tail, caps)
     if tail.latency.exceeded is not None and number is not None and number < (proof.recommended_cap or 0):
         limit = _least(proof.proven_limit, tail.latency.proven)
         proof = replace(
@@ -148,9 +148,15 @@ def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
         answer=answer,
         reason=reason if answer is Answer.PASS else _named(evidence, reason),
         proven_limit=limit.proven,
-        recommended_cap=number_to_use(evidence, caps.get(DEPLOYMENT)),
+        recommended_cap=_number(evidence, caps),
         above=above if answer is Answer.FAIL else {},
     )
+
+
+def _number(evidence: Evidence, caps: Mapping[str, int | None]) -> int | None:
+    """As ``analyze`` says it, but without the benefit of the doubt that a cap just above the knee has there."""
+    number, knee = number_to_use(evidence, caps.get(DEPLOYMENT)), evidence.detection.knee
+    return number if number is None or knee is None or number <= knee.sites else recommended(evidence)
 
 
 def _named(evidence: Evidence, reason: str) -> str:
