@@ -68,7 +68,7 @@ def facts(results: Results, judgement: Judgement) -> list[tuple[str, str, str]]:
             f"{rise.value:+.1f} %" if rise else NONE,
             f"95 %: {rise.low:+.1f} to {rise.high:+.1f}; the limit is 10" if rise else "outside the tested levels",
         ),
-        ("Base latency", _number(judgement.base_ms, "ms"), "mean of the two lowest levels' medians"),
+        ("Base latency", _number(judgement.base_ms, "ms"), "of the lowest levels, from which every rise is measured"),
         (
             "Documents",
             str(documents),

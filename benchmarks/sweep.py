@@ -19,7 +19,7 @@ from benchmarks.generator import GeneratorFailed
 from benchmarks.history import append, history_file
 from benchmarks.measure import Finished
 from benchmarks.plan import Phase
-from benchmarks.progress import Progress, progress
+from benchmarks.progress import progress
 from benchmarks.report import publish
 from benchmarks.request import DEFAULT_RATE, Request, environment, notice, output_folder, read_request
 from benchmarks.session import Session
@@ -88,21 +88,23 @@ def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Resu
         environment=environment(given, request),
     )
     session: Session | None = None
-    failure, interrupted = None, False
+    failure, planned, interrupted = None, False, False
     try:
         with interruptible(), progress() as shown, open_target(given, request) as target:
             session = Session(target, folder / "raw" / request.run, shown, processes=given.processes)
-            measure_levels(session, target, request, shown, results)
+            measure_planned(session, target, request)
+            planned = True
+            refine(session, target, request, results)
     except (TargetFailed, GeneratorFailed) as error:
         failure = str(error)
     except KeyboardInterrupt:
-        interrupted = True
+        interrupted = not planned  # what would only have narrowed the answer is not missed
         print("interrupted: what was measured is kept", file=sys.stderr)
     return replace(collected(results, session), failure=failure, interrupted=interrupted)
 
 
-def measure_levels(session: Session, target: Target, request: Request, shown: Progress, results: Results) -> None:
-    """All sweeps, the check of the cap, then more levels or documents where they would tell more."""
+def measure_planned(session: Session, target: Target, request: Request) -> None:
+    """All sweeps, and the check of the cap."""
     random = Random(request.seed)
     for number in range(1, request.profile.sweeps + 1):
         phases = profiles.sweep_phases(
@@ -111,6 +113,10 @@ def measure_levels(session: Session, target: Target, request: Request, shown: Pr
         last = number == request.profile.sweeps
         checks = cap_check(target, request.cap) if last else []
         require_held(session.run(addressed(phases, target, request.cap) + checks))
+
+
+def refine(session: Session, target: Target, request: Request, results: Results) -> None:
+    """More levels or documents, where they would tell more and there is time."""
     number = request.profile.sweeps
     while request.profile.refine:
         number += 1

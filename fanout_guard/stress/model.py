@@ -107,7 +107,8 @@ class Goals:
 class Results:
     """A whole run: its levels by ascending fan-out, and what was planned.
 
-    ``failure`` says why the target or the generator gave up, if it did; ``interrupted`` that a person stopped it.
+    ``failure`` says why the target or the generator gave up, if it did; ``interrupted`` that a person
+    stopped it before all that was planned had been measured.
     """
 
     levels: tuple[Level, ...]

@@ -163,6 +163,8 @@ def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
     missing = sorted(set(results.planned_sites) - measured)
     if missing:
         yield f"{missing[0]} sites were planned and not measured"
+    if results.interrupted:
+        yield "it was interrupted before all that was planned had been measured"
     for problem in evidence.problems:
         if problem.sites <= cap or problem.sites in evidence.base_sites:
             yield problem.text

@@ -180,6 +180,13 @@ def test_too_few_documents_up_to_the_cap_are_inconclusive(sites: int) -> None:
     assert "5 are needed" in judgement.reason
 
 
+def test_an_interrupted_run_is_inconclusive_though_every_level_was_reached() -> None:
+    """Fewer sweeps than were asked for are no proof, however well they look."""
+    judgement = judge(replace(run_of(pool_of(300)), interrupted=True))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert "interrupted" in judgement.reason
+
+
 def test_a_planned_level_that_is_missing_is_inconclusive() -> None:
     """An interrupted sweep keeps what it has, and passes nothing."""
     judgement = judge(without(run_of(pool_of(300)), 300))
