@@ -125,7 +125,7 @@ def _problem(content_type: str, body: bytes) -> Problem | None:
         return None
     try:
         return msgspec.json.decode(body, type=Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: nested too deeply to read
         return None
 
 

@@ -71,6 +71,8 @@ def test_the_members_of_a_refusal_are_read() -> None:
         ("application/problem+json", b"[]"),
         ("application/problem+json", b"\xff"),
         ("application/problem+json", b""),
+        pytest.param("application/problem+json", b'{"a":' * 200_000, id="nested"),
+        pytest.param("application/problem+json", b'{"detail":' + b"[" * 200_000, id="nested-where-read"),
         ("text/html", b"<h1>Bad gateway</h1>"),
     ],
 )
