@@ -20,7 +20,8 @@ from fanout_guard.client.drive import circulate, circulate_async
 from fanout_guard.client.report import Progress, Report, Stop, StopReason
 from fanout_guard.client.rules import Rules
 from fanout_guard.client.sites import Site
-from fanout_guard.client.state import Journal, State, StateError, StateFile
+from fanout_guard.client.state import Journal, State, StateError
+from fanout_guard.client.statefile import StateFile
 
 __all__ = [
     "Journal",

@@ -1,49 +1,32 @@
-"""The two drivers, over httpx: one conversation as a generator, and the loop around it with and without ``await``."""
+"""The two drivers, over httpx: the loop around a conversation, with and without ``await``."""
 
 from __future__ import annotations
 
-import json
 import random
 import time
-import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import AsyncExitStack, ExitStack
-from typing import Any, TypeAlias
+from contextvars import copy_context
+from threading import Thread
+from typing import Any
 
 import anyio
 import httpx
-from msgspec import Struct
 
-from fanout_guard.client import planner
-from fanout_guard.client.answer import read_answer
-from fanout_guard.client.plan import Done, Plan, Wait, expected_wait_s
-from fanout_guard.client.report import Progress, Report, Stop
+from fanout_guard.client.conversation import Outcome, Request, Save, conversation
+from fanout_guard.client.plan import Wait
+from fanout_guard.client.report import Progress, Report
 from fanout_guard.client.rules import Rules
-from fanout_guard.client.sites import Site, canonical, digest, distinct, read_site
-from fanout_guard.client.state import Chunk, Journal, State, StateError
+from fanout_guard.client.sites import Site
+from fanout_guard.client.state import Journal, State, StateError
 
 # Reading waits longer than httpx's 5 s: a circulation is answered when its slowest site has it.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
 # No connection waits with us: a server that closes an idle one just as we send leaves the circulation in doubt.
 LIMITS = httpx.Limits(max_keepalive_connections=0)
-
-# Nothing of the request has reached the API. ProxyError is a refused CONNECT.
-NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-# The request itself is wrong: trying again cannot help.
-MISUSE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-
-
-class Request(Struct, frozen=True):
-    """One request, ready to send."""
-
-    method: str
-    url: str
-    content: bytes
-    headers: httpx.Headers
-
-
-Outcome: TypeAlias = httpx.Response | httpx.RequestError | None
-Conversation: TypeAlias = Generator[Request | Wait, Outcome, Report]
+# A connection that is not made by the deadline is found out first: then certainly nothing was sent.
+GRACE_S = 0.1
 
 
 def circulate(
@@ -62,13 +45,14 @@ def circulate(
     Blocks for as long as that takes, bounded by ``rules``. ``state`` keeps what was done, also after an interrupt;
     give the same one again to go on. A client of your own (``http``) had better keep no idle connections, as the one
     made here: a server that closes one at the wrong moment leaves a circulation in doubt. Raises ValueError for sites
-    or a document that are none, and StateError for a state that cannot be used; what the API does is reported.
+    or a document that are none, and StateError for a state that cannot be used; what the API does is reported, and so
+    is a state that can no longer be saved once something was sent.
     """
     headers, rules = headers or {}, rules or Rules()
     with ExitStack() as stack:
         client = stack.enter_context(httpx.Client(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
-        journal = stack.enter_context(Journal() if state is None else state)
-        steps = _conversation(url, document, sites, headers, rules, journal, progress)
+        journal = stack.enter_context((Journal() if state is None else state).circulating())
+        steps = conversation(url, document, sites, headers, rules, journal, progress)
         client.build_request(rules.method, url, headers=headers)  # a wrong URL or header raises before the journal
         outcome: Outcome = None
         while True:
@@ -79,11 +63,11 @@ def circulate(
                 return report
             if isinstance(step, Wait):
                 time.sleep(_spread(step))
-                continue
-            try:
-                outcome = client.request(step.method, step.url, content=step.content, headers=step.headers)
-            except httpx.RequestError as error:
-                outcome = error
+                outcome = None
+            elif isinstance(step, Save):
+                outcome = _save(journal, step.state)
+            else:
+                outcome = _ask_in_time(client, step)
 
 
 async def circulate_async(
@@ -103,8 +87,8 @@ async def circulate_async(
         client = (
             await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
         )
-        journal = stack.enter_context(Journal() if state is None else state)
-        steps = _conversation(url, document, sites, headers, rules, journal, progress)
+        journal = stack.enter_context((Journal() if state is None else state).circulating())
+        steps = conversation(url, document, sites, headers, rules, journal, progress)
         client.build_request(rules.method, url, headers=headers)  # a wrong URL or header raises before the journal
         outcome: Outcome = None
         while True:
@@ -115,113 +99,84 @@ async def circulate_async(
                 return report
             if isinstance(step, Wait):
                 await anyio.sleep(_spread(step))
-                continue
-            try:
-                outcome = await client.request(step.method, step.url, content=step.content, headers=step.headers)
-            except httpx.RequestError as error:
-                outcome = error
+                outcome = None
+            elif isinstance(step, Save):
+                outcome = await _save_async(journal, step.state)
+            else:
+                outcome = await _ask_async(client, step)
+
+
+def _save(journal: Journal, state: State) -> StateError | None:
+    try:
+        journal.save(state)
+    except StateError as error:
+        return error
+    return None
+
+
+async def _save_async(journal: Journal, state: State) -> StateError | None:
+    try:
+        await journal.save_async(state)
+    except StateError as error:
+        return error
+    return None
+
+
+def _ask(client: httpx.Client, request: Request) -> Outcome:
+    try:
+        return client.request(**_arguments(request, client.timeout))
+    except httpx.RequestError as error:
+        return error
+
+
+def _ask_in_time(client: httpx.Client, request: Request) -> Outcome:
+    """Ask, and wait no longer than the deadline.
+
+    A server that sends a byte now and then outlasts every time-out of a socket, so the request runs in a thread of
+    its own. Where the deadline passes it is left to itself, and ends with its connection.
+    """
+    if request.left_s is None:
+        return _ask(client, request)
+    answer: Future[Outcome] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(_ask(client, request))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=copy_context().run, args=(run,), daemon=True).start()
+    wait([answer], request.left_s + GRACE_S)
+    return answer.result() if answer.done() else None
+
+
+async def _ask_async(client: httpx.AsyncClient, request: Request) -> Outcome:
+    outcome: Outcome = None
+    with anyio.move_on_after(None if request.left_s is None else request.left_s + GRACE_S):
+        try:
+            outcome = await client.request(**_arguments(request, client.timeout))
+        except httpx.RequestError as error:
+            outcome = error
+    return outcome
+
+
+def _arguments(request: Request, timeout: httpx.Timeout) -> dict[str, Any]:
+    asked = {"method": request.method, "url": request.url, "content": request.content, "headers": request.headers}
+    if request.left_s is None:
+        return asked
+
+    def least(own: float | None, bound: float) -> float:
+        return bound if own is None else min(own, bound)
+
+    left, late = request.left_s, request.left_s + 10 * GRACE_S  # late: only so that a thread left to itself ends
+    bounded = httpx.Timeout(
+        connect=least(timeout.connect, left),
+        pool=least(timeout.pool, left),
+        read=least(timeout.read, late),
+        write=least(timeout.write, late),
+    )
+    return {**asked, "timeout": bounded}
 
 
 def _spread(wait: Wait) -> float:
     return wait.seconds + wait.spread_s * random.random()  # noqa: S311 - spreads load, guards nothing
-
-
-def _conversation(
-    url: str,
-    document: Mapping[str, Any],
-    sites: Iterable[Site],
-    headers: Mapping[str, str],
-    rules: Rules,
-    journal: Journal,
-    progress: Callable[[Progress], object] | None,
-) -> Conversation:
-    """Yield requests and waits, take their outcomes, keep the journal, and return the report."""
-    if rules.sites_field in document:
-        raise ValueError(f"the document has a member {rules.sites_field!r}, which is where the sites go")
-    wanted, repeated = distinct(sites)
-    state = _state_of(canonical(document), journal)
-    plan = planner.start(wanted, state, rules)
-    total = len(plan.todo) + len(plan.state.delivered) + len(plan.state.in_doubt)
-    tell = progress or _silent
-    requests, began = 0, time.monotonic()
-    while True:
-        plan = planner.without_stale_key(plan, rules, now=time.time())
-        action = planner.next_action(plan, rules, elapsed_s=time.monotonic() - began)
-        if isinstance(action, Done):
-            journal.save(plan.state)
-            return _report(plan, wanted, repeated, action.stop, requests)
-        if isinstance(action, Wait):
-            tell(_progress(plan, total, action))
-            slept = time.monotonic()
-            yield action
-            plan = planner.waited(plan, max(action.seconds, time.monotonic() - slept))
-            continue
-        plan = planner.sending(plan, action.chunk, now=time.time())
-        # Written before the request leaves: a process that dies now must not take it for unsent.
-        journal.save(plan.state)
-        requests += 1
-        outcome = yield _request(url, document, headers, rules, action.chunk)
-        plan = _after(plan, rules, outcome)
-        journal.save(plan.state)
-        if isinstance(outcome, MISUSE):
-            raise outcome
-        tell(_progress(plan, total, None))
-
-
-def _silent(_: Progress) -> None:
-    return None
-
-
-def _state_of(document: str, journal: Journal) -> State:
-    name = digest(document)
-    if journal.state is None:
-        return State(document=name, run=uuid.uuid4().hex)
-    if journal.state.document != name:
-        raise StateError("the state belongs to another document")
-    return journal.state
-
-
-def _request(url: str, document: Mapping[str, Any], headers: Mapping[str, str], rules: Rules, chunk: Chunk) -> Request:
-    body = {**document, rules.sites_field: [read_site(site) for site in chunk.sites]}
-    sent = httpx.Headers({"Content-Type": "application/json"})
-    sent.update(headers)
-    if rules.idempotency_header is not None:
-        sent[rules.idempotency_header] = chunk.key
-    return Request(rules.method, url, json.dumps(body, ensure_ascii=False).encode(), sent)
-
-
-def _after(plan: Plan, rules: Rules, outcome: Outcome) -> Plan:
-    if isinstance(outcome, httpx.Response):
-        answer = read_answer(outcome.status_code, outcome.headers, outcome.content, time.time())
-        return planner.answered(plan, rules, answer)
-    why = f"{type(outcome).__name__}: {outcome}"
-    if isinstance(outcome, NEVER_SENT + MISUSE):
-        return planner.unreached(plan, rules, why)
-    return planner.lost(plan, rules, why)
-
-
-def _progress(plan: Plan, total: int, wait: Wait | None) -> Progress:
-    return Progress(
-        total=total,
-        delivered=len(plan.state.delivered),
-        unknown=len(plan.state.in_doubt),
-        left=len(plan.todo),
-        wait_s=0.0 if wait is None else wait.seconds,
-        because="" if wait is None else wait.because,
-        expected_wait_s=expected_wait_s(plan),
-    )
-
-
-def _report(plan: Plan, wanted: tuple[str, ...], repeated: tuple[str, ...], stop: Stop | None, requests: int) -> Report:
-    def sites(spellings: Iterable[str]) -> tuple[Site, ...]:
-        return tuple(map(read_site, spellings))
-
-    return Report(
-        delivered=sites(plan.state.delivered),
-        not_sent=sites(plan.todo),
-        unknown=sites(plan.state.in_doubt),
-        duplicates=sites(repeated),
-        stopped=stop,
-        requests=requests,
-        waited_s=plan.waited_s,
-    )

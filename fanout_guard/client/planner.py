@@ -100,6 +100,25 @@ def unreached(plan: Plan, rules: Rules, why: str) -> Plan:
     return _unavailable(plan, why) if failures >= rules.attempts else plan
 
 
+def cut_off(plan: Plan, rules: Rules, *, sent: bool) -> Plan:
+    """The plan once the deadline has passed before an answer came; ``sent`` unless nothing can have left."""
+    if not sent:
+        plan = withdrawn(plan)
+    elif rules.idempotency_header is not None:
+        plan = replace(plan, doubtful=True)
+    else:
+        plan = unknown(plan)
+    waiting = ", and a circulation had no answer yet" if sent else ""
+    return stopped(plan, StopReason.DEADLINE, f"the deadline of {rules.deadline_s:g} s passed{waiting}", None)
+
+
+def unsaved(plan: Plan, why: str) -> Plan:
+    """The plan once its state cannot be kept: nothing more is sent, for a later call would not know of it."""
+    words = why if plan.stop is None else f"{why}; {plan.stop.detail}"
+    old = plan.stop or Stop(StopReason.STATE_NOT_SAVED, "")
+    return replace(plan, stop=Stop(StopReason.STATE_NOT_SAVED, words, old.status, old.problem))
+
+
 def _next_chunk(plan: Plan) -> Chunk | None:
     sites = plan.todo[: next_size(plan)]
     return Chunk(sites, digest(plan.state.run, *sites)) if sites else None

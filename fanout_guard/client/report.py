@@ -18,6 +18,7 @@ class StopReason(StrEnum):
     OUTCOME_UNKNOWN = "outcome-unknown"
     MAX_WAIT = "max-wait"
     DEADLINE = "deadline"
+    STATE_NOT_SAVED = "state-not-saved"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DAY_S = 86_400.0
+MAY_BE_NONE = ("idempotency_header", "max_sites", "deadline_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,8 @@ class Rules:
     would, if its answer were lost, leave everything in doubt. ``max_sites`` is a bound of the caller's own.
     ``attempts`` is how often in a row a server may fail or be out of reach, ``max_unknown`` how many circulations in
     a row may end in doubt.
-    ``max_wait_s`` bounds all waiting together, ``deadline_s`` the whole call.
+    ``max_wait_s`` bounds all waiting together, ``deadline_s`` the whole call: a circulation still without an answer
+    then is given up, and in doubt as any whose answer was lost.
 
     ``idempotency_header`` is for APIs that themselves deliver a repeated key once: a request whose answer was lost is
     then sent again with its key, for ``idempotency_lifetime_s``. Without it no such request is ever repeated.
@@ -33,11 +35,24 @@ class Rules:
     deadline_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("first_sites", "max_sites", "attempts", "max_unknown"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value!r}, expected at least 1")
-        for name in ("idempotency_lifetime_s", "max_wait_s", "deadline_s"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} is {value!r}, expected seconds, at least 0")
+        for names, accepted, expected in (
+            (("method", "sites_field", "idempotency_header"), _is_text, "a text that is not empty"),
+            (("first_sites", "max_sites", "attempts", "max_unknown"), _is_count, "a whole number, at least 1"),
+            (("idempotency_lifetime_s", "max_wait_s", "deadline_s"), _is_seconds, "seconds, at least 0"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not (accepted(value) or (value is None and name in MAY_BE_NONE)):
+                    raise ValueError(f"{name} is {value!r}, expected {expected}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0  # nan is not

@@ -11,9 +11,17 @@ Site: TypeAlias = str | int | float | Mapping[str, Any]
 """One entry of ``target_sites``: mostly a name."""
 
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: object) -> str:
     """The value as JSON text, the same for equal values; raises ValueError for what is no strict JSON."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        text = _CANONICAL.encode(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     text.encode()  # a lone surrogate is no text: refused here, before anything is sent
     return text
 
@@ -24,7 +32,7 @@ def spell(site: object) -> str:
         raise ValueError(f"a list is no site: {site!r}")
     try:
         return canonical(site)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{site!r} is no site: {error}") from error
 
 
@@ -36,8 +44,8 @@ def read_site(spelling: str) -> Site:
 
 def distinct(sites: Iterable[object]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Each site once, in the order given, and the entries that repeat an earlier one."""
-    if isinstance(sites, str | bytes | Mapping):
-        raise ValueError("sites must be a list of sites, not one value")
+    if isinstance(sites, str | bytes | Mapping) or not isinstance(sites, Iterable):
+        raise ValueError(f"sites must be a list of sites, not one value ({type(sites).__name__})")
     seen: dict[str, None] = {}
     repeated = []
     for spelling in map(spell, sites):

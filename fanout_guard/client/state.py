@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from msgspec import Struct, structs
+import msgspec
+from msgspec import Meta, Struct, structs
 
-from fanout_guard.client.sites import read_site, spell
+from fanout_guard.client.sites import spell
 from fanout_guard.errors import FanoutGuardError
 
-SCHEMA = "fanout-guard-circulation/1"
+SCHEMA: Literal["fanout-guard-circulation/1"] = "fanout-guard-circulation/1"
 
 
 class StateError(FanoutGuardError):
-    """Raised when a state cannot be used: unreadable, of another document, or in use by another process."""
+    """Raised when a state cannot be used: unreadable, not to be written, of another document, or in use already."""
 
 
 class Chunk(Struct, frozen=True):
@@ -47,7 +46,7 @@ class State(Struct, frozen=True, kw_only=True):
     def settle(self, *, delivered: Iterable[object] = (), not_delivered: Iterable[object] = ()) -> State:
         """The state once a person has found out what became of unknown sites; others are left as they are."""
         open_ = set(self.unknown) | set(self.sending.sites if self.sending else ())
-        arrived = [site for site in map(spell, delivered) if site in open_]
+        arrived = {site: None for site in map(spell, delivered) if site in open_}
         missing = {site for site in map(spell, not_delivered) if site in open_}
         still = [site for site in self.in_doubt if site not in missing and site not in arrived]
         return structs.replace(self, delivered=(*self.delivered, *arrived), unknown=tuple(still), sending=None)
@@ -58,54 +57,96 @@ class State(Struct, frozen=True, kw_only=True):
         return self.unknown + (self.sending.sites if self.sending else ())
 
     def to_json(self) -> str:
-        """The state as a JSON document."""
+        """The state as a JSON document, one site a line."""
+        # The spellings are JSON already: joined, not read and spelled again, a save is cheap for any number of sites.
         sending = self.sending
-        document = {
-            "schema": SCHEMA,
-            "document": self.document,
-            "run": self.run,
-            "delivered": [read_site(site) for site in self.delivered],
-            "unknown": [read_site(site) for site in self.unknown],
-            "sending": sending
-            and {
-                "sites": [read_site(site) for site in sending.sites],
-                "key": sending.key,
-                "sent_at": sending.sent_at,
-            },
+        members = {
+            "schema": json.dumps(SCHEMA),
+            "document": json.dumps(self.document),
+            "run": json.dumps(self.run),
+            "delivered": _lines(self.delivered),
+            "unknown": _lines(self.unknown),
+            "sending": "null" if sending is None else _sending_json(sending),
         }
-        return json.dumps(document, ensure_ascii=False, indent=1)
+        return "{\n" + ",\n".join(f' "{name}": {value}' for name, value in members.items()) + "\n}"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> State:
         """Read what ``to_json`` wrote; raises StateError for anything else."""
         try:
-            return _read_state(json.loads(text))
-        except (ValueError, KeyError, TypeError) as error:
-            raise StateError(f"not a state of a circulation: {error!r}") from error
+            return _read_state(text)
+        except RecursionError as error:
+            raise StateError("not a state of a circulation: nested too deeply") from error
+        except ValueError as error:
+            raise StateError(f"not a state of a circulation: {error}") from error
 
 
-def _read_state(document: Mapping[str, Any]) -> State:
-    if document["schema"] != SCHEMA:
-        raise ValueError(f"schema {document['schema']!r}, expected {SCHEMA}")
-    sending = document["sending"]
+def _lines(spellings: tuple[str, ...]) -> str:
+    return "[\n  " + ",\n  ".join(spellings) + "\n ]" if spellings else "[]"
+
+
+def _sending_json(chunk: Chunk) -> str:
+    return f'{{"sites": {_lines(chunk.sites)}, "key": {json.dumps(chunk.key)}, "sent_at": {json.dumps(chunk.sent_at)}}}'
+
+
+class _Sending(Struct, forbid_unknown_fields=True):
+    sites: Annotated[list[Any], Meta(min_length=1)]
+    key: Annotated[str, Meta(pattern=r"^[!-~]+\Z")]  # what a header can carry
+    sent_at: Annotated[float, Meta(ge=0, le=1e11)]
+
+
+class _Document(Struct, forbid_unknown_fields=True):
+    """The file's members: every one is needed, for a list that is not there would be sent again."""
+
+    schema: Literal["fanout-guard-circulation/1"]
+    document: str
+    run: str
+    delivered: list[Any]
+    unknown: list[Any]
+    sending: _Sending | None
+
+
+def _read_state(text: str | bytes) -> State:
+    # Read by json as everywhere, so that a number is spelled as before; msgspec only checks.
+    document = msgspec.convert(json.loads(text), _Document)
+    sending = document.sending
     return State(
-        document=str(document["document"]),
-        run=str(document["run"]),
-        delivered=tuple(map(spell, document["delivered"])),
-        unknown=tuple(map(spell, document["unknown"])),
-        sending=sending and Chunk(tuple(map(spell, sending["sites"])), str(sending["key"]), float(sending["sent_at"])),
+        document=document.document,
+        run=document.run,
+        delivered=tuple(map(spell, document.delivered)),
+        unknown=tuple(map(spell, document.unknown)),
+        sending=None if sending is None else Chunk(tuple(map(spell, sending.sites)), sending.key, sending.sent_at),
     )
 
 
 class Journal:
-    """Holds the state in memory: still right after an interrupt, gone with the process."""
+    """Holds the state in memory: still right after an interrupt, gone with the process.
+
+    A subclass keeps it elsewhere: its ``save`` raises StateError where it cannot.
+    """
 
     def __init__(self, state: State | None = None) -> None:
         self.state = state
+        self._turn = Lock()
 
     def save(self, state: State) -> None:
         """Keep the newest state; called before each request and after each answer."""
         self.state = state
+
+    async def save_async(self, state: State) -> None:
+        """The same, for ``circulate_async``; where keeping takes long, it must not hold up the event loop."""
+        self.save(state)
+
+    @contextmanager
+    def circulating(self) -> Iterator[Self]:
+        """Held by ``circulate`` while it runs, inside a ``with`` of the caller's or without: one at a time."""
+        if not self._turn.acquire(blocking=False):
+            raise StateError("the state is in use by another circulation")
+        try:
+            with self:
+                yield self
+        finally:
+            self._turn.release()
 
     def __enter__(self) -> Self:
         return self
@@ -114,48 +155,3 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
-
-
-class StateFile(Journal):
-    """Keeps the state in a JSON file, replaced whole; one process at a time (a lock file stands beside it)."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__()
-        self.path = Path(path)
-        self._lock: IO[bytes] | None = None
-        self._load()
-
-    def save(self, state: State) -> None:
-        """Write the state so that a crash leaves either the old file or the new one."""
-        super().save(state)
-        fresh = self._beside(".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(state.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path)
-
-    def __enter__(self) -> Self:
-        lock = self._beside(".lock").open("wb")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise StateError(f"{self.path} is in use by another circulation") from error
-        self._lock = lock
-        self._load()  # again under the lock: another process may have gone on since
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _load(self) -> None:
-        with suppress(FileNotFoundError):
-            self.state = State.from_json(self.path.read_bytes())
-
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)

@@ -72,6 +72,14 @@ def answering(*answers: tuple[int, dict[str, str]], seen: list[Seen] | None = No
     return Starlette(routes=[Route("/circulate-document", circulation, methods=["POST", "PUT"])])
 
 
+def nested(depth: int) -> list[Any]:
+    """Lists in lists."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 def test_1200_sites_pass_a_cap_of_300(client: Circulate) -> None:
     """The story's client, with a document cap that frees within seconds."""
     server = ModelServer(document_window=0.5)
@@ -216,7 +224,14 @@ def test_the_same_key_goes_with_the_same_circulation(client: Circulate) -> None:
         ("http://127.0.0.1:1", {}, ["\ud800"], ValueError),
         ("http://127.0.0.1:1", {}, [float("nan")], ValueError),
         ("http://127.0.0.1:1", {}, [b"A"], ValueError),
+        ("http://127.0.0.1:1", {}, 5, ValueError),
+        ("http://127.0.0.1:1", {}, None, ValueError),
         ("http://127.0.0.1:1", {"at": float("inf")}, ["A"], ValueError),
+        ("http://127.0.0.1:1", {"at": object()}, ["A"], ValueError),
+        ("http://127.0.0.1:1", {"at": nested(100_000)}, ["A"], ValueError),
+        ("http://127.0.0.1:1", None, ["A"], ValueError),
+        ("http://127.0.0.1:1", 5, ["A"], ValueError),
+        ("http://127.0.0.1:1", ["document_id"], ["A"], ValueError),
         ("http://127.0.0.1:port", {}, ["A"], httpx.InvalidURL),
         ("/circulate-document", {}, ["A"], httpx.UnsupportedProtocol),
     ],

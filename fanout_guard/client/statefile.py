@@ -1,0 +1,147 @@
+"""The state in a file: replaced whole, read strictly, used by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import IO, Self
+
+import anyio
+import anyio.to_thread
+
+from fanout_guard.client.state import Journal, State, StateError
+
+
+class StateFile(Journal):
+    """Keeps the state in a JSON file, replaced whole; one process at a time (a lock file stands beside it).
+
+    ``with`` holds the file, also for the circulations inside. Raises StateError, with the path, wherever the file
+    cannot be read, locked or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._lock: IO[bytes] | None = None
+        self._holders = 0
+        self._load()
+
+    def save(self, state: State) -> None:
+        """Write the state so that a crash leaves either the old file or the new one."""
+        super().save(state)
+        with self._or_state_error("written"):
+            fresh = self._beside(".new")
+            try:
+                _write(fresh, state.to_json())
+                fresh.replace(self.path)
+                _sync_folder(self.path.parent)
+            except OSError:
+                with suppress(OSError):  # half a file helps nobody, least of all on a full disk
+                    fresh.unlink(missing_ok=True)
+                raise
+
+    async def save_async(self, state: State) -> None:
+        """The same in a worker thread, for a disk may take its time; the file is whole also after a cancellation."""
+        once = _Once(self, state)
+        try:
+            await anyio.to_thread.run_sync(once.save)
+        except anyio.get_cancelled_exc_class():
+            # The thread may not have begun, or not have ended: the lock must outlast it, and an answer not be lost.
+            with suppress(StateError):
+                once.save()
+            raise
+
+    def __enter__(self) -> Self:
+        if self._lock is None:
+            self._lock = self._locked()
+            try:
+                self._load()  # again under the lock: another process may have gone on since
+            except BaseException:
+                self._unlock()
+                raise
+        self._holders += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self._unlock()
+
+    def _locked(self) -> IO[bytes]:
+        with self._or_state_error("locked"):
+            lock = self._beside(".lock").open("wb")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.close()
+                raise StateError(f"{self.path} is in use by another circulation") from error
+            except OSError:
+                lock.close()
+                raise
+        return lock
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _load(self) -> None:
+        with self._or_state_error("read"):
+            try:
+                text = self.path.read_bytes()
+            except FileNotFoundError:
+                return
+        try:
+            self.state = State.from_json(text)
+        except StateError as error:
+            raise StateError(f"{self.path} is {error}") from error
+
+    @contextmanager
+    def _or_state_error(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+            raise StateError(f"{self.path} cannot be {done}: {error}") from error
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the new name last: after a power cut the old file would let a circulation be sent again."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class _Once:
+    """One save, by whichever thread comes first; the other waits for it."""
+
+    def __init__(self, journal: StateFile, state: State) -> None:
+        self._journal = journal
+        self._state = state
+        self._lock = Lock()
+        self._begun = False
+
+    def save(self) -> None:
+        """Save, unless that was done."""
+        with self._lock:
+            if not self._begun:
+                self._begun = True
+                self._journal.save(self._state)
