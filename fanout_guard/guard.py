@@ -161,9 +161,10 @@ class FanoutGuard:
         counted = await self._known(tenant)
         if lease is None or counted is None:
             return False
-        if self._held is not None:
+        released = await self._release(counted, lease)
+        if released and self._held is not None:
             self._held.end(lease.id)
-        return await self._release(counted, lease)
+        return released
 
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
         """Let a lease live for at least ``seconds`` from now; False where it is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, TypeAlias, cast
@@ -18,7 +19,7 @@ from fanout_guard.core.problem import refusal, unavailable, unreadable
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
-from fanout_guard.observe.failures import Failures
+from fanout_guard.observe.failures import Failures, is_cancelled
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.text import where
 from fanout_guard.settings import Settings
@@ -167,12 +168,14 @@ class FanoutGuardMiddleware:
                 given = await given
             if not check(given):
                 raise TypeError(f"it gave {type(given).__name__}")
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             self._hook_failed(name, error)
             raise _HookFailed from error
         return cast(object, given)
 
-    def _hook_failed(self, name: str, error: Exception) -> None:
+    def _hook_failed(self, name: str, error: BaseException) -> None:
         self._failures.log(name, where(error), "its request was not decided")
 
     def _fields(self, decision: Decision) -> Sequence[Field]:

@@ -66,7 +66,7 @@ class Session:
         self._payer: asyncio.Task[None] | None = None
         self._suspect = space.everybody.stem
         self._deciding = 0
-        self._decide_once = self._decide_by_slot if server.clustered else self._decide
+        self._decide_once = self._decide_by_slot if server.clustered else self._decide_with_room
         # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose.
         self._keeper = self._loop.create_task(self._keep())
         self._keeper.add_done_callback(lambda _: self._loop.call_later(_LOOP_ENDS_WITHIN_S, on_end))
@@ -76,21 +76,17 @@ class Session:
         self._deciding += 1
         try:
             until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
-            returning = self._releases.busy
-            decided = await self._decide_once(charge, until_s)
-            if not decided.charged and _full(decided):
-                # What this process was giving back meanwhile is not held against its next request.
-                answered = await self._releases.answered(until_s - self._loop.time())
-                if answered or (returning and not self._releases.busy):
-                    decided = await self._decide_once(charge, until_s)
-            return decided
+            return await self._decide_once(charge, until_s)
         finally:
             self._deciding -= 1
 
     async def settle(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         """Release a lease (``lease_ms`` -1) or let it end at another time."""
-        requests = [pack_release(*each, lease_ms, exact, self._space) for each in self._places(tenant, lease)]
-        return any(await self._all("release", self._releases, requests))
+        own, *others = [pack_release(*each, lease_ms, exact, self._space) for each in self._places(tenant, lease)]
+        found = any(await self._all("release", self._releases, [own]))
+        if found:  # a lease of another tenant is not touched, though everybody's know it by its id alone
+            await self._all("release", self._releases, others)
+        return found
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
         """Release a lease without making anybody wait; what an outage prevents is done when it is over."""
@@ -147,6 +143,17 @@ class Session:
             partial(self._calls.start, name), calls=calls, items=items, weight=_BATCH_WEIGHT, failed=self._failed
         )
 
+    async def _decide_with_room(self, charge: Charge, until_s: float) -> Tally:
+        """A decision; once more where what is in flight refuses, and this process was giving some of it back."""
+        returning = self._releases.busy
+        decided = await self._decide(charge, until_s)
+        if not decided.charged and _full(decided):
+            # A client's next request is not to meet what is held by the one before, which it has seen the end of.
+            answered = await self._releases.answered(until_s - self._loop.time())
+            if answered or (returning and not self._releases.busy):
+                decided = await self._decide(charge, until_s)
+        return decided
+
     async def _decide(self, charge: Charge, until_s: float) -> Tally:
         request = pack_decide(charge, self._space)
         if not request[0] and charge.policy.inflight_global is None:
@@ -164,10 +171,11 @@ class Session:
 
     async def _decide_by_slot(self, charge: Charge, until_s: float) -> Tally:
         if charge.policy.inflight_global is None:
-            return await self._decide(charge, until_s)
-        # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse.
+            return await self._decide_with_room(charge, until_s)
+        # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse. For
+        # good: each is asked again by itself, since a reservation that is owed back must not be made again by its id.
         policy, reservation = charge.policy, Lease(charge.lease.id)
-        reserved = await self._decide(
+        reserved = await self._decide_with_room(
             replace(
                 charge,
                 tenant=EVERYBODY,
@@ -186,7 +194,7 @@ class Session:
         )
         charged = False
         try:
-            mine = await self._decide(own, until_s)
+            mine = await (self._decide_with_room if reserved.charged else self._decide)(own, until_s)
             charged = mine.charged
         finally:
             if reserved.charged and not charged and not charge.look:

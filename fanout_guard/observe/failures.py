@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from fanout_guard.observe.sampling import Sampler
@@ -9,6 +10,12 @@ from fanout_guard.observe.sampling import Sampler
 logger = logging.getLogger("fanout_guard")
 
 _INTERVAL_S = 10.0
+
+
+def is_cancelled() -> bool:
+    """Whether the running task is cancelled, and not only something that it waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class Failures:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from typing import NamedTuple
+
+
+class _Held(NamedTuple):
+    entries: int
+    ends_s: float
+    loop: asyncio.AbstractEventLoop
+    timer: asyncio.TimerHandle
 
 
 class HeldLeases:
@@ -14,33 +23,31 @@ class HeldLeases:
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
-        self._held: dict[bytes, tuple[int, asyncio.TimerHandle]] = {}
+        self._held: dict[bytes, _Held] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def hold(self, lease: bytes, entries: int, seconds: float) -> None:
         """Take in a lease, of so many entries, that ends in ``seconds``."""
-        self._held[lease] = entries, self._end_in(seconds, lease)
+        self._keep(lease, entries, time.monotonic() + seconds)
         self._tell(entries)
 
     def renew(self, lease: bytes, seconds: float) -> None:
         """The lease lives for at least ``seconds`` from now."""
-        entries, timer = self._held.get(lease, (0, None))
-        if timer is None:
-            return
-        later = self._end_in(seconds, lease)
-        first, last = sorted((timer, later), key=asyncio.TimerHandle.when)
-        first.cancel()
-        self._held[lease] = entries, last
+        held, ends_s = self._held.get(lease), time.monotonic() + seconds
+        if held is not None and ends_s > held.ends_s:
+            held.timer.cancel()
+            self._keep(lease, held.entries, ends_s)
 
     def end(self, lease: bytes, entries: int | None = None) -> None:
         """The lease has ended, or so many of its entries have been given back."""
-        held, timer = self._held.pop(lease, (0, None))
-        if timer is None:
+        held = self._held.pop(lease, None)
+        if held is None:
             return
-        gone = held if entries is None else min(entries, held)
-        if gone < held:
-            self._held[lease] = held - gone, timer
+        gone = held.entries if entries is None else min(entries, held.entries)
+        if gone < held.entries:
+            self._held[lease] = held._replace(entries=held.entries - gone)
         else:
-            timer.cancel()
+            held.timer.cancel()
         self._tell(-gone)
 
     def close(self) -> None:
@@ -48,5 +55,13 @@ class HeldLeases:
         for lease in tuple(self._held):
             self.end(lease)
 
-    def _end_in(self, seconds: float, lease: bytes) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, self.end, lease)
+    def _keep(self, lease: bytes, entries: int, ends_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            # The timers of a loop that was closed never come.
+            for orphan, held in tuple(self._held.items()):
+                if held.loop.is_closed():
+                    self._keep(orphan, held.entries, held.ends_s)
+        timer = loop.call_later(max(ends_s - time.monotonic(), 0.0), self.end, lease)
+        self._held[lease] = _Held(entries, ends_s, loop, timer)

@@ -8,7 +8,7 @@ from inspect import isawaitable
 from typing import Any, TypeAlias
 
 from fanout_guard.core.model import Decision
-from fanout_guard.observe.failures import Failures
+from fanout_guard.observe.failures import Failures, is_cancelled
 from fanout_guard.observe.text import where
 
 OnDecision: TypeAlias = Callable[[Decision], object]
@@ -87,9 +87,7 @@ class DecisionHook:
             if isawaitable(result):
                 await result
         except asyncio.CancelledError as error:
-            # Of this request only if this task was cancelled: a hook may also await another one that was.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled():
                 raise
             self._failures.log("on_decision", where(error))
         except Exception as error:

@@ -599,6 +599,19 @@ async def test_a_tenant_hook_that_fails_refuses(given: Any) -> None:
     assert b"secret" not in sent.body
 
 
+async def test_a_hook_that_awaits_what_was_cancelled_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """It is no cancellation of the request, which would end as a 500."""
+
+    async def tenant(scope: Scope) -> str:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return await future
+
+    sent = await post(FanoutGuardMiddleware(Recorder(), settings=Settings(), tenant=tenant), body_of(3))
+    assert sent.status == 503
+    assert "tenant= failed" in caplog.text
+
+
 async def test_a_hook_that_fails_says_so_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """A client may have chosen the error's text, and sends as many requests as it likes."""
 

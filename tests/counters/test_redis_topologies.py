@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -256,6 +257,56 @@ async def test_what_a_tenant_is_refused_is_given_back_to_everybody(nodes: Cluste
         if tally.charged:
             await counters.release("acme", one.lease)
     assert await used(counters, policy=tight) == {"inflight": 0, "inflight-global": 0}
+    await counters.aclose()
+
+
+async def test_what_is_asked_again_beside_a_release_stays_reserved(
+    nodes: ClusterOfThree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reservation that is given back late must not be that of the circulation which passed in the end."""
+    policy = Policy(document=None, inflight=10, inflight_global=HOUR_MS)
+    counters = RedisCounters(nodes.url, timeout_ms=3000)
+    before = (await used(counters, "nobody", policy))["inflight-global"]
+    session, asked = counters.session, Counter[str]()
+    decide, leases = session._decide, dict[str, Lease]()
+
+    async def decide_beside_a_release(one: Charge, until_s: float) -> Tally:
+        waiting = asyncio.ensure_future(decide(one, until_s))
+        await asyncio.sleep(0)  # it is on its way
+        asked[one.tenant] += 1
+        if asked[one.tenant] == 2 and one.tenant in leases:
+            session.release_soon(one.tenant, leases[one.tenant])
+        return await waiting
+
+    monkeypatch.setattr(session, "_decide", decide_beside_a_release)
+    held = []
+    for number in range(30):
+        first, second = (charge(f"again-{number}", policy) for _ in range(2))
+        leases[first.tenant] = first.lease
+        assert (await counters.decide(first)).charged
+        if (await counters.decide(second)).charged:
+            held.append(second)
+    assert [tenant for tenant, times in asked.items() if times == 3], "nothing was asked again"
+    await counters.aclose()  # what is owed is given back by then
+    counters = RedisCounters(nodes.url, timeout_ms=3000)
+    assert (await used(counters, "nobody", policy))["inflight-global"] == before + 10 * len(held)
+    for each in held:
+        assert await counters.release(each.tenant, each.lease)
+    await counters.aclose()
+
+
+async def test_another_tenants_lease_is_not_given_back(nodes: ClusterOfThree) -> None:
+    """Everybody's leases are known by their id alone, which a caller may have mixed up."""
+    policy = Policy(document=None, inflight=None, inflight_global=HOUR_MS)
+    counters = RedisCounters(nodes.url, timeout_ms=3000)
+    mine = charge("mine", policy)
+    before = (await used(counters, "nobody", policy))["inflight-global"]
+    assert (await counters.decide(mine)).charged
+    assert not await counters.release("other", mine.lease)
+    assert not await counters.renew("other", mine.lease, 1)
+    assert (await used(counters, "nobody", policy))["inflight-global"] == before + 10
+    assert await counters.release("mine", mine.lease)
+    assert (await used(counters, "nobody", policy))["inflight-global"] == before
     await counters.aclose()
 
 

@@ -55,6 +55,29 @@ async def test_a_lease_that_nobody_gives_back_ends_by_itself() -> None:
     held.close()
 
 
+def test_what_a_closed_event_loop_held_ends_in_the_next_one() -> None:
+    """A worker may run each job in a loop of its own."""
+    gauge = Gauge()
+    held = HeldLeases(gauge)
+
+    async def job(lease: bytes, seconds: float) -> None:
+        held.hold(lease, 2, seconds)
+
+    asyncio.run(job(b"a", 0.05))
+    asyncio.run(job(b"b", LONG_S))
+    assert gauge.value == 4
+
+    async def last() -> None:
+        held.hold(b"c", 2, LONG_S)
+        gauge.changed = asyncio.Event()
+        await gauge.changed.wait()
+
+    asyncio.run(last())
+    assert gauge.value == 4
+    held.close()
+    assert gauge.value == 0
+
+
 GUARD = """
 import asyncio
 from prometheus_client import REGISTRY
