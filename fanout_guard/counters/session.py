@@ -83,7 +83,11 @@ class Session:
     async def settle(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         """Release a lease (``lease_ms`` -1) or let it end at another time."""
         own, *others = [pack_release(*each, lease_ms, exact, self._space) for each in self._places(tenant, lease)]
-        found = any(await self._all("release", self._releases, [own]))
+        try:
+            found = any(await self._all("release", self._releases, [own]))
+        except (asyncio.CancelledError, CountersUnavailable):
+            self._owe("release", *others)
+            raise
         if found:  # a lease of another tenant is not touched, though everybody's know it by its id alone
             await self._all("release", self._releases, others)
         return found
