@@ -157,20 +157,41 @@ class _SiteDigests(dict[SiteKey, bytes]):
         return digest
 
 
-class TenantKeys:
-    """The key names of one tenant; all in one hash slot, and no tenant's equal to another's."""
+class TenantKeys(bytes):
+    """The key names of one tenant; all in one hash slot, and no tenant's equal to another's.
 
-    __slots__ = ("charge", "document", "idempotency", "leases", "rates", "refunded", "stem")
+    Itself it is what they all begin with. They are put together when asked for: kept for so many tenants, ready names
+    would take ten times the memory.
+    """
 
-    def __init__(self, prefix: str, tag: str) -> None:
-        stem = f"{prefix}:{FORMAT}:{{{tag}}}:".encode()
-        self.stem = stem
-        self.rates = stem + b"r"
-        self.leases = stem + b"f"
-        self.charge = stem + b"c:"
-        self.document = stem + b"d:"
-        self.idempotency = stem + b"i:"
-        self.refunded = stem + b"b:"
+    __slots__ = ()
+
+    def __new__(cls, prefix: str, tag: str) -> TenantKeys:
+        return super().__new__(cls, f"{prefix}:{FORMAT}:{{{tag}}}:".encode())
+
+    @property
+    def rates(self) -> bytes:
+        return self + b"r"
+
+    @property
+    def leases(self) -> bytes:
+        return self + b"f"
+
+    @property
+    def charge(self) -> bytes:
+        return self + b"c:"
+
+    @property
+    def document(self) -> bytes:
+        return self + b"d:"
+
+    @property
+    def idempotency(self) -> bytes:
+        return self + b"i:"
+
+    @property
+    def refunded(self) -> bytes:
+        return self + b"b:"
 
 
 class KeySpace:

@@ -48,7 +48,7 @@ class OverrideStore:
 
     def __init__(self, counters: RedisCounters) -> None:
         self.counters = counters
-        stem = counters.space.everybody.stem
+        stem = counters.space.everybody
         self._fields = stem + b"o"
         self._version = stem + b"v"
 

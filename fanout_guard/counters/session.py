@@ -64,7 +64,7 @@ class Session:
         self._refunds = self._lane("refund", calls=1, items=32)
         self._debts = Debts()
         self._payer: asyncio.Task[None] | None = None
-        self._suspect = space.everybody.stem
+        self._suspect: bytes = space.everybody
         self._deciding = 0
         self._decide_once = self._decide_by_slot if server.clustered else self._decide_with_room
         # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose.
