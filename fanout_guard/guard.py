@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -30,8 +29,6 @@ from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.install import observers
 from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook, Tenants
-
-logger = logging.getLogger("fanout_guard")
 
 
 class Usage(Struct, frozen=True):
@@ -99,7 +96,7 @@ class FanoutGuard:
         )
         self._refund_on = settings.refund_statuses
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._held = HeldLeases(self.observers.inflight) if self.observers.count_inflight else None
+        self._held = HeldLeases(self.observers.inflight)
 
     async def admit(
         self,
@@ -162,7 +159,7 @@ class FanoutGuard:
         if lease is None or counted is None:
             return False
         released = await self._release(counted, lease)
-        if released and self._held is not None:
+        if released:
             self._held.end(lease.id)
         return released
 
@@ -173,7 +170,7 @@ class FanoutGuard:
         if lease is None or counted is None:
             return False
         renewed = await self._renew(counted, lease, milliseconds(seconds))
-        if renewed and self._held is not None:
+        if renewed:
             self._held.renew(lease.id, seconds)
         return renewed
 
@@ -195,8 +192,7 @@ class FanoutGuard:
         if lease is None or counted is None or (sites is not None and not packed and not entries):
             return 0
         back = await self._refund(counted, lease, entries=entries, sites=packed, counts=counts)
-        if self._held is not None:
-            self._held.end(lease.id, None if sites is None else back)
+        self._held.end(lease.id, None if sites is None else back)
         return back
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
@@ -225,8 +221,7 @@ class FanoutGuard:
         if self._overrides is not None:
             await self._overrides.aclose()
         await self._counters.aclose()
-        if self._held is not None:
-            self._held.close()
+        self._held.close()
         self.observers.close()
 
     # For the ASGI edge.
@@ -271,7 +266,7 @@ class FanoutGuard:
             self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
 
     def _hold(self, decision: Decision, seconds: float) -> None:
-        if self._held is not None and decision.leased and decision.lease is not None:
+        if self.observers.count_inflight and decision.leased and decision.lease is not None:
             self._held.hold(decision.lease.id, decision.requested, seconds)
 
     def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:

@@ -19,7 +19,7 @@ from fanout_guard.core.problem import refusal, unavailable, unreadable
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
-from fanout_guard.observe.failures import Failures, is_cancelled
+from fanout_guard.observe.failures import Failures, is_own_cancellation
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.text import where
 from fanout_guard.settings import Settings
@@ -169,7 +169,7 @@ class FanoutGuardMiddleware:
             if not check(given):
                 raise TypeError(f"it gave {type(given).__name__}")
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            if is_own_cancellation(error):
                 raise
             self._hook_failed(name, error)
             raise _HookFailed from error

@@ -12,10 +12,10 @@ logger = logging.getLogger("fanout_guard")
 _INTERVAL_S = 10.0
 
 
-def is_cancelled() -> bool:
-    """Whether the running task is cancelled, and not only something that it waited for."""
+def is_own_cancellation(error: BaseException) -> bool:
+    """Whether the running task was cancelled, and not only something that it waited for."""
     task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
 
 
 class Failures:

@@ -8,7 +8,7 @@ from inspect import isawaitable
 from typing import Any, TypeAlias
 
 from fanout_guard.core.model import Decision
-from fanout_guard.observe.failures import Failures, is_cancelled
+from fanout_guard.observe.failures import Failures, is_own_cancellation
 from fanout_guard.observe.text import where
 
 OnDecision: TypeAlias = Callable[[Decision], object]
@@ -86,11 +86,9 @@ class DecisionHook:
             result = self._call(decision)
             if isawaitable(result):
                 await result
-        except asyncio.CancelledError as error:
-            if is_cancelled():
+        except (Exception, asyncio.CancelledError) as error:
+            if is_own_cancellation(error):
                 raise
-            self._failures.log("on_decision", where(error))
-        except Exception as error:
             self._failures.log("on_decision", where(error))
 
 
