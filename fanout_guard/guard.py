@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 from msgspec import Struct
@@ -113,16 +113,17 @@ class FanoutGuard:
         must be known and is not.
         """
         decision = await self._admit(tenant, document, sites, idempotency_key)
-        self._hold(decision, self.lease_ms / 1000)
+        if self.observers.count_inflight:
+            self._hold(decision, self.lease_ms / 1000)
         return decision
 
-    async def _admit(
+    def _admit(
         self, tenant: str | None, document: str | int | None, sites: Sequence[object], idempotency_key: str | None
-    ) -> Decision:
+    ) -> Coroutine[Any, Any, Decision]:
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and is_encodable(idempotency_key)):
             raise CirculationError("the idempotency key is no text")
         counted = self.tenants.name(tenant)
-        return await self.decide(counted, Circulation(document=document, sites=sites), idempotency_key)
+        return self.decide(counted, Circulation(document=document, sites=sites), idempotency_key)
 
     async def simulate(
         self, *, tenant: str | None = None, document: str | int | None = None, sites: Sequence[object]
@@ -228,18 +229,17 @@ class FanoutGuard:
 
     async def decide(self, tenant: str, circulation: Circulation, idempotency_key: str | None = None) -> Decision:
         """``admit`` for what has been read already."""
-        began = perf_counter()
-        waited_s = 0.0
-        if self._overrides is not None and self._overrides.stale:
-            # Looking at overrides and deciding have one time budget.
+        began_s, waited_s = monotonic(), 0.0
+        policy = self.tenants.at_hand(tenant, began_s)
+        if policy is None:
             await self.tenants.refresh()
-            waited_s = perf_counter() - began
-        counted, policy = self.tenants.at_hand(tenant) or await self.tenants.resolve(tenant)
-        weighed = self._weigher.weigh(counted, policy, circulation, idempotency_key, waited_s=waited_s)
+            waited_s = monotonic() - began_s  # looking at overrides and deciding have one time budget
+            tenant, policy = await self.tenants.resolve(tenant)
+        weighed = self._weigher.weigh(tenant, policy, circulation, idempotency_key, waited_s=waited_s)
         del circulation  # its list is not needed any more, and that of all who wait at once is a lot of memory
         decision = await self._count(weighed)
         if policy.mode is not Mode.OFF:
-            self.observers.decided(decision, perf_counter() - began)
+            self.observers.decided(decision, monotonic() - began_s)
             if self.observers.hook is not None:
                 await self._tell(decision)
         return decision
@@ -254,7 +254,8 @@ class FanoutGuard:
         if lease is None:
             return
         if held_s > 0:
-            self._hold(decision, held_s)
+            if self.observers.count_inflight:
+                self._hold(decision, held_s)
             self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
         else:
             self._holder(lease).release_soon(decision.tenant, lease)
@@ -266,7 +267,7 @@ class FanoutGuard:
             self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
 
     def _hold(self, decision: Decision, seconds: float) -> None:
-        if self.observers.count_inflight and decision.leased and decision.lease is not None:
+        if decision.leased and decision.lease is not None:
             self._held.hold(decision.lease.id, decision.requested, seconds)
 
     def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:

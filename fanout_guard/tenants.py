@@ -42,7 +42,7 @@ class Tenants:
         self._policies = policies
         self._default_tenant = default_tenant
         self._unknown = unknown
-        self._any_tenant = unknown == "own"
+        self._any_tenant = unknown == "own" and hook is None
         self._overrides = overrides
         self._hooked = None if hook is None else HookedCaps(hook, hook_ttl_s)
 
@@ -58,28 +58,24 @@ class Tenants:
             raise CirculationError(f"the tenant id {error}") from None
 
     async def refresh(self) -> None:
-        """See overrides as they are now; where the server does not answer, the last ones hold."""
-        if self._overrides is not None:
+        """See overrides as they are now, where that is due; where the server does not answer, the last ones hold."""
+        if self._overrides is not None and self._overrides.stale:
             try:
                 await self._overrides.refresh()
             except CountersUnavailable:
                 logger.debug("overrides could not be read; the last ones hold")
 
-    def at_hand(self, tenant: str) -> tuple[str, Policy] | None:
-        """What ``resolve`` gives where only the configuration has a say; None where it may be otherwise."""
+    def at_hand(self, tenant: str, now_s: float) -> Policy | None:
+        """The policy of a tenant where only the configuration has a say; None where it may be otherwise."""
         overrides = self._overrides
-        if self._hooked is None and self._any_tenant and (overrides is None or overrides.none):
-            return tenant, self._policies.static(tenant)
+        if self._any_tenant and (overrides is None or overrides.has_none(now_s)):
+            return self._policies.static(tenant)
         return None
 
     async def resolve(self, tenant: str) -> tuple[str, Policy]:
         """The tenant that is counted, with its policy; UnknownTenant where it is not known and must be."""
+        await self.refresh()
         overrides = self._overrides
-        if overrides is not None and overrides.stale:
-            await self.refresh()
-        found = self.at_hand(tenant)
-        if found is not None:
-            return found
         hooked = None if self._hooked is None else await self._hooked.of(tenant)
         own = None if overrides is None else overrides.of(tenant)
         if self._unknown != "own" and hooked is None and own is None and not self._policies.known(tenant):

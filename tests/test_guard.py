@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias
@@ -719,6 +720,30 @@ async def test_a_hook_that_raises_is_logged_and_nothing_else(make: Make, caplog:
         decision = await make(on_decision=hook).admit(document="d", sites=sites(3))
     assert decision.admitted
     assert "on_decision" in caplog.text
+
+
+async def test_decisions_leave_nothing_that_only_a_collection_frees(make: Make) -> None:
+    """A circle of references on every request has the collector stop all requests more often."""
+    guard = make(MAX_SITES="50", **ALL_CAPS)
+
+    async def circulate(number: int) -> None:
+        decision = await guard.admit(document=f"d-{number % 3}", sites=sites(60 if number % 5 == 0 else 20, number))
+        if decision.lease_id:
+            await (guard.refund if number % 2 else guard.release)("default", decision.lease_id)
+
+    async def circulate_all() -> None:
+        for at_once in (1, 1, 40):
+            await asyncio.gather(*map(circulate, range(at_once)))
+
+    await circulate_all()
+    gc.collect()
+    gc.disable()
+    try:
+        await circulate_all()
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert found == 0
 
 
 async def test_a_decision_that_nobody_will_use_is_taken_back(make: Make) -> None:

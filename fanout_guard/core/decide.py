@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from fanout_guard.core.model import (
     DOCUMENT,
@@ -38,16 +36,8 @@ class Asked(Struct, frozen=True, gc=False):
     distinct: int
 
 
-@lru_cache(maxsize=4096)
-def without_document(policy: Policy) -> Policy:
-    """The caps of a circulation that is no document's."""
-    return replace(policy, document=None)
-
-
 def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
     """The caps that this circulation can never pass, however long it waits, each with its limit."""
-    if policy.least is None or asked.entries <= policy.least:
-        return ()
     return tuple(
         (name, limit)
         for name, limit in policy.limits
@@ -88,8 +78,7 @@ def refuse_for_good(
 
 def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded: bool = False) -> Decision:
     """The decision from what the counters answered."""
-    over = precheck(policy, asked)
-    if over:
+    if policy.least is not None and asked.entries > policy.least and (over := precheck(policy, asked)):
         return refuse_for_good(policy, asked, over, lease, tally.readings, degraded=degraded)
     if tally.charged:
         return Decision(
@@ -103,7 +92,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
             degraded=degraded,
             repeated=tally.repeated,
             caps=policy,
-            readings=tuple(map(_charged, tally.readings)),
+            readings=tuple([_charged(reading) for reading in tally.readings]),
         )
     refusing = _refusing(tally.readings)
     first = refusing[0]

@@ -25,6 +25,7 @@ EVERYBODY = ""
 _EVERYBODY_TAG = "*"
 
 _TAG_CHARACTERS = 64
+_IDS_AT_A_TIME = 64
 _CACHED_SITES = 32_768
 _CACHED_CHARACTERS = 256
 _CACHED_LIST_CHARACTERS = 65_536
@@ -34,32 +35,21 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LEASE_ID = re.compile(r"[0-7](?:[A-Za-z0-9_-]{16}){1,3}")
 
 
-class _Ids:
-    """Random ids, made many at a time: the system call costs more than an id may."""
-
-    def __init__(self, at_a_time: int = 64) -> None:
-        self._at_a_time = at_a_time
-        self._ready: list[bytes] = []
-
-    def take(self) -> bytes:
-        if not self._ready:
-            text = _text(os.urandom(_DIGEST_BYTES * self._at_a_time))
-            self._ready = [text[at : at + ID_CHARACTERS] for at in range(0, len(text), ID_CHARACTERS)]
-        return self._ready.pop()
-
-    def forget(self) -> None:
-        self._ready = []
-
-
 _DIGEST_BYTES = 12
-_ids = _Ids()
-# A forked worker must not hand out the ids that its parent has ready.
-os.register_at_fork(after_in_child=_ids.forget)
+
+_ids: list[bytes] = []  # ready to be handed out
+# A forked worker must not hand out those that its parent has ready.
+os.register_at_fork(after_in_child=_ids.clear)
 
 
 def new_id() -> bytes:
-    """A fresh decision id."""
-    return _ids.take()
+    """A fresh decision id, at random; made many at a time, since the system call costs more than an id may."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        text = _text(os.urandom(_DIGEST_BYTES * _IDS_AT_A_TIME))
+        _ids.extend([text[at : at + ID_CHARACTERS] for at in range(ID_CHARACTERS, len(text), ID_CHARACTERS)])
+        return text[:ID_CHARACTERS]
 
 
 class Digests:

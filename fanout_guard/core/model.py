@@ -83,18 +83,20 @@ class Policy(Struct, frozen=True, kw_only=True):
     """The least cap, above which something refuses for good; worked out here, once for many requests."""
     numbers: tuple[Any, ...] = ()
     """What the counters' scripts need of it: document cap and window, rates, the two in-flight caps; -1 is no cap."""
+    leased: bool = False
+    """Whether an admitted circulation holds a lease."""
+    counted: tuple[tuple[str, int], ...] = ()
+    """The caps that need counters, so that a decision has to ask them, by name."""
 
     def __post_init__(self) -> None:
         caps = (self.document, self.inflight, self.inflight_global)
         document, inflight, everybody = (-1 if cap is None else cap for cap in caps)
         rates = tuple(number for rate in self.rates for number in (rate.limit, rate.window_ms))
-        force_setattr(self, "least", min((limit for _, limit in self.limits), default=None))
+        limits = self.limits
+        force_setattr(self, "least", min((limit for _, limit in limits), default=None))
         force_setattr(self, "numbers", (document, self.document_window_ms, rates, inflight, everybody))
-
-    @property
-    def leased(self) -> bool:
-        """Whether an admitted circulation holds a lease."""
-        return self.inflight is not None or self.inflight_global is not None
+        force_setattr(self, "leased", self.inflight is not None or self.inflight_global is not None)
+        force_setattr(self, "counted", limits if self.circulation is None else limits[1:])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,13 +115,8 @@ class Policy(Struct, frozen=True, kw_only=True):
         )
         return tuple((name, cap) for name, cap in named if cap is not None)
 
-    @property
-    def counted(self) -> bool:
-        """Whether any cap needs counters, so that a decision has to ask them."""
-        return self.document is not None or bool(self.rates) or self.leased
 
-
-class Lease(Struct, frozen=True):
+class Lease(Struct, frozen=True, gc=False):
     """What names a charge: enough to find every key that it touched, from any worker.
 
     Its text is the public ``lease_id``, opaque to callers; ``core.keys.parse_lease`` reads it. Scripts write it too.
@@ -135,7 +132,7 @@ class Lease(Struct, frozen=True):
         return _FLAGS[flags] + (self.id + self.document + self.idempotency).decode()
 
 
-class Charge(Struct, frozen=True, kw_only=True):
+class Charge(Struct, frozen=True, kw_only=True, gc=False):
     """One circulation as the counters see it.
 
     ``lease`` has the document's digest only where a document cap applies, and the idempotency key's where that counts.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from msgspec.structs import replace
+
 from fanout_guard.core.model import Mode, Policy, Rate
 from fanout_guard.core.rates import parse_rates
 from fanout_guard.core.values import CAP, MODE, RATE, UNLIMITED, WINDOW, CapValue, Kind, Spelled, problem
@@ -198,16 +200,27 @@ def _number(cap: CapValue | None) -> int | None:
     return None if cap == UNLIMITED else cap
 
 
+def without_document(policy: Policy) -> Policy:
+    """The caps of a circulation that is no document's."""
+    return policy if policy.document is None else _without_document(policy)
+
+
 @lru_cache(maxsize=_MAX_RESOLVED)
+def _without_document(policy: Policy) -> Policy:
+    return replace(policy, document=None)
+
+
 def share(policy: Policy, workers: int) -> Policy:
     """One process's part of the caps that ``workers`` processes have together.
 
     A share of a rate or in-flight cap is never below one circulation at the tenant's cap, nor above the cap
     itself; the document cap is not divided, since a document's circulations may all reach one process.
     """
-    if workers == 1:
-        return policy
+    return policy if workers == 1 else _share(policy, workers)
 
+
+@lru_cache(maxsize=_MAX_RESOLVED)
+def _share(policy: Policy, workers: int) -> Policy:
     def part(cap: int) -> int:
         return min(cap, max(cap // workers, cap if policy.circulation is None else policy.circulation))
 

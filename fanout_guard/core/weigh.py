@@ -12,7 +12,7 @@ from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, new_id
 from fanout_guard.core.model import CIRCULATION, DOCUMENT, Charge, Decision, Lease, Mode, Policy
-from fanout_guard.core.policy import share
+from fanout_guard.core.policy import share, without_document
 
 Question: TypeAlias = tuple[Policy, Asked, Charge]
 """What the counters are asked, with what their answer is judged by."""
@@ -42,33 +42,33 @@ class Weigher:
         waited_s: float = 0.0,
     ) -> Decision | Question:
         """The decision, or what the counters are to be asked for it; ``key`` is the request's idempotency key."""
-        own = new_id()
-        sites = circulation.keys
+        own, document, sites = new_id(), circulation.document, circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
-        asked = Asked(tenant, circulation.document, entries, entries)
-        if circulation.document is None:
-            policy = core.without_document(policy)
+        asked = Asked(tenant, document, entries, entries)
+        if document is None:
+            policy = without_document(policy)
         if policy.mode is Mode.OFF or not entries:
             return core.admit_uncounted(policy, asked, Lease(own))
-        if policy.document is not None and entries > policy.document and not self._distinct:
-            asked = replace(asked, distinct=len(set(sites)))
-        over = core.precheck(policy, asked)
-        if over and (over[0][0] == CIRCULATION or not policy.counted):
-            return core.refuse_for_good(policy, asked, over, Lease(own))
+        counted = policy
+        if policy.least is not None and entries > policy.least:
+            if policy.document is not None and not self._distinct:
+                asked = replace(asked, distinct=len(set(sites)))
+            over = core.precheck(policy, asked)
+            if over and (over[0][0] == CIRCULATION or not policy.counted):
+                return core.refuse_for_good(policy, asked, over, Lease(own))
+            if over:
+                # It is refused, and the counters tell what else refuses it: without its sites, which may be very
+                # many, where their number is what is wrong.
+                look = True
+                counted = without_document(policy) if DOCUMENT in dict(over) else policy
         if not policy.counted:
             return core.admit_uncounted(policy, asked, Lease(own))
-        counted = policy
-        if over:
-            # It is refused, and the counters tell what else refuses it: without its sites, which may be very many,
-            # where their number is what is wrong.
-            look = True
-            counted = core.without_document(policy) if DOCUMENT in dict(over) else policy
-        document = self._document(counted, circulation.document)
+        digest = self._document(counted, document)
         charge = Charge(
-            lease=Lease(own, document, b"" if key is None else self._idempotency(policy, circulation, key)),
+            lease=Lease(own, digest, b"" if key is None else self._idempotency(policy, circulation, key)),
             tenant=tenant,
             cost=entries,
-            sites=self._digests.sites(sites, circulation.text) if document else b"",
+            sites=self._digests.sites(sites, circulation.text) if digest else b"",
             policy=share(counted, self._workers),
             lease_ms=self._lease_ms,
             look=look,

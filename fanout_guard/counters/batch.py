@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 Request = TypeVar("Request")
@@ -22,15 +23,17 @@ class Begun(Protocol):
         """Give up: nobody is told how it ends."""
 
 
+Caller: TypeAlias = tuple[asyncio.Future[Answer], Request, int, float]
+"""Its future, what it asked for, how heavy that is, and until when it waits."""
+
+
 class _Batch(Generic[Request, Answer]):
-    """The callers of one call, and what they asked for."""
+    """The callers of one call."""
 
-    __slots__ = ("begun", "futures", "requests", "until_s")
+    __slots__ = ("begun", "callers")
 
-    def __init__(self) -> None:
-        self.futures: list[asyncio.Future[Answer]] = []
-        self.requests: list[Request] = []
-        self.until_s = float("inf")
+    def __init__(self, callers: Sequence[Caller[Answer, Request]]) -> None:
+        self.callers = callers
         self.begun: Begun | None = None
 
 
@@ -57,7 +60,7 @@ class Lane(Generic[Request, Answer]):
         self._items = items
         self._weight = weight
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[asyncio.Future[Answer], Request, int, float]] = deque()
+        self._waiting: deque[Caller[Answer, Request]] = deque()
         self._under_way: set[_Batch[Request, Answer]] = set()
         self._scheduled = False
         self._lone = False
@@ -86,7 +89,7 @@ class Lane(Generic[Request, Answer]):
         for future, *_ in queued:
             _fail(future, error(False))
         for batch in batches:
-            for future in batch.futures:
+            for future, *_ in batch.callers:
                 _fail(future, error(True))
         self._tell_finished()
 
@@ -97,13 +100,11 @@ class Lane(Generic[Request, Answer]):
 
     def first_wait(self) -> float | None:
         """When the first wait ends that is still going on."""
-        waits = [until_s for future, _, _, until_s in self._waiting if not future.done()]
-        waits += [batch.until_s for batch in self._under_way if not all(future.done() for future in batch.futures)]
-        return min(waits, default=None)
+        return min((until_s for future, _, _, until_s in self._callers() if not future.done()), default=None)
 
     async def answered(self, within_s: float) -> bool:
         """Wait for what is queued or sent now; False if that is nothing. Errors are their callers' business."""
-        waiting = {future for future, *_ in self._waiting}.union(*(batch.futures for batch in self._under_way))
+        waiting = {future for future, *_ in self._callers()}
         if not waiting:
             return False
         _, pending = await asyncio.wait(waiting, timeout=max(within_s, 0))
@@ -118,46 +119,48 @@ class Lane(Generic[Request, Answer]):
     def _begin(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._under_way) < self._calls:
-            batch = self._take()
-            if not batch.requests:
+            callers = self._take()
+            if not callers:
                 continue
-            self._lone = len(batch.requests) == 1
+            self._lone = len(callers) == 1
+            batch = _Batch(callers)
             self._under_way.add(batch)
             try:
-                batch.begun = self._start(batch.requests, partial(self._ended, batch))
+                batch.begun = self._start([request for _, request, _, _ in callers], partial(self._ended, batch))
             except Exception as error:
                 self._ended(batch, error)
         if self._finished is not None:
             self._tell_finished()
 
-    def _take(self) -> _Batch[Request, Answer]:
-        batch: _Batch[Request, Answer] = _Batch()
-        futures, requests = batch.futures, batch.requests
-        weight = 0
-        waiting = self._waiting
-        while waiting and len(futures) < self._items:
-            future, request, own, until_s = waiting[0]
-            if futures and weight + own > self._weight:
+    def _take(self) -> Sequence[Caller[Answer, Request]]:
+        waiting, weight = self._waiting, 0
+        taken: list[Caller[Answer, Request]] = []
+        while waiting and len(taken) < self._items:
+            future, _, own, _ = caller = waiting.popleft()
+            if future.done():
+                continue
+            weight += own
+            if taken and weight > self._weight:
+                waiting.appendleft(caller)
                 break
-            waiting.popleft()
-            if not future.done():
-                futures.append(future)
-                requests.append(request)
-                weight += own
-                if until_s < batch.until_s:
-                    batch.until_s = until_s
-        return batch
+            taken.append(caller)
+        return taken
+
+    def _callers(self) -> Iterator[Caller[Answer, Request]]:
+        """All who wait: for their turn, and for an answer."""
+        return chain(self._waiting, *(batch.callers for batch in self._under_way))
 
     def _ended(self, batch: _Batch[Request, Answer], outcome: Outcome[Answer]) -> None:
         if batch not in self._under_way:
             return
         self._under_way.discard(batch)
+        batch.begun = None  # which holds on to this: what is over is to go at once, and not with the next collection
         if isinstance(outcome, Exception):
-            self._failed(batch.requests[0], outcome)
-            for future in batch.futures:
+            self._failed(batch.callers[0][1], outcome)
+            for future, *_ in batch.callers:
                 _fail(future, outcome)
         else:
-            for future, request, answer in zip(batch.futures, batch.requests, outcome, strict=True):
+            for (future, request, _, _), answer in zip(batch.callers, outcome, strict=True):
                 if isinstance(answer, Exception):
                     self._failed(request, answer)
                     _fail(future, answer)

@@ -79,22 +79,22 @@ class Deadlines:
         self._late = late
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._next_s = _NEVER
+        self.next_s = _NEVER
+        """When the next wait ends; a later one need not be told."""
 
     def watch(self, until_s: float) -> None:
-        """Watch one more wait, that is to end at ``until_s`` of the loop's time."""
-        if until_s < self._next_s:
-            self._restart(until_s)
+        """Watch one more wait, that is to end at ``until_s`` of the loop's time, before the next that is watched."""
+        self._restart(until_s)
 
     def cancel(self) -> None:
         """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._next_s = None, _NEVER
+        self._timer, self.next_s = None, _NEVER
 
     def _restart(self, at_s: float) -> None:
         self.cancel()
-        self._timer, self._next_s = self._loop.call_at(at_s, self._due), at_s
+        self._timer, self.next_s = self._loop.call_at(at_s, self._due), at_s
 
     def _due(self) -> None:
         self.cancel()
@@ -102,7 +102,7 @@ class Deadlines:
         if due_s is None:
             return
         if due_s <= self._loop.time():
-            self._next_s = due_s
+            self.next_s = due_s
             self._timer = self._loop.call_later(self.GRACE_S, self._grace)
         else:
             self._restart(due_s)

@@ -123,10 +123,9 @@ class Overrides:
         self._pollers: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
         self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
-    @property
-    def none(self) -> bool:
-        """Whether there are no overrides at all."""
-        return not self._caps
+    def has_none(self, now_s: float) -> bool:
+        """Whether it is known, at this time of ``time.monotonic``, that there are no overrides at all."""
+        return now_s < self._until_s and not self._caps
 
     def of(self, tenant: str) -> Caps | None:
         """The override of a tenant, or of the defaults (``*``)."""

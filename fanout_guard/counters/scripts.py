@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import ValidationError, convert, msgpack
 
-from fanout_guard.core import model
 from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Reading, Tally
 from fanout_guard.counters.reasons import reason_of_text
@@ -74,22 +73,22 @@ def join(name: str, requests: Sequence[Packed], everybody: bytes | None) -> Call
     Caps that requests have in common are sent once.
     """
     keys = [everybody] if everybody else []
-    sites = []
-    for own, _, some in requests:
+    for own, _, _ in requests:
         keys += own
-        if some:
-            sites.append(some)
+    sites = [some for _, _, some in requests if some]
     flag = b"1" if everybody else b"0"
     if name != "decide":
         return Call(script(name), keys, [_encode([fields for _, fields, _ in requests]), flag, *sites])
-    caps: dict[tuple[Any, ...], int] = {}
-    told = b""
-    flags = 0
+    caps: dict[tuple[Any, ...], bytes] = {}
+    told: list[bytes] = []
+    flags, last = 0, None
     for _, (own, fields), _ in requests:
-        told += _WHICH_CAPS(caps.setdefault(own, len(caps) + 1)) + fields
+        if own is not last:  # mostly it is the same, and the same object
+            last, which = own, caps.get(own) or caps.setdefault(own, _WHICH_CAPS(len(caps) + 1))
+        told += which, fields
         flags |= fields[0]
     needed = flags & (DOCUMENT | RATES | LEASES | GLOBAL)
-    return Call(script(name, needed), keys, [b"".join(map(_packed_caps, caps)), flag, told, *sites])
+    return Call(script(name, needed), keys, [b"".join(map(_packed_caps, caps)), flag, b"".join(told), *sites])
 
 
 @lru_cache(maxsize=1024)
@@ -155,28 +154,19 @@ def _failed(answer: Any) -> CountersUnavailable:
 def tally(charge: Charge, answer: Sequence[int]) -> Tally:
     """What ``decide.lua`` answered; CountersUnavailable where the decision had been given up before it came."""
     status = answer[0]
-    if status == UNDONE:
-        raise CountersUnavailable("timeout", alone=True)
     policy = charge.policy
-    readings = []
-    at = 2
-    try:
-        if policy.document is not None and charge.lease.document:
-            readings.append(Reading(model.DOCUMENT, policy.document, *answer[at : at + 4]))
-            at += 4
-        for rate in policy.rates:
-            readings.append(Reading(rate.policy, rate.limit, *answer[at : at + 4]))
-            at += 4
-        if policy.inflight is not None:
-            readings.append(Reading(model.INFLIGHT, policy.inflight, *answer[at : at + 4]))
-            at += 4
-        if policy.inflight_global is not None:
-            readings.append(Reading(model.INFLIGHT_GLOBAL, policy.inflight_global, *answer[at : at + 4]))
-            at += 4
-    except TypeError:
-        at = -1
-    if len(answer) != at or status not in _STATUSES:
+    caps = policy.counted
+    if policy.document is not None and not charge.lease.document:
+        caps = caps[1:]
+    if status not in _STATUSES or len(answer) != 2 + 4 * len(caps):
+        if status == UNDONE:
+            raise CountersUnavailable("timeout", alone=True)
         raise CountersUnavailable("other")  # not what was asked: something else stands there
+    each = iter(answer[2:])
+    readings = [
+        Reading(name, limit, used, needed, wait_ms, reset_ms)
+        for (name, limit), used, needed, wait_ms, reset_ms in zip(caps, each, each, each, each, strict=True)
+    ]
     return Tally(status != REFUSED, tuple(readings), status == REPEATS, answer[1])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -66,19 +66,16 @@ class Session:
         self._payer: asyncio.Task[None] | None = None
         self._suspect: bytes = space.everybody
         self._deciding = 0
-        self._decide_once = self._decide_by_slot if server.clustered else self._decide_with_room
         # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose.
         self._keeper = self._loop.create_task(self._keep())
         self._keeper.add_done_callback(lambda _: self._loop.call_later(_LOOP_ENDS_WITHIN_S, on_end))
 
-    async def decide(self, charge: Charge) -> Tally:
+    def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
         """One decision, within the time budget."""
-        self._deciding += 1
-        try:
-            until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
-            return await self._decide_once(charge, until_s)
-        finally:
-            self._deciding -= 1
+        until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
+        if self.server.clustered and charge.policy.inflight_global is not None:
+            return self._decide_by_slot(charge, until_s)
+        return self._decide(charge, until_s)
 
     async def settle(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         """Release a lease (``lease_ms`` -1) or let it end at another time."""
@@ -147,24 +144,18 @@ class Session:
             partial(self._calls.start, name), calls=calls, items=items, weight=_BATCH_WEIGHT, failed=self._failed
         )
 
-    async def _decide_with_room(self, charge: Charge, until_s: float) -> Tally:
-        """A decision; once more where what is in flight refuses, and this process was giving some of it back."""
-        returning = self._releases.busy
-        decided = await self._decide(charge, until_s)
-        if not decided.charged and _full(decided):
-            # A client's next request is not to meet what is held by the one before, which it has seen the end of.
-            answered = await self._releases.answered(until_s - self._loop.time())
-            if answered or (returning and not self._releases.busy):
-                decided = await self._decide(charge, until_s)
-        return decided
-
     async def _decide(self, charge: Charge, until_s: float) -> Tally:
+        """A decision in one slot."""
         request = pack_decide(charge, self._space)
         if not request[0] and charge.policy.inflight_global is None:
             return Tally(True, ())  # a look at nothing that is counted, which no slot of a cluster could answer
         weight = 4 + len(charge.sites) // 32
+        returning = self._releases.busy
+        self._deciding += 1
         try:
-            return tally(charge, await self._submit(self._decisions, request, weight, until_s))
+            decided = tally(charge, await self._submit(self._decisions, request, weight, until_s))
+            if not decided.charged and _full(decided) and await self._returned(returning, until_s):
+                decided = tally(charge, await self._submit(self._decisions, request, weight, until_s))
         except asyncio.CancelledError:
             self._undo(charge)
             raise
@@ -172,14 +163,23 @@ class Session:
             if error.sent:
                 self._undo(charge)
             raise
+        finally:
+            self._deciding -= 1
+        return decided
+
+    async def _returned(self, returning: bool, until_s: float) -> bool:
+        """Whether this process has given some of what is in flight back since ``returning`` told whether it was to.
+
+        A client's next request is not to meet what is held by the one before, which it has seen the end of.
+        """
+        answered = await self._releases.answered(until_s - self._loop.time())
+        return answered or (returning and not self._releases.busy)
 
     async def _decide_by_slot(self, charge: Charge, until_s: float) -> Tally:
-        if charge.policy.inflight_global is None:
-            return await self._decide_with_room(charge, until_s)
         # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse. For
         # good: each is asked again by itself, since a reservation that is owed back must not be made again by its id.
         policy, reservation = charge.policy, Lease(charge.lease.id)
-        reserved = await self._decide_with_room(
+        reserved = await self._decide(
             replace(
                 charge,
                 tenant=EVERYBODY,
@@ -198,7 +198,7 @@ class Session:
         )
         charged = False
         try:
-            mine = await (self._decide_with_room if reserved.charged else self._decide)(own, until_s)
+            mine = await self._decide(own, until_s)
             charged = mine.charged
         finally:
             if reserved.charged and not charged and not charge.look:
@@ -214,7 +214,8 @@ class Session:
     def _submit(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> asyncio.Future[Any]:
         if self.breaker.reason is not None:
             raise CountersUnavailable(self.breaker.reason, sent=False)
-        self._deadlines.watch(until_s)
+        if until_s < self._deadlines.next_s:
+            self._deadlines.watch(until_s)
         return lane.submit(request, until_s, weight)
 
     async def _all(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> list[Any]:

@@ -62,7 +62,8 @@ class RedisCounters:
         self.session.give_up(reason)
 
     def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
-        return self.session.decide(charge)
+        session = self._sessions.get(asyncio.get_running_loop()) or self.session
+        return session.decide(charge)
 
     async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         return await self.session.settle(tenant, lease, lease_ms, exact=exact)

@@ -111,11 +111,8 @@ class Observers:
         self._outage = _overridden(watching, "outage")
         self._counter_error = _overridden(watching, "counter_error")
         self._close = _overridden(watching, "close")
-
-    @property
-    def count_inflight(self) -> bool:
+        self.count_inflight = bool(self._inflight)
         """Whether anybody wants to know what is in flight."""
-        return bool(self._inflight)
 
     async def notify(self, decision: Decision) -> None:
         """Call the user's ``on_decision=``, if there is one."""
@@ -124,7 +121,11 @@ class Observers:
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Tell of one decision."""
-        self._tell(self._decided, decision, seconds)
+        for method in self._decided:
+            try:
+                method(decision, seconds)
+            except Exception as error:
+                self._failed(method, error)
 
     def unreadable(self, kind: str) -> None:
         """Tell of one request refused before a decision."""
@@ -159,7 +160,10 @@ class Observers:
             try:
                 method(*told)
             except Exception as error:
-                self._failures.log(getattr(method, "__qualname__", "observer"), where(error))
+                self._failed(method, error)
+
+    def _failed(self, method: Callable[..., None], error: Exception) -> None:
+        self._failures.log(getattr(method, "__qualname__", "observer"), where(error))
 
 
 def _overridden(observers: tuple[Observer, ...], name: str) -> tuple[Callable[..., None], ...]:

@@ -34,7 +34,8 @@ class LogObserver(Observer):
         self._outage: tuple[float, str] | None = None
 
     def decided(self, decision: Decision, seconds: float) -> None:
-        self._summarise()
+        if self._sampler.counting:
+            self._summarise()
         if decision.outcome is Outcome.ADMITTED:
             return
         fields = _fields(decision)

@@ -8,7 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -16,9 +16,11 @@ from msgspec.structs import replace
 
 from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
+from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.redis import slot_of
 from fanout_guard.counters.redis_address import parse_address
 from fanout_guard.counters.redis_cluster import Cluster
+from fanout_guard.counters.scripts import Packed
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import digest, packed
@@ -268,17 +270,20 @@ async def test_what_is_asked_again_beside_a_release_stays_reserved(
     counters = RedisCounters(nodes.url, timeout_ms=3000)
     before = (await used(counters, "nobody", policy))["inflight-global"]
     session, asked = counters.session, Counter[str]()
-    decide, leases = session._decide, dict[str, Lease]()
+    submit, leases = session._submit, dict[str, Lease]()
 
-    async def decide_beside_a_release(one: Charge, until_s: float) -> Tally:
-        waiting = asyncio.ensure_future(decide(one, until_s))
-        await asyncio.sleep(0)  # it is on its way
-        asked[one.tenant] += 1
-        if asked[one.tenant] == 2 and one.tenant in leases:
-            session.release_soon(one.tenant, leases[one.tenant])
-        return await waiting
+    def submit_beside_a_release(
+        lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float
+    ) -> asyncio.Future[Any]:
+        waiting = submit(lane, request, weight, until_s)
+        if lane is session._decisions:
+            tenant, _ = counters.space.split(request[0][0]) or ("", b"")
+            asked[tenant] += 1
+            if asked[tenant] == 2 and tenant in leases:
+                session.release_soon(tenant, leases[tenant])
+        return waiting
 
-    monkeypatch.setattr(session, "_decide", decide_beside_a_release)
+    monkeypatch.setattr(session, "_submit", submit_beside_a_release)
     held = []
     for number in range(30):
         first, second = (charge(f"again-{number}", policy) for _ in range(2))
