@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -11,6 +12,11 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+
+_SHARE = 2
+"""So many requests share a call at least, where there are so many."""
+_SMALL = 0.5
+"""What is less than this part of the calls under way waits for them."""
 
 Outcome: TypeAlias = Sequence[Answer | Exception] | Exception
 """What becomes of a call: an answer or an error for each of its requests, or one error for all."""
@@ -40,7 +46,9 @@ class _Batch(Generic[Request, Answer]):
 class Lane(Generic[Request, Answer]):
     """A queue in one event loop with at most ``calls`` calls under way, each with a bounded batch.
 
-    A lone request waits for nothing; what comes while the calls are under way goes out with the next. A caller that
+    A lone request waits for nothing; what comes while the calls are under way goes out with the next. Calls take equal
+    parts, since callers that were answered together ask again together: one call for all would have this process and
+    the server take turns, and a small call beside a large one would stay so and cost as much. A caller that
     is cancelled touches its own future only: the call goes on, and no reply is left for anybody else. ``failed`` is
     told every error with the request that met it, or with the first of a call where all of them did.
     """
@@ -119,7 +127,10 @@ class Lane(Generic[Request, Answer]):
     def _begin(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._under_way) < self._calls:
-            callers = self._take()
+            sent = sum(len(batch.callers) for batch in self._under_way)
+            if len(self._waiting) < _SMALL * sent:
+                break
+            callers = self._take(max(math.ceil((sent + len(self._waiting)) / self._calls), _SHARE))
             if not callers:
                 continue
             self._lone = len(callers) == 1
@@ -132,10 +143,10 @@ class Lane(Generic[Request, Answer]):
         if self._finished is not None:
             self._tell_finished()
 
-    def _take(self) -> Sequence[Caller[Answer, Request]]:
-        waiting, weight = self._waiting, 0
+    def _take(self, part: int) -> Sequence[Caller[Answer, Request]]:
+        waiting, items, weight = self._waiting, min(part, self._items), 0
         taken: list[Caller[Answer, Request]] = []
-        while waiting and len(taken) < self._items:
+        while waiting and len(taken) < items:
             future, _, own, _ = caller = waiting.popleft()
             if future.done():
                 continue

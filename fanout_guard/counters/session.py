@@ -59,7 +59,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(self._probe, on_outage)
         self._deadlines = Deadlines(timeout_s, self._first_wait, self._late)
-        self._decisions = self._lane("decide", calls=2, items=32)
+        self._decisions = self._lane("decide", calls=2, items=64)
         self._releases = self._lane("release", calls=1, items=128)
         self._refunds = self._lane("refund", calls=1, items=32)
         self._debts = Debts()

@@ -40,6 +40,7 @@ class Sink:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.batches: list[list[int]] = []
+        self.calls: list[Call] = []
         self.go_on = asyncio.Event()
         self.error: Exception | None = None
         self.unable: Exception | None = None
@@ -49,7 +50,8 @@ class Sink:
         if self.unable is not None:
             raise self.unable
         self.batches.append(list(requests))
-        return Call(self, requests, done)
+        self.calls.append(Call(self, requests, done))
+        return self.calls[-1]
 
 
 @pytest.fixture
@@ -109,6 +111,33 @@ async def test_at_most_so_many_calls_are_under_way(sink: Sink) -> None:
     assert sink.batches == [[0, 1], [2, 3]]
     sink.go_on.set()
     await asyncio.gather(*futures)
+
+
+@pytest.mark.parametrize(("at_once", "parts"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [2, 2]), (9, [5, 4])])
+async def test_calls_take_equal_parts(sink: Sink, at_once: int, parts: list[int]) -> None:
+    """Where one call took all, this process and the server would take turns."""
+    sink.go_on.set()
+    busy = lane(sink, calls=2)
+    await asyncio.gather(*(busy.submit(number, FOREVER) for number in range(at_once)))
+    assert [len(batch) for batch in sink.batches] == parts
+
+
+@pytest.mark.parametrize(("number", "waits"), [(1, True), (2, False)])
+async def test_a_few_wait_for_the_crowd_that_is_under_way(sink: Sink, number: int, waits: bool) -> None:
+    """A small call beside a large one would stay small, since its callers ask again together, and cost as much."""
+    busy = lane(sink, calls=2)
+    crowd = [busy.submit(request, FOREVER) for request in range(6)]
+    await turns()
+    assert sink.batches == [[0, 1, 2], [3, 4, 5]]
+    sink.calls[1].done([30, 40, 50])
+    few = [busy.submit(request, FOREVER) for request in range(6, 6 + number)]
+    await turns()
+    assert (len(sink.batches) == 2) is waits
+    sink.calls[0].done([0, 10, 20])
+    await turns()
+    assert sink.batches[2:] == [list(range(6, 6 + number))]
+    sink.go_on.set()
+    assert await asyncio.gather(*crowd, *few) == [10 * request for request in range(6 + number)]
 
 
 async def test_a_caller_that_leaves_is_not_sent_or_does_not_matter(sink: Sink) -> None:
