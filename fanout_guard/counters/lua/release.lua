@@ -45,7 +45,9 @@ local function settle(record_key, lease_key, lease, lease_ms, exact)
       end
     end
   end
-  if found == 1 and lease_ms > call('PTTL', record_key) then call('PEXPIRE', record_key, lease_ms) end
+  if found == 1 and lease_ms > 0 and lease_ms > call('PTTL', record_key) then
+    call('PEXPIRE', record_key, lease_ms)
+  end
   return found
 end
 
