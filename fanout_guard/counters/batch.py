@@ -72,7 +72,6 @@ class Lane(Generic[Request, Answer]):
         self._under_way: set[_Batch[Request, Answer]] = set()
         self._scheduled = False
         self._lone = False
-        self._finished: asyncio.Future[None] | None = None
 
     def submit(self, request: Request, until_s: float, weight: int = 1) -> asyncio.Future[Answer]:
         """Queue one request that is waited for until then; the future gets its answer or its error."""
@@ -99,7 +98,11 @@ class Lane(Generic[Request, Answer]):
         for batch in batches:
             for future, *_ in batch.callers:
                 _fail(future, error(True))
-        self._tell_finished()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for what is queued or sent."""
+        return any(not future.done() for future, *_ in self._callers())
 
     @property
     def busy(self) -> bool:
@@ -119,10 +122,9 @@ class Lane(Generic[Request, Answer]):
         return not pending
 
     async def finish(self) -> None:
-        """Wait until nothing is under way."""
-        while self.busy:
-            self._finished = self._finished or self._loop.create_future()
-            await asyncio.shield(self._finished)
+        """Wait until nobody waits any more; a call that all have left may never be answered."""
+        while waiting := [future for future, *_ in self._callers() if not future.done()]:
+            await asyncio.wait(waiting)
 
     def _begin(self) -> None:
         self._scheduled = False
@@ -140,8 +142,6 @@ class Lane(Generic[Request, Answer]):
                 batch.begun = self._start([request for _, request, _, _ in callers], partial(self._ended, batch))
             except Exception as error:
                 self._ended(batch, error)
-        if self._finished is not None:
-            self._tell_finished()
 
     def _take(self, part: int) -> Sequence[Caller[Answer, Request]]:
         waiting, items, weight = self._waiting, min(part, self._items), 0
@@ -178,11 +178,6 @@ class Lane(Generic[Request, Answer]):
                 elif not future.done():
                     future.set_result(answer)
         self._begin()
-
-    def _tell_finished(self) -> None:
-        if self._finished is not None and not self.busy:
-            self._finished.set_result(None)
-            self._finished = None
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:

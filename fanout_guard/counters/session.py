@@ -125,7 +125,7 @@ class Session:
         """Let what is under way end, then close the connections."""
         lanes = (self._decisions, self._releases, self._refunds)
         await asyncio.sleep(0)  # whoever has asked just now is here by then
-        while self._deciding or any(lane.busy for lane in lanes):
+        while self._deciding or any(lane.awaited for lane in lanes):
             for lane in lanes:
                 await lane.finish()
             await asyncio.sleep(0)

@@ -385,6 +385,17 @@ async def test_what_is_asked_just_before_the_end_is_answered(counters: RedisCoun
     await asyncio.to_thread(until, lambda: server.ask("CLIENT", "LIST", "TYPE", "normal").count(b"\n") == 1)
 
 
+async def test_a_reply_that_nobody_waits_for_does_not_hold_up_the_end(counters: RedisCounters, proxy: Proxy) -> None:
+    """A connection may be dead at the other end: whoever asked there has left, and no time-out is anybody's."""
+    proxy.lose_replies = True
+    left = asyncio.create_task(counters.decide(charge()))
+    await asyncio.sleep(TIMEOUT_MS / 4000)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    proxy.lose_replies = False
+    await asyncio.wait_for(counters.aclose(), 5)
+
+
 async def test_counters_closed_in_the_middle_of_load_refuse_and_leave_nothing(server: Node) -> None:
     """Who is refused may ask a second time; the counters end after that, and every answer is a decision."""
     counters = RedisCounters(server.url, timeout_ms=10_000)
