@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 _SHARE = 2
 """So many requests share a call at least, where there are so many."""
 _SMALL = 0.5
-"""What is less than this part of the calls under way waits for them."""
+"""What is less than this part of those who wait for the calls under way waits for them too."""
 
 Outcome: TypeAlias = Sequence[Answer | Exception] | Exception
 """What becomes of a call: an answer or an error for each of its requests, or one error for all."""
@@ -129,7 +129,7 @@ class Lane(Generic[Request, Answer]):
     def _begin(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._under_way) < self._calls:
-            sent = sum(len(batch.callers) for batch in self._under_way)
+            sent = sum(not future.done() for batch in self._under_way for future, *_ in batch.callers)
             if len(self._waiting) < _SMALL * sent:
                 break
             callers = self._take(max(math.ceil((sent + len(self._waiting)) / self._calls), _SHARE))

@@ -140,6 +140,21 @@ async def test_a_few_wait_for_the_crowd_that_is_under_way(sink: Sink, number: in
     assert await asyncio.gather(*crowd, *few) == [10 * request for request in range(6 + number)]
 
 
+async def test_nobody_waits_for_a_crowd_that_has_left(sink: Sink) -> None:
+    """Its call may never be answered, and then a request that was held back for it would be late."""
+    busy = lane(sink, calls=2)
+    crowd = [busy.submit(request, FOREVER) for request in range(6)]
+    await turns()
+    sink.calls[1].done([30, 40, 50])
+    for future in crowd[:3]:
+        future.cancel()
+    lone = busy.submit(6, FOREVER)
+    await turns()
+    assert sink.batches[2:] == [[6]]
+    sink.go_on.set()
+    assert await lone == 60
+
+
 async def test_a_caller_that_leaves_is_not_sent_or_does_not_matter(sink: Sink) -> None:
     """Before it was sent, it costs nothing; afterwards, the others in its batch get their answers."""
     busy = lane(sink)
