@@ -25,8 +25,8 @@ POLICIES = {
     GLOBAL: inflight(None, 10 * CAP),
     "all": replace(documents(CAP), rates=rates((CAP, LONG_MS)).rates, inflight=CAP),
 }
-SIZES = (50,) * 4 + (7,) * 4 + (1,) * 50
-"""Large ones until some are refused, then enough small ones to fill what is left, whoever comes last."""
+SIZES = (50,) * 4 + (7,) * 4 + (1,) * 100
+"""Large ones, and so many small ones that those of three workers fill a cap alone, should the large ones come last."""
 DECISIONS_PER_TENANT = len(SIZES) * len(POLICIES)
 TASKS = 200
 
