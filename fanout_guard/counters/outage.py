@@ -80,21 +80,18 @@ class Deadlines:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.next_s = _NEVER
-        """When the next wait ends; a later one need not be told."""
+        """When it looks next, in the loop's time; a wait that ends no sooner need not be told."""
 
     def watch(self, until_s: float) -> None:
-        """Watch one more wait, that is to end at ``until_s`` of the loop's time, before the next that is watched."""
-        self._restart(until_s)
+        """Look at ``until_s`` of the loop's time, and not at ``next_s``, which is to be later: callers compare."""
+        self.cancel()
+        self._timer, self.next_s = self._loop.call_at(until_s, self._due), until_s
 
     def cancel(self) -> None:
         """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self.next_s = None, _NEVER
-
-    def _restart(self, at_s: float) -> None:
-        self.cancel()
-        self._timer, self.next_s = self._loop.call_at(at_s, self._due), at_s
 
     def _due(self) -> None:
         self.cancel()
@@ -105,7 +102,7 @@ class Deadlines:
             self.next_s = due_s
             self._timer = self._loop.call_later(self.GRACE_S, self._grace)
         else:
-            self._restart(due_s)
+            self.watch(due_s)
 
     def _grace(self) -> None:
         due_s = self._first()
