@@ -59,20 +59,19 @@ def refuse_for_good(
     named = dict(over)
     besides = [reading for reading in _refusing(readings) if reading.policy not in named]
     first, limit = over[0]
-    return _settled(
+    return _refused(
         policy,
-        {
-            **_decision(policy, asked, (*named, *(reading.policy for reading in besides))),
-            "limit": limit,
-            "excess": (asked.distinct if first == DOCUMENT else asked.entries) - limit,
-            "fits_now": _fits_now(policy, asked, readings),
-            "chunks": chunks,
-            "chunk_wait": wait,
-            "permanent": True,
-            "lease": lease,
-            "degraded": degraded,
-            "readings": tuple(readings),
-        },
+        asked,
+        (*named, *(reading.policy for reading in besides)),
+        lease,
+        limit=limit,
+        excess=(asked.distinct if first == DOCUMENT else asked.entries) - limit,
+        fits_now=_fits_now(policy, asked, readings),
+        chunks=chunks,
+        chunk_wait=wait,
+        permanent=True,
+        degraded=degraded,
+        readings=tuple(readings),
     )
 
 
@@ -97,22 +96,21 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
     refusing = _refusing(tally.readings)
     first = refusing[0]
     chunks, wait = _chunks(policy, asked)
-    return _settled(
+    return _refused(
         policy,
-        {
-            **_decision(policy, asked, tuple(reading.policy for reading in refusing)),
-            "limit": first.limit,
-            # What all tenants have in flight is no tenant's business.
-            "used": None if first.policy == INFLIGHT_GLOBAL else first.used,
-            "excess": None if first.policy == INFLIGHT_GLOBAL else first.used + first.needed - first.limit,
-            "fits_now": _fits_now(policy, asked, tally.readings),
-            "chunks": chunks,
-            "chunk_wait": wait,
-            "retry_after": max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
-            "lease": lease,
-            "degraded": degraded,
-            "readings": tally.readings,
-        },
+        asked,
+        tuple(reading.policy for reading in refusing),
+        lease,
+        limit=first.limit,
+        # What all tenants have in flight is no tenant's business.
+        used=None if first.policy == INFLIGHT_GLOBAL else first.used,
+        excess=None if first.policy == INFLIGHT_GLOBAL else first.used + first.needed - first.limit,
+        fits_now=_fits_now(policy, asked, tally.readings),
+        chunks=chunks,
+        chunk_wait=wait,
+        retry_after=max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
+        degraded=degraded,
+        readings=tally.readings,
     )
 
 
@@ -132,38 +130,49 @@ def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: boo
 
 def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
     """The decision where the counters are out of reach and nothing may pass uncounted."""
-    return _settled(
-        policy,
-        {
-            **_decision(policy, asked, (OUTAGE,)),
-            "retry_after": OUTAGE_RETRY_S,
-            "lease": lease,
-            "degraded": True,
-        },
-    )
+    return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S, degraded=True)
 
 
-def _decision(policy: Policy, asked: Asked, violated: tuple[str, ...]) -> dict[str, object]:
-    return {
-        "tenant": asked.tenant,
-        "document": asked.document,
-        "requested": asked.entries,
-        "policy": violated[0],
-        "violated": violated,
-        "caps": policy,
-    }
-
-
-def _settled(policy: Policy, members: dict[str, object]) -> Decision:
+def _refused(
+    policy: Policy,
+    asked: Asked,
+    violated: tuple[str, ...],
+    lease: Lease,
+    *,
+    limit: int | None = None,
+    used: int | None = None,
+    excess: int | None = None,
+    fits_now: int | None = None,
+    chunks: int | None = None,
+    chunk_wait: int | None = None,
+    retry_after: int | None = None,
+    permanent: bool = False,
+    degraded: bool = False,
+    readings: tuple[Reading, ...] = (),
+) -> Decision:
     """A refusal, or in shadow mode an admission that says what would have refused and charged nothing."""
-    if policy.mode is Mode.ENFORCE:
-        members["lease"] = None
-        return Decision(admitted=False, outcome=Outcome.REJECTED, **members)  # type: ignore[arg-type]
+    enforced = policy.mode is Mode.ENFORCE
     return Decision(
-        admitted=True,
-        outcome=Outcome.SHADOWED,
-        shadowed=members["violated"],  # type: ignore[arg-type]
-        **members,  # type: ignore[arg-type]
+        admitted=not enforced,
+        outcome=Outcome.REJECTED if enforced else Outcome.SHADOWED,
+        tenant=asked.tenant,
+        document=asked.document,
+        requested=asked.entries,
+        policy=violated[0],
+        violated=violated,
+        shadowed=() if enforced else violated,
+        limit=limit,
+        used=used,
+        excess=excess,
+        fits_now=fits_now,
+        chunks=chunks,
+        chunk_wait=chunk_wait,
+        retry_after=retry_after,
+        permanent=permanent,
+        lease=None if enforced else lease,
+        degraded=degraded,
+        caps=policy,
+        readings=readings,
     )
 
 
