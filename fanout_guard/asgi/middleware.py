@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, TypeGuard, TypeVar, cast
 
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
@@ -25,6 +25,8 @@ from fanout_guard.observe.text import where
 from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook
 from fanout_guard.types import ASGIApp, Receive, Scope, Send
+
+T = TypeVar("T")
 
 TenantHook: TypeAlias = Callable[[Scope], "str | Awaitable[str | None] | None"]
 CirculationHook: TypeAlias = Callable[[Scope, bytes], "Circulation | Awaitable[Circulation]"]
@@ -101,13 +103,13 @@ class FanoutGuardMiddleware:
             if self._tenant_hook is None:
                 tenant = self._reader.tenant(scope, params)
             else:
-                tenant = cast("str | None", await self._hooked("tenant=", self._tenant_hook, (scope,), _a_tenant))
+                tenant = await self._hooked("tenant=", self._tenant_hook, (scope,), _a_tenant)
             check_head(scope["headers"], self._max_body)
             raw = await body.read()
             asked = self._reader.read_on(tenant, scope, params, raw)
             if self._circulation_hook is not None:
                 hooked = await self._hooked("circulation=", self._circulation_hook, (scope, raw), _a_circulation)
-                asked = Extract(asked.tenant, cast(Circulation, hooked))
+                asked = Extract(asked.tenant, hooked)
         except Unreadable as error:
             raise _Refused(error.kind, error.detail, tenant or error.tenant) from None
         except UnsupportedEncoding as error:
@@ -159,21 +161,25 @@ class FanoutGuardMiddleware:
         await respond(problem, (), scope, send, close=not whole)
 
     async def _hooked(
-        self, name: str, hook: Callable[..., Any], arguments: tuple[object, ...], check: Callable[[object], bool]
-    ) -> object:
-        """What a hook gives; what it says when it fails is logged, and never sent to the client."""
+        self,
+        name: str,
+        hook: Callable[..., object],
+        arguments: tuple[object, ...],
+        check: Callable[[object], TypeGuard[T]],
+    ) -> T:
+        """What a hook gives; raises _HookFailed where it fails. Why is logged, and never sent to the client."""
         try:
-            given = hook(*arguments)
+            given: object = hook(*arguments)
             if isawaitable(given):
                 given = await given
             if not check(given):
                 raise TypeError(f"it gave {type(given).__name__}")
+            return given
         except (Exception, asyncio.CancelledError) as error:
             if is_own_cancellation(error):
                 raise
             self._hook_failed(name, error)
             raise _HookFailed from error
-        return cast(object, given)
 
     def _hook_failed(self, name: str, error: BaseException) -> None:
         self._failures.log(name, where(error), "its request was not decided")
@@ -209,9 +215,9 @@ class _HookFailed(Exception):
     """A user's hook raised or gave nonsense."""
 
 
-def _a_tenant(given: object) -> bool:
+def _a_tenant(given: object) -> TypeGuard[str | None]:
     return given is None or (isinstance(given, str) and bool(given))
 
 
-def _a_circulation(given: object) -> bool:
+def _a_circulation(given: object) -> TypeGuard[Circulation]:
     return isinstance(given, Circulation)
