@@ -12,7 +12,7 @@ from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, Unsupp
 from fanout_guard.asgi.responder import Field, Responder, respond
 from fanout_guard.asgi.route import Routes, root_path_of
 from fanout_guard.core.circulation import Circulation
-from fanout_guard.core.extract import Extract, Reader, Unreadable
+from fanout_guard.core.extract import TENANT_UNIDENTIFIED, Extract, Reader, Unreadable, sentence
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
 from fanout_guard.core.model import Decision, Mode
 from fanout_guard.core.problem import refusal, unavailable, unreadable
@@ -135,8 +135,7 @@ class FanoutGuardMiddleware:
             if self._tenant_hook is not None and named is not None:
                 self._hook_failed("tenant=", error)
                 raise _Refused(None, "It could not be told who asks. Send it again in 1 second.") from None
-            detail = f"{str(error)[0].upper()}{str(error)[1:]}."
-            raise _Refused("tenant-unidentified", detail) from None
+            raise _Refused(TENANT_UNIDENTIFIED, sentence(str(error))) from None
         except UnknownTenant:
             raise _Refused("tenant-unknown", "This tenant may not circulate here.") from None
 

@@ -132,7 +132,7 @@ class Reader:
                 raise _Refused(self._said([source for source, _ in present]))
             return Circulation(document=document, sites=_array(*present[0]))
         except (_Refused, CirculationError) as error:
-            raise Unreadable(UNREADABLE_CIRCULATION, _sentence(str(error))) from None
+            raise Unreadable(UNREADABLE_CIRCULATION, sentence(str(error))) from None
 
     def _said(self, present: Sequence[Source]) -> str:
         """Why there is not one list of sites."""
@@ -145,7 +145,8 @@ class _Refused(ValueError):
     """A reason, not yet said whose: the tenant's or the circulation's."""
 
 
-def _sentence(reason: str) -> str:
+def sentence(reason: str) -> str:
+    """A reason, which is not empty, as a sentence for the client."""
     return f"{reason[0].upper()}{reason[1:]}."
 
 
@@ -180,7 +181,7 @@ def _tenant(place: _Place, scope: _Scope, path_params: _Params, members: _Member
         tenant = _text(source, value)
         _check_tenant(source, tenant)
     except _Refused as error:
-        raise Unreadable(TENANT_UNIDENTIFIED, _sentence(str(error))) from None
+        raise Unreadable(TENANT_UNIDENTIFIED, sentence(str(error))) from None
     return tenant
 
 
