@@ -64,7 +64,7 @@ class OverrideStore:
 
     async def read(self) -> tuple[int, Sequence[Override]]:
         """The server's time, and all overrides that hold then, by tenant and field."""
-        now_ms = await self._now_ms()
+        now_ms = await self.counters.now_ms()
         found = await self.counters.command("HGETALL", self._fields)
         overrides = [_read(name, text) for name, text in zip(found[::2], found[1::2], strict=True)]
         live = [one for one in overrides if one is not None and (one.until_ms is None or one.until_ms > now_ms)]
@@ -85,10 +85,6 @@ class OverrideStore:
         encoded = [argument.encode() for argument in arguments]
         answer = await self.counters.run("override", [self._fields, self._version], encoded)
         return int(answer[0])
-
-    async def _now_ms(self) -> int:
-        seconds, micros = await self.counters.command("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _read(name: bytes, text: bytes) -> Override | None:

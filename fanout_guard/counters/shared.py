@@ -97,17 +97,20 @@ class RedisCounters:
                 await command("UNLINK", key)
 
     async def leases(self, tenant: str) -> Sequence[LeaseInfo]:
-        seconds, micros = await self.command("TIME")
-        now = int(seconds) * 1000 + int(micros) // 1000
-        key = self.space.of(tenant).leases
-        found = await self.command("ZRANGE", key, 0, -1, "WITHSCORES")
+        now_ms = await self.now_ms()
+        found = await self.command("ZRANGE", self.space.of(tenant).leases, 0, -1, "WITHSCORES")
         infos = []
         for member, score in zip(found[::2], found[1::2], strict=True):
-            expires_ms = int(float(score)) - now
+            expires_ms = int(float(score)) - now_ms
             if member != b"=" and expires_ms > 0:
                 entries, _, lease_id = member.partition(b":")
                 infos.append(LeaseInfo(lease_id.decode(), int(entries), expires_ms))
         return infos
+
+    async def now_ms(self) -> int:
+        """The server's time, in milliseconds since 1970."""
+        seconds, micros = await self.command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def command(self, *arguments: str | bytes | int) -> Any:
         """One plain command within the time budget, for what is not a decision."""
