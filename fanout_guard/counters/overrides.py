@@ -19,7 +19,7 @@ from fanout_guard.errors import ConfigurationError, CountersUnavailable
 logger = logging.getLogger("fanout_guard")
 
 _FOREVER = float("inf")
-_POLLS_PER_TTL = 0.8  # leaves the rest of the time to the answer
+_POLL_AFTER_TTLS = 0.8  # leaves the rest of the time to the answer
 _GRACE_S = 0.005
 _NO_OUTAGE = ("noperm", "wrongtype", "script")
 
@@ -212,7 +212,7 @@ class Overrides:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(self._ttl_s * _POLLS_PER_TTL)
+            await asyncio.sleep(self._ttl_s * _POLL_AFTER_TTLS)
             with suppress(CountersUnavailable):
                 await self._look()
 
