@@ -18,6 +18,7 @@ FORMAT = 1
 
 ID_CHARACTERS = 16
 """Ids and digests are this many characters of URL-safe Base64: 96 bits."""
+_DIGEST_BYTES = 12
 
 EVERYBODY = ""
 """Stands for all tenants together; no tenant has an empty id."""
@@ -33,9 +34,6 @@ _CACHED_LISTS_CHARACTERS = 2_000_000
 _MANTISSA_BITS = 53
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LEASE_ID = re.compile(r"[0-7](?:[A-Za-z0-9_-]{16}){1,3}")
-
-
-_DIGEST_BYTES = 12
 
 _ids: list[bytes] = []  # ready to be handed out
 # A forked worker must not hand out those that its parent has ready.
