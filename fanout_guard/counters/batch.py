@@ -74,7 +74,10 @@ class Lane(Generic[Request, Answer]):
         self._lone = False
 
     def submit(self, request: Request, until_s: float, weight: int = 1) -> asyncio.Future[Answer]:
-        """Queue one request that is waited for until then; the future gets its answer or its error."""
+        """Queue one request that is waited for until ``until_s`` of the loop's time, which ``first_wait`` tells.
+
+        The future gets its answer or its error; whoever watches the time ends it with ``fail``.
+        """
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting.append((future, request, weight, until_s))
         if not self._scheduled and len(self._under_way) < self._calls:
@@ -110,11 +113,14 @@ class Lane(Generic[Request, Answer]):
         return bool(self._waiting or self._under_way)
 
     def first_wait(self) -> float | None:
-        """When the first wait ends that is still going on."""
+        """When the first wait ends that is still going on, in the loop's time; None without any."""
         return min((until_s for future, _, _, until_s in self._callers() if not future.done()), default=None)
 
     async def answered(self, within_s: float) -> bool:
-        """Wait for what is queued or sent now; False if that is nothing. Errors are their callers' business."""
+        """Wait for what is queued or sent now; False if that is nothing, or takes longer than ``within_s``.
+
+        Errors are their callers' business.
+        """
         waiting = {future for future, *_ in self._callers()}
         if not waiting:
             return False
