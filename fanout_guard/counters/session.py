@@ -29,6 +29,7 @@ from fanout_guard.counters.scripts import (
 from fanout_guard.errors import CountersUnavailable
 
 _BATCH_WEIGHT = 1000  # about microseconds of the server's time
+_WEIGHT = 4  # of one request without sites, in the same
 _LOOP_ENDS_WITHIN_S = 1.0
 _UNATTENDED_S = 1.0  # so long what nobody waits for may queue behind its like before the server is blamed
 _UNBOUNDED = 2**53  # a cap that bounds nothing, in what the server computes with
@@ -38,6 +39,7 @@ _PAY_FIRST_S = 0.5  # so long the end of an outage waits for what it left to do
 class Session:
     """Decisions, releases and refunds on their own lanes, over at most five connections to each server.
 
+    Two for decisions, one each for releases, refunds and debts; plain commands (overrides, say) open more as they need.
     Ends with its event loop, or by ``aclose``: whoever asks after that is told at once that nothing is in reach.
     ``on_end`` is called where the loop still runs a while later, so that it can have another session.
     """
@@ -97,7 +99,7 @@ class Session:
                 self._owe("release", request)
                 continue
             until_s = self._loop.time() + max(self._deadlines.after_s, _UNATTENDED_S)
-            self._submit(self._releases, request, 4, until_s).add_done_callback(partial(self._released, request))
+            self._submit(self._releases, request, _WEIGHT, until_s).add_done_callback(partial(self._released, request))
 
     def _released(self, request: Packed, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -149,7 +151,7 @@ class Session:
         request = pack_decide(charge, self._space)
         if not request[0] and charge.policy.inflight_global is None:
             return Tally(True, ())  # a look at nothing that is counted, which no slot of a cluster could answer
-        weight = 4 + len(charge.sites) // 32
+        weight = _WEIGHT + len(charge.sites) // 32
         returning = self._releases.busy
         self._deciding += 1
         try:
@@ -168,9 +170,10 @@ class Session:
         return decided
 
     async def _returned(self, returning: bool, until_s: float) -> bool:
-        """Whether this process has given some of what is in flight back since ``returning`` told whether it was to.
+        """Whether leases of this process have been given back since a decision was sent.
 
-        A client's next request is not to meet what is held by the one before, which it has seen the end of.
+        Waits for those on their way; ``returning`` is whether some were when it was sent. A client's next request is
+        not to meet what is held by the one before, which it has seen the end of.
         """
         answered = await self._releases.answered(until_s - self._loop.time())
         return answered or (returning and not self._releases.busy)
@@ -224,7 +227,7 @@ class Session:
         answers = []
         for index, request in enumerate(requests):
             try:
-                answers.append(await self._submit(lane, request, 4, until_s))
+                answers.append(await self._submit(lane, request, _WEIGHT, until_s))
             except asyncio.CancelledError:
                 self._owe(name, *requests[index:])
                 raise
@@ -321,6 +324,6 @@ class Session:
             raise
 
 
-def _full(tally: Tally) -> bool:
+def _full(decided: Tally) -> bool:
     """Whether only entries in flight refuse."""
-    return all(reading.fits or reading.policy in (INFLIGHT, INFLIGHT_GLOBAL) for reading in tally.readings)
+    return all(reading.fits or reading.policy in (INFLIGHT, INFLIGHT_GLOBAL) for reading in decided.readings)
