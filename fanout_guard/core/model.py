@@ -6,7 +6,7 @@ Structs are msgspec's: as strict as frozen dataclasses, several times cheaper to
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -57,6 +57,11 @@ SiteKey: TypeAlias = str | Spelling
 """The identity of one site: a string by its characters, anything else by its spelling."""
 
 
+Numbers: TypeAlias = tuple[int, int, tuple[int, ...], int, int]
+"""Caps as the counters' scripts need them: document cap and window, each rate's limit and window, the two in-flight
+caps; windows in milliseconds, -1 is no cap."""
+
+
 class Rate(Struct, frozen=True):
     """At most ``limit`` entries of one tenant in any ``window_ms`` milliseconds."""
 
@@ -70,7 +75,10 @@ class Rate(Struct, frozen=True):
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """The caps that hold for one tenant, all defaults filled in; ``None`` is no cap."""
+    """The caps that hold for one tenant, all defaults filled in; ``None`` is no cap.
+
+    From ``least`` on, the fields are worked out here, once for many requests; what is given for them is not used.
+    """
 
     mode: Mode = Mode.ENFORCE
     circulation: int | None = 300
@@ -80,13 +88,13 @@ class Policy(Struct, frozen=True, kw_only=True):
     inflight: int | None = None
     inflight_global: int | None = None
     least: int | None = None
-    """The least cap, above which something refuses for good; worked out here, once for many requests."""
-    numbers: tuple[Any, ...] = ()
-    """What the counters' scripts need of it: document cap and window, rates, the two in-flight caps; -1 is no cap."""
+    """The least cap, above which something refuses for good."""
+    numbers: Numbers = (-1, 0, (), -1, -1)
+    """What the counters' scripts need of it."""
     leased: bool = False
     """Whether an admitted circulation holds a lease."""
     counted: tuple[tuple[str, int], ...] = ()
-    """The caps that need counters, so that a decision has to ask them, by name."""
+    """The caps that need counters, so that a decision has to ask them, by name; in the order of their answers."""
 
     def __post_init__(self) -> None:
         caps = (self.document, self.inflight, self.inflight_global)

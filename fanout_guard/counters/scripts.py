@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec import ValidationError, convert, msgpack
 
 from fanout_guard.core.keys import KeySpace, new_id
-from fanout_guard.core.model import Charge, Lease, Reading, Tally
+from fanout_guard.core.model import Charge, Lease, Numbers, Reading, Tally
 from fanout_guard.counters.reasons import reason_of_text
 from fanout_guard.errors import CountersUnavailable
 
@@ -79,7 +79,7 @@ def join(name: str, requests: Sequence[Packed], everybody: bytes | None) -> Call
     flag = b"1" if everybody else b"0"
     if name != "decide":
         return Call(script(name), keys, [_encode([fields for _, fields, _ in requests]), flag, *sites])
-    caps: dict[tuple[Any, ...], bytes] = {}
+    caps: dict[Numbers, bytes] = {}
     told: list[bytes] = []
     flags, last = 0, None
     for _, (own, fields), _ in requests:
@@ -92,7 +92,7 @@ def join(name: str, requests: Sequence[Packed], everybody: bytes | None) -> Call
 
 
 @lru_cache(maxsize=1024)
-def _packed_caps(numbers: tuple[Any, ...]) -> bytes:
+def _packed_caps(numbers: Numbers) -> bytes:
     document, window, rates, inflight, everybody = numbers
     return pack(f"<B{4 + len(rates)}q", len(rates) // 2, document, window, inflight, everybody, *rates)
 
@@ -157,7 +157,7 @@ def tally(charge: Charge, answer: Sequence[int]) -> Tally:
     policy = charge.policy
     caps = policy.counted
     if policy.document is not None and not charge.lease.document:
-        caps = caps[1:]
+        caps = caps[1:]  # a look at no document in particular: its cap, the first, was not asked for
     if status not in _STATUSES or len(answer) != 2 + 4 * len(caps):
         if status == UNDONE:
             raise CountersUnavailable("timeout", alone=True)
@@ -174,7 +174,7 @@ def pack_probe(stem: bytes) -> Packed:
     """A decision that charges next to nothing under names of its own, and reads and writes all kinds of state."""
     own = new_id()
     keys = [stem + b"p:" + own, stem + b"pd", stem + b"pr", stem + b"pf"]
-    numbers = (1, 1000, (_MANY, 1000), _MANY, -1)
+    numbers: Numbers = (1, 1000, (_MANY, 1000), _MANY, -1)
     return keys, (numbers, _DECISION(RECORD | DOCUMENT | RATES | LEASES | SITES, 1, 1)), bytes(8)
 
 
