@@ -22,19 +22,19 @@ class Admission:
     ``sites`` is the number of entries, ``shadowed`` the policies that would have rejected it.
     """
 
-    __slots__ = ("_ends", "_guard", "_held", "_refunded", "_renewed", "decision")
+    __slots__ = ("_guard", "_held_until_s", "_refunded", "_settled", "_together", "decision")
 
     def __init__(self, guard: FanoutGuard, decision: Decision) -> None:
         self.decision = decision
         self._guard = guard
-        self._held = 0.0
-        self._ends = False
+        self._held_until_s = 0.0
+        self._settled = False
         self._refunded = False
-        self._renewed: set[Admission] | None = None
+        self._together: set[Admission] | None = None
         guard.observers.inflight(decision.requested)
         if decision.leased:
-            self._renewed = _renewed(guard.lease_ms)
-            self._renewed.add(self)
+            self._together = _renewed_together(guard.lease_ms)
+            self._together.add(self)
 
     @property
     def tenant(self) -> str:
@@ -85,7 +85,7 @@ class Admission:
         """
         if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
             raise ValueError(f"hold: {seconds!r} seconds; expected above 0 and at most {MAX_SECONDS}")
-        self._held = asyncio.get_running_loop().time() + seconds
+        self._held_until_s = asyncio.get_running_loop().time() + seconds
         if self.decision.leased:
             await self._guard.renew(self.tenant, self.lease_id, seconds)
         return self.lease_id
@@ -101,18 +101,18 @@ class Admission:
 
     def settle(self) -> None:
         """Give the lease back, or leave it for as long as it is held; without waiting, and once."""
-        if self._ends:
+        if self._settled:
             return
-        self._ends = True
-        if self._renewed is not None:
-            self._renewed.discard(self)
+        self._settled = True
+        if self._together is not None:
+            self._together.discard(self)
         self._guard.observers.inflight(-self.decision.requested)
         if self.decision.leased and not self._refunded:
-            held_s = self._held - asyncio.get_running_loop().time() if self._held else 0.0
+            held_s = self._held_until_s - asyncio.get_running_loop().time() if self._held_until_s else 0.0
             self._guard.settle(self.decision, held_s)
 
     def _renew(self) -> None:
-        if not self._ends and not self._refunded:
+        if not self._settled and not self._refunded:
             self._guard.keep(self.decision)
 
 
@@ -120,7 +120,7 @@ _Key: TypeAlias = tuple[asyncio.AbstractEventLoop, int]
 _under_way: dict[_Key, set[Admission]] = {}
 
 
-def _renewed(lease_ms: int) -> set[Admission]:
+def _renewed_together(lease_ms: int) -> set[Admission]:
     """What is under way in this event loop and is renewed together: a timer for each request is too dear."""
     key = (asyncio.get_running_loop(), lease_ms)
     admissions = _under_way.get(key)
@@ -135,10 +135,10 @@ def _renewed(lease_ms: int) -> set[Admission]:
 def _renew_later(key: _Key) -> None:
     loop, lease_ms = key
     # In a context of its own: it outlives the request that it begins with.
-    loop.call_later(lease_ms / 1000 / RENEWALS, _renew, key, context=Context())
+    loop.call_later(lease_ms / 1000 / RENEWALS, _renew_all, key, context=Context())
 
 
-def _renew(key: _Key) -> None:
+def _renew_all(key: _Key) -> None:
     admissions = _under_way[key]
     if not admissions:
         del _under_way[key]
