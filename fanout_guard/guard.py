@@ -128,7 +128,10 @@ class FanoutGuard:
     async def simulate(
         self, *, tenant: str | None = None, document: str | int | None = None, sites: Sequence[object]
     ) -> Decision:
-        """The decision that this circulation would get now; charges nothing, and no observer is told."""
+        """The decision that this circulation would get now; charges nothing, and no observer is told.
+
+        Raises CirculationError and UnknownTenant, as ``admit`` does.
+        """
         circulation = Circulation(document=document, sites=sites)
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         return await self._count(self._weigher.weigh(counted, policy, circulation, look=True))
@@ -144,8 +147,8 @@ class FanoutGuard:
     ) -> AsyncIterator[Admission]:
         """Circulate inside the block, with the entries in flight for as long as it runs.
 
-        Raises FanoutRejected, with the decision, instead of entering. A block that raises is charged or refunded as
-        a response with status 500 is (``REFUND_ON``).
+        Raises FanoutRejected, with the decision, instead of entering; CirculationError and UnknownTenant, as ``admit``
+        does. A block that raises is charged or refunded as a response with status 500 is (``REFUND_ON``).
         """
         decision = await self._admit(tenant, document, sites, idempotency_key)
         if not decision.admitted:
@@ -179,7 +182,7 @@ class FanoutGuard:
         """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
 
         Each entry once, while the lease lives and for 60 s after the decision; 0 from then on. During an outage 0 as
-        well: it is done when the server is back.
+        well: it is done when the server is back. Raises CirculationError where ``sites`` are none, or negative.
         """
         lease = parse_lease(lease_id)
         packed, counts, entries = b"", list[int](), None
@@ -199,7 +202,8 @@ class FanoutGuard:
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
         """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
 
-        With ``document``, that document's cap too. Raises CountersUnavailable in an outage.
+        With ``document``, that document's cap too. Raises CountersUnavailable in an outage, CirculationError where
+        ``document`` is no document's id, and UnknownTenant where the tenant must be known and is not.
         """
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         known = None if document is None else document_text(document)
@@ -228,7 +232,7 @@ class FanoutGuard:
     # For the ASGI edge.
 
     async def decide(self, tenant: str, circulation: Circulation, idempotency_key: str | None = None) -> Decision:
-        """``admit`` for what has been read already."""
+        """``admit`` for what has been read already; raises UnknownTenant. What holds its entries is the caller's."""
         began_s, waited_s = monotonic(), 0.0
         policy = self.tenants.at_hand(tenant, began_s)
         if policy is None:
