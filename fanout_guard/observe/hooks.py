@@ -95,8 +95,7 @@ class DecisionHook:
 class Observers:
     """Tells every observer, in order; an error of one is logged and stops neither the others nor the request.
 
-    ``hook`` is None where no ``on_decision=`` is given, so that a caller awaits nothing:
-    ``if observers.hook is not None: await observers.hook(decision)``, which is what ``notify`` does.
+    ``hook`` is None where no ``on_decision=`` is given, so that a caller can do without ``notify`` and await nothing.
     """
 
     def __init__(self, observers: Iterable[Observer] = (), on_decision: OnDecision | None = None) -> None:
@@ -121,6 +120,7 @@ class Observers:
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Tell of one decision."""
+        # As ``_tell``, without a call more: this is on the path of every decision.
         for method in self._decided:
             try:
                 method(decision, seconds)
