@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from fanout_guard import Decision
+from fanout_guard.client import StopReason
 from fanout_guard.guard import Usage
 from fanout_guard.settings.reference import reference
 from tests.docs.blocks import PAGES
@@ -34,7 +35,17 @@ def fields(kind: type[Struct]) -> str:
     return ", ".join(f"`{name}`" for name in kind.__struct_fields__) + "\n"
 
 
-MAKERS: Mapping[str, Callable[[], str]] = {"settings": settings, "decision": decision, "usage": usage}
+def reasons() -> str:
+    """Why the client stops."""
+    return ", ".join(f"`{reason}`" for reason in StopReason) + "\n"
+
+
+MAKERS: Mapping[str, Callable[[], str]] = {
+    "settings": settings,
+    "decision": decision,
+    "usage": usage,
+    "reasons": reasons,
+}
 
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
