@@ -10,6 +10,7 @@ from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import fail, json_option, say, say_json, table
 from fanout_guard.core.model import Policy
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.values import UNLIMITED, CapValue
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
@@ -71,8 +72,8 @@ def _print(settings: Settings) -> None:
 
 def _policies(settings: Settings) -> dict[str, Policy]:
     policies = settings.policies()
-    # No tenant is called "*", so its policy is the deployment's.
-    return {tenant: policies.static(tenant) for tenant in ("*", *policies.configured())}
+    # No tenant is called so, and its policy is the deployment's.
+    return {tenant: policies.static(tenant) for tenant in (DEFAULTS, *policies.configured())}
 
 
 def policy_fields(policy: Policy) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.core.source import parse_source
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.values import UNLIMITED
 from fanout_guard.settings import Settings
 
@@ -30,8 +31,8 @@ def _mode(settings: Settings) -> Finding:
 
 def _circulation(settings: Settings) -> Finding:
     lifted = [
-        tenant or "*"
-        for tenant in ("", *settings.policies().configured())
+        tenant
+        for tenant in (DEFAULTS, *settings.policies().configured())
         if settings.policies().static(tenant).circulation is None
     ]
     if lifted:

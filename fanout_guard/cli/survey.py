@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from fanout_guard.cli.deployment import Deployment
 from fanout_guard.core.keys import new_id, tag, tenant_of
 from fanout_guard.core.model import DOCUMENT, Charge, Lease, Policy
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.errors import UnknownTenant
 from fanout_guard.guard import Usage
 
@@ -59,13 +60,13 @@ async def survey(deployment: Deployment) -> Survey:
     """Every tenant that is configured, overridden, or has state in the counters."""
     settings, counters = deployment.settings, deployment.counters
     overridden = {one.tenant for one in await deployment.overrides.list()}
-    named = {*settings.policies().configured(), *overridden} - {"*"}
+    named = {*settings.policies().configured(), *overridden} - {DEFAULTS}
     by_tag = {tag(tenant): tenant for tenant in named}
     documents: dict[str, set[bytes]] = {tenant: set() for tenant in named}
     nameless = set()
     async for key in counters.scan(counters.space.stem, _STATE):
         parts = counters.space.split(key)
-        if parts is None or parts[0] == "*":
+        if parts is None or key.startswith(counters.space.everybody):
             continue
         tenant = by_tag.get(parts[0]) or tenant_of(parts[0])
         if tenant is None:
