@@ -9,7 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from fanout_guard.errors import FanoutGuardError
 
@@ -36,9 +36,9 @@ def prepare() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def _nowhere(mode: str) -> TextIO:
+def _nowhere(mode: Literal["r", "w"]) -> TextIO:
     # Takes the number of the stream that is closed, so that no socket gets it; open for as long as the process is.
-    return open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)  # type: ignore[return-value]
+    return open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:

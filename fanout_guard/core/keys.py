@@ -223,7 +223,7 @@ def tenant_of(tagged: str) -> str | None:
     return None if tagged[:1] in ("#", _EVERYBODY_TAG) else unquote(tagged)
 
 
-def parse_lease(lease_id: str) -> Lease | None:
+def parse_lease(lease_id: object) -> Lease | None:
     """The lease that ``lease_id`` names, or None where it is no lease id."""
     if not isinstance(lease_id, str) or not _LEASE_ID.fullmatch(lease_id):
         return None

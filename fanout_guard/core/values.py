@@ -95,9 +95,9 @@ def _check_whole(value: Any, low: int, high: int) -> int:
 
 def _check_seconds(value: Any, low: float, high: float) -> int | float:
     # The comparison is false for NaN, too.
-    if type(value) not in (int, float) or not low <= value <= high:
+    if not (type(value) is int or type(value) is float) or not low <= value <= high:
         raise ValueError
-    return value  # type: ignore[no-any-return]  # its type was compared above
+    return value
 
 
 def _check_mode(value: Any) -> Mode:

@@ -149,7 +149,7 @@ def test_a_lease_id_is_plain(lease: Lease) -> None:
 @given(st.text() | st.binary() | st.none() | st.integers())
 def test_what_is_no_lease_id_is_none(value: object) -> None:
     """Lease ids come back from queues and people; a wrong one is no error of the program."""
-    lease = parse_lease(value)  # type: ignore[arg-type]
+    lease = parse_lease(value)
     assert lease is None or str(lease) == value
 
 
