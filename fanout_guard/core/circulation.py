@@ -87,7 +87,10 @@ def _identified(sites: object) -> tuple[Sequence[SiteKey], str | None]:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether the text has no lone surrogate, so that it can be written as UTF-8."""
+    """Whether the text has no lone surrogate, so that it can be written as UTF-8.
+
+    What every request has is asked ``isascii`` before this is called: mostly that is the answer, for less.
+    """
     if text.isascii():
         return True
     try:
