@@ -320,10 +320,11 @@ class FanoutGuard:
         return core.decide(policy, asked, tally, lease, degraded=True)
 
     async def _known(self, tenant: str) -> str | None:
-        """The tenant that is counted for ``tenant``, or None where it is not known and must be."""
+        """The tenant that is counted for ``tenant``; None where that is no tenant id, or not known and must be."""
         try:
-            counted, _ = await self.tenants.resolve(tenant)
-        except UnknownTenant:
+            # Checked, since an empty id would be everybody's.
+            counted, _ = await self.tenants.resolve(self.tenants.name(tenant))
+        except (CirculationError, UnknownTenant):
             return None
         return counted
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from msgspec.structs import replace
 
+from fanout_guard import FanoutGuard, Settings
 from fanout_guard.core.keys import KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
 from fanout_guard.counters.batch import Lane
@@ -244,6 +245,20 @@ async def test_the_global_cap_is_filled_exactly_by_many_tenants(nodes: ClusterOf
     assert sum(one.cost for one, tally in zip(asked, tallies, strict=True) if tally.charged) == 200
     for one in counters:
         await one.aclose()
+
+
+async def test_nobody_gives_back_as_everybody(nodes: ClusterOfThree) -> None:
+    """An empty tenant id stands for all together in the counters, and must not name their leases for a caller."""
+    variables = {"REDIS_URL": nodes.url, "REDIS_TIMEOUT": "5", "GLOBAL_MAX_INFLIGHT": "10"}
+    guard = FanoutGuard(Settings.from_env({f"FANOUT_GUARD_{name}": text for name, text in variables.items()}))
+    decision = await guard.admit(tenant="acme", document="d", sites=["a", "b"])
+    assert decision.lease is not None
+    reservation = str(Lease(decision.lease.id))
+    assert not await guard.renew("", reservation, 1000)
+    assert not await guard.release("", reservation)
+    assert not await guard.refund("", reservation)
+    assert (await guard.usage("acme"))["inflight-global"].used == 2
+    await guard.aclose()
 
 
 async def test_what_a_tenant_is_refused_is_given_back_to_everybody(nodes: ClusterOfThree) -> None:
