@@ -15,7 +15,6 @@ MEASURED = (
     ("README.md", "306 sites [299-312]"),
     ("README.md", "3.09x"),
     ("README.md", "1.00x"),
-    ("docs/faq.md", "about 90 µs"),
 )
 """The pages that quote figures, and the figures."""
 
