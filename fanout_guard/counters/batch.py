@@ -36,10 +36,11 @@ Caller: TypeAlias = tuple[asyncio.Future[Answer], Request, int, float]
 class _Batch(Generic[Request, Answer]):
     """The callers of one call."""
 
-    __slots__ = ("begun", "callers")
+    __slots__ = ("begun", "callers", "sent_s")
 
-    def __init__(self, callers: Sequence[Caller[Answer, Request]]) -> None:
+    def __init__(self, callers: Sequence[Caller[Answer, Request]], sent_s: float) -> None:
         self.callers = callers
+        self.sent_s = sent_s
         self.begun: Begun | None = None
 
 
@@ -48,9 +49,11 @@ class Lane(Generic[Request, Answer]):
 
     A lone request waits for nothing; what comes while the calls are under way goes out with the next. Calls take equal
     parts, since callers that were answered together ask again together: one call for all would have this process and
-    the server take turns, and a small call beside a large one would stay so and cost as much. A caller that
-    is cancelled touches its own future only: the call goes on, and no reply is left for anybody else. ``failed`` is
-    told every error with the request that met it, or with the first of a call where all of them did.
+    the server take turns, and a small call beside a large one would stay so and cost as much. So a few wait for the
+    reply of many, unless the last call took ``quick_s`` or longer.
+
+    A caller that is cancelled touches its own future only: the call goes on, and no reply is left for anybody else.
+    ``failed`` is told every error with the request that met it, or with the first of a call where all of them did.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Lane(Generic[Request, Answer]):
         calls: int,
         items: int,
         weight: int,
+        quick_s: float = 0.005,
         failed: Callable[[Request, Exception], None] = lambda request, error: None,
     ) -> None:
         self._start = start
@@ -67,11 +71,13 @@ class Lane(Generic[Request, Answer]):
         self._calls = calls
         self._items = items
         self._weight = weight
+        self._quick_s = quick_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Caller[Answer, Request]] = deque()
         self._under_way: set[_Batch[Request, Answer]] = set()
         self._scheduled = False
         self._lone = False
+        self._quick = True
 
     def submit(self, request: Request, until_s: float, weight: int = 1) -> asyncio.Future[Answer]:
         """Queue one request that is waited for until ``until_s`` of the loop's time, which ``first_wait`` tells.
@@ -136,13 +142,13 @@ class Lane(Generic[Request, Answer]):
         self._scheduled = False
         while self._waiting and len(self._under_way) < self._calls:
             sent = sum(not future.done() for batch in self._under_way for future, *_ in batch.callers)
-            if len(self._waiting) < _SMALL * sent:
+            if self._quick and len(self._waiting) < _SMALL * sent:
                 break
             callers = self._take(max(math.ceil((sent + len(self._waiting)) / self._calls), _SHARE))
             if not callers:
                 continue
             self._lone = len(callers) == 1
-            batch = _Batch(callers)
+            batch = _Batch(callers, self._loop.time())
             self._under_way.add(batch)
             try:
                 batch.begun = self._start([request for _, request, _, _ in callers], partial(self._ended, batch))
@@ -171,6 +177,7 @@ class Lane(Generic[Request, Answer]):
         if batch not in self._under_way:
             return
         self._under_way.discard(batch)
+        self._quick = self._loop.time() - batch.sent_s < self._quick_s
         batch.begun = None  # which holds on to this: what is over is to go at once, and not with the next collection
         if isinstance(outcome, Exception):
             self._failed(batch.callers[0][1], outcome)

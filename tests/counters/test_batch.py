@@ -60,9 +60,9 @@ async def sink() -> Sink:
     return Sink()
 
 
-def lane(sink: Sink, *, calls: int = 1, items: int = 10, weight: int = 100) -> Lane[int, int]:
+def lane(sink: Sink, *, calls: int = 1, items: int = 10, weight: int = 100, quick_s: float = FOREVER) -> Lane[int, int]:
     """A lane to it."""
-    return Lane(sink, calls=calls, items=items, weight=weight)
+    return Lane(sink, calls=calls, items=items, weight=weight, quick_s=quick_s)
 
 
 async def turns(count: int = 5) -> None:
@@ -138,6 +138,19 @@ async def test_a_few_wait_for_the_crowd_that_is_under_way(sink: Sink, number: in
     assert sink.batches[2:] == [list(range(6, 6 + number))]
     sink.go_on.set()
     assert await asyncio.gather(*crowd, *few) == [10 * request for request in range(6 + number)]
+
+
+async def test_nobody_waits_for_a_crowd_where_calls_take_long(sink: Sink) -> None:
+    """Two of them, one after the other, may be more than the time that a decision has."""
+    far = lane(sink, calls=2, quick_s=0)
+    crowd = [far.submit(request, FOREVER) for request in range(6)]
+    await turns()
+    sink.calls[1].done([30, 40, 50])
+    lone = far.submit(6, FOREVER)
+    await turns()
+    assert sink.batches[2:] == [[6]]
+    sink.go_on.set()
+    assert await asyncio.gather(*crowd, lone) == [10 * request for request in range(7)]
 
 
 async def test_nobody_waits_for_a_crowd_that_has_left(sink: Sink) -> None:
