@@ -113,8 +113,7 @@ class FanoutGuard:
         must be known and is not.
         """
         decision = await self._admit(tenant, document, sites, idempotency_key)
-        if self.observers.count_inflight:
-            self._hold(decision, self.lease_ms / 1000)
+        self._hold(decision, self.lease_ms / 1000)
         return decision
 
     def _admit(
@@ -258,8 +257,7 @@ class FanoutGuard:
         if lease is None:
             return
         if held_s > 0:
-            if self.observers.count_inflight:
-                self._hold(decision, held_s)
+            self._hold(decision, held_s)
             self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
         else:
             self._holder(lease).release_soon(decision.tenant, lease)
@@ -271,7 +269,7 @@ class FanoutGuard:
             self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
 
     def _hold(self, decision: Decision, seconds: float) -> None:
-        if decision.leased and decision.lease is not None:
+        if self.observers.count_inflight and decision.leased and decision.lease is not None:
             self._held.hold(decision.lease.id, decision.requested, seconds)
 
     def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:

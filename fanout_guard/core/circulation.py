@@ -47,7 +47,7 @@ def document_text(document: object) -> str:
     if isinstance(document, str):
         if not document:
             raise CirculationError("the document id is empty")
-        if not document.isascii() and not is_encodable(document):
+        if not is_encodable(document):
             raise CirculationError("the document id has a lone surrogate")
         return document
     if isinstance(document, int) and not isinstance(document, bool):
@@ -81,16 +81,13 @@ def _identified(sites: object) -> tuple[Sequence[SiteKey], str | None]:
             for position, site in enumerate(sites, 1)
         ]
         return keys, None
-    if not text.isascii() and not is_encodable(text):
+    if not is_encodable(text):
         raise CirculationError("a site has a lone surrogate")
     return sites, text
 
 
 def is_encodable(text: str) -> bool:
-    """Whether the text has no lone surrogate, so that it can be written as UTF-8.
-
-    What every request has is asked ``isascii`` before this is called: mostly that is the answer, for less.
-    """
+    """Whether the text has no lone surrogate, so that it can be written as UTF-8."""
     if text.isascii():
         return True
     try:

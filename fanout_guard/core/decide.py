@@ -38,6 +38,8 @@ class Asked(Struct, frozen=True, gc=False):
 
 def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
     """The caps that this circulation can never pass, however long it waits, each with its limit."""
+    if policy.least is None or asked.entries <= policy.least:
+        return ()
     return tuple(
         (name, limit)
         for name, limit in policy.limits
@@ -77,7 +79,8 @@ def refuse_for_good(
 
 def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded: bool = False) -> Decision:
     """The decision from what the counters answered."""
-    if policy.least is not None and asked.entries > policy.least and (over := precheck(policy, asked)):
+    over = precheck(policy, asked)
+    if over:
         return refuse_for_good(policy, asked, over, lease, tally.readings, degraded=degraded)
     if tally.charged:
         return Decision(

@@ -49,20 +49,19 @@ class Weigher:
             policy = without_document(policy)
         if policy.mode is Mode.OFF or not entries:
             return core.admit_uncounted(policy, asked, Lease(own))
-        counted = policy
-        if policy.least is not None and entries > policy.least:
-            if policy.document is not None and not self._distinct:
-                asked = replace(asked, distinct=len(set(sites)))
-            over = core.precheck(policy, asked)
-            if over and (over[0][0] == CIRCULATION or not policy.counted):
-                return core.refuse_for_good(policy, asked, over, Lease(own))
-            if over:
-                # It is refused, and the counters tell what else refuses it: without its sites, which may be very
-                # many, where their number is what is wrong.
-                look = True
-                counted = without_document(policy) if DOCUMENT in dict(over) else policy
+        if policy.document is not None and entries > policy.document and not self._distinct:
+            asked = replace(asked, distinct=len(set(sites)))
+        over = core.precheck(policy, asked)
+        if over and (over[0][0] == CIRCULATION or not policy.counted):
+            return core.refuse_for_good(policy, asked, over, Lease(own))
         if not policy.counted:
             return core.admit_uncounted(policy, asked, Lease(own))
+        counted = policy
+        if over:
+            # It is refused, and the counters tell what else refuses it: without its sites, which may be very many,
+            # where their number is what is wrong.
+            look = True
+            counted = without_document(policy) if DOCUMENT in dict(over) else policy
         digest = self._document(counted, document)
         charge = Charge(
             lease=Lease(own, digest, b"" if key is None else self._idempotency(policy, circulation, key)),

@@ -111,7 +111,7 @@ class Lane(Generic[Request, Answer]):
     @property
     def awaited(self) -> bool:
         """Whether anybody waits for what is queued or sent."""
-        return any(not future.done() for future, *_ in self._callers())
+        return self.first_wait() is not None
 
     @property
     def busy(self) -> bool:

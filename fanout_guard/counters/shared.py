@@ -62,9 +62,7 @@ class RedisCounters:
         self.session.give_up(reason)
 
     def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
-        # Looked up before ``session`` is asked: a call less on the path of every decision.
-        session = self._sessions.get(asyncio.get_running_loop()) or self.session
-        return session.decide(charge)
+        return self.session.decide(charge)
 
     async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
         return await self.session.settle(tenant, lease, lease_ms, exact=exact)

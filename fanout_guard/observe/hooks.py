@@ -120,12 +120,7 @@ class Observers:
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Tell of one decision."""
-        # As ``_tell``, without a call more: this is on the path of every decision.
-        for method in self._decided:
-            try:
-                method(decision, seconds)
-            except Exception as error:
-                self._failed(method, error)
+        self._tell(self._decided, decision, seconds)
 
     def unreadable(self, kind: str) -> None:
         """Tell of one request refused before a decision."""
@@ -160,10 +155,7 @@ class Observers:
             try:
                 method(*told)
             except Exception as error:
-                self._failed(method, error)
-
-    def _failed(self, method: Callable[..., None], error: Exception) -> None:
-        self._failures.log(getattr(method, "__qualname__", "observer"), where(error))
+                self._failures.log(getattr(method, "__qualname__", "observer"), where(error))
 
 
 def _overridden(observers: tuple[Observer, ...], name: str) -> tuple[Callable[..., None], ...]:

@@ -34,8 +34,7 @@ class LogObserver(Observer):
         self._outage: tuple[float, str] | None = None
 
     def decided(self, decision: Decision, seconds: float) -> None:
-        if self._sampler.counting:
-            self._summarise()
+        self._summarise()
         if decision.outcome is Outcome.ADMITTED:
             return
         fields = _fields(decision)

@@ -23,11 +23,6 @@ class Sampler:
         self._seen: dict[str, int] = {}
         self._missed: dict[str, int] = {}
 
-    @property
-    def counting(self) -> bool:
-        """Whether there were events of which something may be left to tell."""
-        return bool(self._seen or self._missed)
-
     def passes(self, kind: str) -> bool:
         """Count one event; whether it is one of the first of its interval."""
         self._begin_interval_if_due()
@@ -35,7 +30,7 @@ class Sampler:
 
     def missed(self, *, at_once: bool = False) -> dict[str, int]:
         """Return, once, how many did not pass in the intervals that are over (``at_once``: so far), by kind."""
-        if not self.counting:
+        if not self._seen and not self._missed:
             return {}
         if at_once:
             self._ends = float("-inf")
