@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from locust.runners import MasterRunner, WorkerRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.answers import classify
+from benchmarks.options import BadUsage, positive, read_names, whole
 from benchmarks.plan import Outcome, Phase, Plan
 from benchmarks.sequencer import Sequencer
 
@@ -177,10 +178,10 @@ def on_test_start(environment: Environment, **_: Any) -> None:
     assert options is not None
     if isinstance(environment.runner, WorkerRunner):
         return
-    plan = plan_from(options)
-    host = environment.host or Publisher.host
-    if not options.plan and not plan.site_names and not is_example(host):
-        logging.error(f"{host} is not the example API: name the sites to publish to with --site-names")
+    try:
+        plan = plan_from(options, host=environment.host or Publisher.host)
+    except (ArgumentTypeError, OSError, ValueError, msgspec.MsgspecError) as error:
+        logging.error(str(error))
         environment.process_exit_code = 2
         environment.runner.quit()  # type: ignore[union-attr]
         return
@@ -197,20 +198,23 @@ def on_quitting(environment: Environment, **_: Any) -> None:
     environment.process_exit_code = 0 if finished else 4
 
 
-def plan_from(options: Namespace) -> Plan:
-    """The plan file, or one phase for each of ``--sites``."""
+def plan_from(options: Namespace, *, host: str) -> Plan:
+    """The plan file, or one phase for each of ``--sites``; raises before anything is sent."""
     if options.plan:
         return Plan.load(Path(options.plan))
-    names = Path(options.site_names).read_text().split("\n") if options.site_names else []
-    phases = [
-        Phase(sweep=1, sites=int(text), documents=options.documents, rate=options.rate, tenant=options.tenant)
-        for text in options.sites.split(",")
-    ]
-    return Plan(
-        phases=tuple(phases),
+    if not options.site_names and not is_example(host):
+        raise BadUsage(f"{host} is not the example API: name the sites to publish to with --site-names")
+    documents, rate = whole(str(options.documents)), positive(str(options.rate))
+    counts = [whole(text.strip()) for text in options.sites.split(",")]
+    plan = Plan(
+        phases=tuple(
+            Phase(sweep=1, sites=count, documents=documents, rate=rate, tenant=options.tenant) for count in counts
+        ),
         run=f"locust-{int(now())}",
-        site_names=tuple(name for name in names if name),
+        site_names=tuple(read_names(Path(options.site_names)) if options.site_names else ()),
     )
+    plan.sites(max(counts))  # more than there are names for is refused now, not while it runs
+    return plan
 
 
 def is_example(host: str) -> bool:

@@ -123,6 +123,29 @@ def test_nothing_is_published_to_invented_sites_of_a_stranger(tmp_path: Path) ->
     assert "--site-names" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--sites", "2,x"], "'x' is not a whole number"),
+        (["--sites", "1,3"], "3 sites are asked for, 2 names are known"),
+        (["--rate", "0"], "is not a number above 0"),
+        (["--documents", "0"], "'0' is not a whole number"),
+        (["--site-names", "/no/such/file"], "/no/such/file: cannot be read"),
+        (["--plan", "/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_a_bad_option_ends_the_run_before_it_begins(options: list[str], problem: str, tmp_path: Path) -> None:
+    """A pipeline would wait for ever, or take a level that was never sent for one that passed."""
+    names = tmp_path / "names"
+    names.write_text("a\nb\n")
+    with answering({}) as host:
+        given = ["--headless", "--host", host, "--sites", "2", "--documents", "1", "--rate", "10"]
+        answer = locust(*given, "--site-names", str(names), *options, folder=tmp_path)
+    assert answer.returncode == 2, answer.stderr
+    assert problem in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_a_stalled_target_cannot_slow_the_arrivals_or_hide_its_stall(tmp_path: Path) -> None:
     """A closed loop would send one slow document and wait: latency counts from when each was due."""
     plan = Plan(phases=(Phase(sweep=1, sites=1, documents=10, rate=10.0, discarded=0),), site_names=("a",))
