@@ -34,10 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = parser().parse_args(arguments)
         return int(given.run(given))
-    except (BadUsage, UsageError, FanoutGuardError) as error:
+    except (BadUsage, UsageError, FanoutGuardError, OSError) as error:
         for line in str(error).splitlines():
             print(f"benchmarks: {line}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted", file=sys.stderr)
+        return 3
 
 
 if __name__ == "__main__":

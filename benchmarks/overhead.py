@@ -18,6 +18,8 @@ from typing import Any
 
 from benchmarks.middleware_cost import MiddlewareCost, measure_middleware
 from benchmarks.peers.server import valkey
+from benchmarks.sweep import interruptible
+from benchmarks.target import TargetFailed
 
 ROOT = Path(__file__).resolve().parents[1]
 STACKS = {"uvloop": ("uvloop", "httptools"), "asyncio": ("asyncio", "httptools")}
@@ -55,12 +57,17 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@interruptible()
 def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     rounds, seconds = (2, 1.0) if options.quick else (5, 2.0)
     loops = list(STACKS) if options.loop == "both" else [options.loop]
-    cost = asyncio.run(measure_middleware(requests=500, rounds=4 * rounds))
-    measured = [measure_http(loop, rounds=rounds, seconds=seconds) for loop in loops]
+    try:
+        cost = asyncio.run(measure_middleware(requests=500, rounds=4 * rounds))
+        measured = [measure_http(loop, rounds=rounds, seconds=seconds) for loop in loops]
+    except (TargetFailed, subprocess.SubprocessError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 4
     if options.json:
         print(json.dumps({"middleware": _in_process(cost), "http": {each.loop: each.servers for each in measured}}))
         return 0
@@ -102,7 +109,7 @@ def _load(port: int, seconds: float) -> dict[str, float]:
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
     figures: dict[str, float] = json.loads(answer.stdout)
     if figures.pop("errors"):
-        raise RuntimeError(f"the server at port {port} refused requests or closed connections")
+        raise TargetFailed(f"the server at port {port} refused requests or closed connections")
     return figures
 
 
@@ -133,4 +140,4 @@ def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError("uvicorn did not start")
+    raise TargetFailed("uvicorn did not start")

@@ -11,6 +11,7 @@ from msgspec.json import encode
 
 from benchmarks.machine import describe
 from benchmarks.peers import environment, ratios, text
+from benchmarks.sweep import interruptible
 
 LOOPS = ("asyncio", "uvloop")
 
@@ -29,6 +30,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@interruptible()
 def run(options: argparse.Namespace) -> int:
     """Measure, print and judge: 0 where every bound holds, 1 where one does not."""
     environment.prepare(upgrade=options.upgrade)
