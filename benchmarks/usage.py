@@ -67,7 +67,10 @@ def read_usage(paths: list[Path], *, interval_s: float | None, cap: int) -> Usag
 
 def from_csv(text: str, *, name: str, cap: int) -> Usage:
     """Usage from ``time,sites`` rows; time in seconds or ISO 8601."""
-    rows = list(csv.reader(text.splitlines()))
+    try:
+        rows = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise UsageError(f"{name}: {error}") from None
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "time" not in header or "sites" not in header:
         raise UsageError(f"{name}: the first row must name the columns time and sites")
@@ -97,7 +100,7 @@ def from_csv(text: str, *, name: str, cap: int) -> Usage:
 def from_scrapes(before: str, after: str, *, interval_s: float, cap: int) -> Usage:
     """Usage from the growth of the fan-out histogram between two scrapes; quantiles are interpolated."""
     first, last = _buckets(before), _buckets(after)
-    if not last or first.keys() - last.keys():
+    if not last or HISTOGRAM not in before or first.keys() - last.keys():
         raise UsageError(f"the scrapes hold no {HISTOGRAM} histogram, or not the same one")
     bounds = sorted(last)
     counts = [last[bound] - first.get(bound, 0.0) for bound in bounds]
@@ -174,11 +177,22 @@ def _buckets(text: str) -> dict[float, float]:
     for line in text.splitlines():
         match = LINE.match(line)
         if match and match["name"] == BUCKET and (bound := BOUND.search(match["labels"] or "")):
-            try:
-                buckets[float(bound[1])] += float(match["value"])
-            except ValueError:
-                raise UsageError(f"not a sample of a histogram: {line!r}") from None
+            buckets[_number(bound[1], line)] += _counted(match["value"], line)
     return buckets
+
+
+def _number(text: str, line: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"not a sample of the metrics: {line!r}") from None
+
+
+def _counted(text: str, line: str) -> float:
+    count = _number(text, line)
+    if not math.isfinite(count):
+        raise UsageError(f"not a sample of the metrics: {line!r}")
+    return count
 
 
 def _over_cap(after: str, before: str) -> int | None:
@@ -186,7 +200,11 @@ def _over_cap(after: str, before: str) -> int | None:
     if DECISIONS not in after:
         return None
     found = [
-        sum(float(line["value"]) for line in map(LINE.match, text.splitlines()) if line and _is_over_cap(line))
+        sum(
+            _counted(line["value"], line[0])
+            for line in map(LINE.match, text.splitlines())
+            if line and _is_over_cap(line)
+        )
         for text in (after, before)
     ]
     return round(max(found[0] - found[1], 0.0))

@@ -19,7 +19,8 @@ def test_interrupting_says_so_and_leaves_no_server_behind(sent: signal.Signals, 
     """A traceback hides what happened, and a server left behind disturbs the next measurement."""
     log = tmp_path / "log"
     process = start("overhead", "--loop", "asyncio", log=log)
-    started, deadline = [], time.monotonic() + 60
+    started: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
     while len(started) < 4 and time.monotonic() < deadline:
         time.sleep(0.1)
         started = psutil.Process(process.pid).children(recursive=True)

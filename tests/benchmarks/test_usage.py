@@ -9,6 +9,9 @@ import pytest
 from benchmarks.usage import Usage, UsageError, from_csv, from_scrapes, read_usage
 
 
+OVER_CAP = 'fanout_guard_decisions_total{outcome="rejected",policy="circulation"}'
+
+
 def scrape(*cumulative: int, extra: str = "") -> str:
     bounds = ("100", "300", "500", "+Inf")
     lines = [
@@ -55,6 +58,7 @@ def test_iso_times_and_other_columns_are_read() -> None:
         ("time,sites\n1,10\n", "two times or more"),
         ("time,sites\n1,10\n1,10\n", "two times or more"),
         ("time,sites\n", "two times or more"),
+        (f"time,sites\n1,{'9' * 200_000}\n", "u.csv: field larger than"),
     ],
 )
 def test_a_bad_cell_is_named_by_row_and_column(text: str, problem: str) -> None:
@@ -95,6 +99,10 @@ def test_what_the_guard_itself_found_over_its_cap_is_said() -> None:
         (scrape(5, 5, 5, 5), scrape(1, 1, 1, 1), "counts less"),
         (scrape(5, 5, 5, 5), scrape(5, 5, 5, 5), "nothing was circulated"),
         ("other 1\n", "other 2\n", "hold no"),
+        ("other 1\n", scrape(5, 5, 5, 5), "hold no"),
+        (scrape(0, 0, 0, 0), scrape(5, 5, 5, 5).replace("5.0", "NaN"), "not a sample"),
+        (scrape(0, 0, 0, 0), scrape(5, 5, 5, 5).replace("5.0", "many"), "not a sample"),
+        (scrape(0, 0, 0, 0), scrape(5, 5, 5, 5, extra=f"{OVER_CAP} many\n"), "not a sample"),
     ],
 )
 def test_scrapes_that_do_not_fit_each_other_are_refused(before: str, after: str, problem: str) -> None:
