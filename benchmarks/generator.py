@@ -33,7 +33,7 @@ def generate(
 ) -> Generator[Record | None, None, None]:
     """Yield what happens while the plan runs, None when nothing did for a moment; ``started`` gets the pid.
 
-    Closing the iterator early ends Locust.
+    Closing the iterator early ends Locust. The plan that stays in ``folder`` has no values of headers.
     """
     plan.save(folder / "plan.json")
     samples, log = folder / "samples.jsonl", folder / "locust.log"
@@ -51,6 +51,7 @@ def generate(
         yield from _follow(process, samples, len(plan.phases))
     finally:
         stop(process, STOP_SECONDS)
+        plan.without_secrets().save(folder / "plan.json")
     if process.returncode not in (0, -15):
         raise GeneratorFailed(f"the load generator ended with status {process.returncode}: {_last_line(log)}")
 

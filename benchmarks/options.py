@@ -88,6 +88,10 @@ def http_url(text: str) -> str:
         wrong = True
     if wrong or parts.path.strip("/") or parts.query:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address like https://api.example.com")
+    if "@" in parts.netloc:  # it would stand in the results and the report
+        raise argparse.ArgumentTypeError(
+            "a user and password go into --header 'Authorization: …', not into the address"
+        )
     return text.rstrip("/")
 
 

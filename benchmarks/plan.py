@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct, field
 from msgspec.json import decode, encode
+from msgspec.structs import replace
 
 TEMPLATE = {
     "document_id": "{document_id}",
@@ -72,6 +73,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     def load(cls, path: Path) -> Plan:
         """Read a plan; raises msgspec.ValidationError or OSError."""
         return decode(path.read_bytes(), type=cls)
+
+    def without_secrets(self) -> Plan:
+        """The plan for people to look at: what a header holds may be a token."""
+        return replace(
+            self, headers={name: text if text == "{tenant}" else "***" for name, text in self.headers.items()}
+        )
 
     def sites(self, count: int) -> list[str]:
         """The first ``count`` names to publish to."""

@@ -61,6 +61,14 @@ def test_a_cap_of_the_environment_that_is_no_number_is_named(
     assert "FANOUT_GUARD_MAX_SITES" in capsys.readouterr().err
 
 
+def test_a_password_in_the_address_is_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would stand in the results, the report and every message about the target."""
+    assert main(["sweep", "--host", "http://user:s3cret@127.0.0.1:9"]) == 2
+    err = capsys.readouterr().err
+    assert "--header 'Authorization: …'" in err
+    assert "s3cret" not in err
+
+
 def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two sources of one number would leave it to chance which counts."""
     usage = tmp_path / "usage.csv"

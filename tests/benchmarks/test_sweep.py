@@ -107,6 +107,17 @@ def test_a_host_gets_documents_for_the_named_sites_only_and_its_cap_shows(
     assert received["deliveries"] == 6 * (4 + 8)
 
 
+def test_a_token_is_sent_and_not_kept(tmp_path: Path, names: Path, somebodys_api: Servers) -> None:
+    """The folder goes to where a pipeline keeps its artefacts, for everybody to read."""
+    host = ("--host", somebodys_api.api_url, "--site-names", str(names), "--yes")
+    secret = ("--header", "Authorization: Bearer s3cret", "--header", "X-Tenant-ID: acme")
+    answer = run("sweep", "--sites", "2,4", *TINY[2:], *host, *secret, "--out", str(tmp_path / "out"))
+    assert [level["errors"] for level in results_in(tmp_path / "out")["levels"]] == [0, 0], answer.stderr
+    kept = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert (plan := next(path for path in kept if path.name == "plan.json")).read_bytes().count(b"***") == 2, plan
+    assert not [path for path in kept if b"s3cret" in path.read_bytes()]
+
+
 def test_interrupting_keeps_the_levels_that_were_measured(tmp_path: Path) -> None:
     """A run of minutes must not be lost for its last one."""
     log = tmp_path / "log"

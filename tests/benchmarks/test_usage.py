@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks.usage import Usage, UsageError, from_csv, from_scrapes, read_usage
 
-
 OVER_CAP = 'fanout_guard_decisions_total{outcome="rejected",policy="circulation"}'
 
 
