@@ -87,6 +87,7 @@ def run(given: argparse.Namespace) -> int:
     if given.flood_sites <= cap:
         raise options.BadUsage(f"--flood-sites {given.flood_sites} is not over the cap of {cap}")
     folder = output_folder(given.out)
+    sweep = analyze.load(folder) if (folder / "results.json").exists() else None  # before the minute that it takes
     try:
         with interruptible(), progress() as shown:
             stages = measure(given, cap, folder, shown)
@@ -102,9 +103,8 @@ def run(given: argparse.Namespace) -> int:
         verdict=verdict, reason=reason, stages=stages, environment={**machine.describe(), "target": target}
     )
     (folder / ISOLATION).write_text(json.dumps(asdict(isolation), indent=1))
-    if (folder / "results.json").exists():
-        results = analyze.load(folder)
-        publish(folder, results, judge(results))
+    if sweep:
+        publish(folder, sweep, judge(sweep))
     print(summary(isolation))
     return isolation.exit_code
 

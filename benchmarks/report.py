@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from benchmarks import content, plots
 from benchmarks.junit import write_junit
+from benchmarks.options import BadUsage
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.results import write_results
 from fanout_guard.stress.verdict import Judgement
@@ -31,9 +32,12 @@ def publish(folder: Path, results: Results, judgement: Judgement, *, strict: boo
 
 
 def read_isolation(folder: Path) -> dict[str, Any] | None:
-    """What ``isolation`` left in the same folder, if it ran there."""
+    """What ``isolation`` left in the same folder, if it ran there; raises BadUsage for half a file."""
     path = folder / ISOLATION
-    return dict(json.loads(path.read_bytes())) if path.exists() else None
+    try:
+        return dict(json.loads(path.read_bytes())) if path.exists() else None
+    except (TypeError, ValueError) as error:
+        raise BadUsage(f"{path}: {error}; remove it, or repeat the isolation test") from error
 
 
 def html(results: Results, judgement: Judgement, isolation: dict[str, Any] | None) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.isolation import Stage, compared, conclude
 
 
@@ -49,3 +52,13 @@ def test_a_flood_that_gets_through_fails_however_fast_it_was() -> None:
 def test_too_few_documents_tell_nothing(documents: int) -> None:
     """A p95 of five documents is the slowest of them."""
     assert conclude(stages(2.2, 1.0, documents=documents))[0] == "inconclusive"
+
+
+def test_results_that_cannot_be_added_to_are_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A minute of load for an error that was there at the start is a minute lost."""
+    monkeypatch.setattr("benchmarks.isolation.measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "results.json").write_text("{")
+    assert main(["isolation", "--out", str(tmp_path)]) == 2
+    assert "results.json" in capsys.readouterr().err

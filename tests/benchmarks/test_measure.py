@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.measure import Finished, levels
 from benchmarks.plan import Outcome, Phase, PhaseEnd
@@ -91,3 +92,13 @@ def test_a_level_without_any_answer_means_that_the_target_is_gone() -> None:
 def test_the_progress_says_what_happened(results: tuple[str, ...], text: str) -> None:
     """Someone watches a run of minutes and wants to stop a useless one."""
     assert finished(*results).describe() == text
+
+
+def test_the_progress_says_how_most_of_them_failed() -> None:
+    """A wrong token or path shows at the first level, and not in a log after the last."""
+    one = finished("failed", "failed", "failed", "ok")
+    details = ["status 401", "status 500", "status 401", ""]
+    told = [replace(outcome, detail=text) for outcome, text in zip(one.outcomes, details, strict=True)]
+    assert "3 failed (status 401)" in Finished(phase=one.phase, end=one.end, outcomes=tuple(told)).describe()
+    lost = tuple(replace(outcome, detail="status 0", status=0) for outcome in told[:3])
+    assert Finished(phase=one.phase, end=one.end, outcomes=lost).describe() == "300 sites: 3 failed (no answer)"

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.options import BadUsage, read_names
+from fanout_guard.stress.results import write_results
+from tests.stress.story import pool_of, run_of
 
 BAD = [
     (["sweep", "--rate", "0"], "'0' is not a number above 0"),
@@ -67,6 +69,14 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(capsys: pytest.Ca
     err = capsys.readouterr().err
     assert "--header 'Authorization: …'" in err
     assert "s3cret" not in err
+
+
+def test_half_a_file_of_an_isolation_test_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that was killed leaves one; exit 1 with a traceback would say that the cap fails."""
+    write_results(tmp_path / "results.json", run_of(pool_of(300), seed=1))
+    (tmp_path / "isolation.json").write_text('{"verdict": "pa')
+    assert main(["analyze", str(tmp_path)]) == 2
+    assert f"benchmarks: {tmp_path / 'isolation.json'}: " in capsys.readouterr().err
 
 
 def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
