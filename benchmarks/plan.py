@@ -129,7 +129,7 @@ class PhaseEnd(Struct, frozen=True, kw_only=True, tag="phase"):
 def check_template(template: Any) -> None:
     """Raise ValueError unless a body template carries the sites and the document's id."""
     text = json.dumps(template)
-    missing = [name for name in ("{sites}", "{document_id}") if name not in text]
+    missing = [name for name in ('"{sites}"', "{document_id}") if name not in text]
     if missing:
         raise ValueError(f"the body template lacks {' and '.join(missing)}")
 

@@ -8,10 +8,12 @@ import secrets
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks import machine, options, profiles
+from benchmarks.plan import Plan
 from benchmarks.profiles import Profile
 from benchmarks.usage import Usage, read_usage
 from fanout_guard.stress.goals import parse_goals
@@ -33,6 +35,16 @@ class Request:
     seed: int
     usage: Usage | None
     run: str
+    plan: Plan | None
+    """What to send to ``--host``."""
+
+    @property
+    def seconds(self) -> float:
+        """What is planned takes this long, about."""
+        one = profiles.sweep_phases(
+            self.sites, self.profile, sweep=1, rate=self.rate, cap=self.cap, random=Random(self.seed)
+        )
+        return self.profile.sweeps * profiles.duration(one)
 
 
 def read_request(given: argparse.Namespace) -> Request:
@@ -45,9 +57,11 @@ def read_request(given: argparse.Namespace) -> Request:
         raise options.BadUsage("--interval is between the two scrapes of --usage, which is missing")
     usage = read_usage(given.usage, interval_s=given.interval, cap=cap) if given.usage else None
     profile = profiles.PROFILES[given.profile]
+    sites = given.sites or profiles.default_sites(cap, given.profile)
+    run = f"stress-{secrets.token_hex(4)}"
     return Request(
         cap=cap,
-        sites=given.sites or profiles.default_sites(cap, given.profile),
+        sites=sites,
         rate=given.rate or (usage.busy_rate if usage else DEFAULT_RATE),
         profile=replace(
             profile,
@@ -58,7 +72,8 @@ def read_request(given: argparse.Namespace) -> Request:
         goals=parse_goals(given.goal),
         seed=given.seed or secrets.randbelow(999_999) + 1,
         usage=usage,
-        run=f"stress-{secrets.token_hex(4)}",
+        run=run,
+        plan=options.host_plan(given, run=run, largest=max(sites)) if given.host else None,
     )
 
 
@@ -76,7 +91,10 @@ def output_folder(given: Path | None) -> Path:
 def notice(request: Request, *, host: str | None) -> str:
     """What is about to happen, with what it takes to repeat it."""
     levels = ", ".join(map(str, request.sites))
-    lines = [f"levels {levels} at {request.rate:g} documents/s, order shuffled with --seed {request.seed}"]
+    lines = [
+        f"levels {levels} at {request.rate:g} documents/s, order shuffled with --seed {request.seed}; "
+        f"it takes {request.seconds:,.0f} s or more"
+    ]
     if any(count > request.cap for count in request.sites):
         above = (
             "count as capped where the target refuses them" if host else "go out as a tenant whose cap this run lifts"

@@ -195,15 +195,14 @@ def collected(results: Results, session: Session | None) -> Results:
 def open_target(given: argparse.Namespace, request: Request) -> Iterator[Target]:
     """The example, or the host after a question."""
     largest = max(request.sites)
-    if not given.host:
+    if not request.plan:
         setup = options.setup_from(given, guarded=not given.unguarded)
         with example(setup, cap=request.cap, largest=2 * largest, run=request.run) as target:
             yield target
         return
-    plan = options.host_plan(given, run=request.run, largest=largest)
     tenant = given.tenant or "default"
     documents = len(request.sites) * request.profile.sweeps * (request.profile.documents + 1)
-    target = Target(host=given.host, plan=plan, tenant=tenant, lifted_tenant=tenant)
+    target = Target(host=given.host, plan=request.plan, tenant=tenant, lifted_tenant=tenant)
     options.confirm(
         given, f"About {documents} documents go to up to {largest} real sites of {given.host} as {tenant!r}."
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, parser
 from benchmarks.options import BadUsage, read_names
+from benchmarks.request import notice, read_request
 from fanout_guard.stress.results import write_results
 from tests.stress.story import pool_of, run_of
 
@@ -69,6 +70,14 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(capsys: pytest.Ca
     err = capsys.readouterr().err
     assert "--header 'Authorization: …'" in err
     assert "s3cret" not in err
+
+
+def test_a_sweep_says_beforehand_how_long_it_takes(tmp_path: Path) -> None:
+    """At the rate of a quiet API a level takes days, and nothing is printed before the first has ended."""
+    usage = tmp_path / "usage.csv"
+    usage.write_text("time,sites\n0,100\n86400,200\n172800,300\n")
+    given = parser().parse_args(["sweep", "--sites", "100,300", "--profile", "quick", "--usage", str(usage)])
+    assert "it takes 1,814,405 s or more" in notice(read_request(given), host=None)
 
 
 def test_half_a_file_of_an_isolation_test_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +146,7 @@ def test_nothing_is_sent_to_a_host_until_all_is_said(
     host = ["sweep", "--host", "http://127.0.0.1:9", "--sites", "1,2,3", "--out", str(tmp_path / "out")]
     assert main([*host, *chosen]) == 2
     assert problem in capsys.readouterr().err
+    assert (tmp_path / "out").exists() is ("no terminal" in problem), "a folder that no run will fill"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def test_a_site_named_like_a_placeholder_stays_itself() -> None:
     assert json.loads(plan.request(phase(), 0)[1])["target_sites"] == ["{tenant}", "{sites}", "ü"]
 
 
-@pytest.mark.parametrize("template", [{}, [], "{sites}", {"a": "{sites}"}, {"a": "{document_id}"}])
+@pytest.mark.parametrize(
+    "template", [{}, [], "{sites}", {"a": "{sites}"}, {"a": "{document_id}"}, {"a": "{document_id}", "b": "to {sites}"}]
+)
 def test_a_template_without_sites_or_document_is_refused(template: object) -> None:
     """It would send the same document, or no site, over and over."""
     with pytest.raises(ValueError, match="lacks"):
