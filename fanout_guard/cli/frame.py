@@ -59,7 +59,8 @@ class Frame:
         counts = [
             f"{policy} {count}{self._pace(policy)}" for policy, count in self.scraped.rejections.most_common() if count
         ]
-        lines = [f"rejections: {'   '.join(counts) or 'none'}"]
+        nothing = "unknown" if self.scraped.silent else "none"
+        lines = [f"rejections: {'   '.join(counts) or nothing}"]
         if self.scraped.in_outage:
             lines.append(f"OUTAGE seen by {self.scraped.in_outage} of the addresses of metrics")
         if self.scraped.silent:

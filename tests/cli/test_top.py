@@ -116,6 +116,7 @@ def test_metrics_that_do_not_answer_leave_the_rest_to_see(run: Run) -> None:
         answer = run("top", "--once", "--metrics", f"http://127.0.0.1:{free_port()}/metrics", "--metrics", failing)
     assert answer.code == 3
     assert "2 of the addresses did not answer" in answer.out
+    assert "rejections: unknown" in answer.out
     assert "many" in answer.out
     assert answer.err.count("\n") == 1
 
