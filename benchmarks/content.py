@@ -66,7 +66,7 @@ def facts(results: Results, judgement: Judgement) -> list[tuple[str, str, str]]:
         (
             f"Rise at {judgement.cap} sites",
             f"{rise.value:+.1f} %" if rise else NONE,
-            f"95 %: {rise.low:+.1f} to {rise.high:+.1f}; the limit is 10" if rise else "outside the tested levels",
+            f"95 %: {rise.low:+.1f} to {rise.high:+.1f}; the limit is 10" if rise else _no_rise(results, judgement),
         ),
         ("Base latency", _number(judgement.base_ms, "ms"), "of the lowest levels, from which every rise is measured"),
         (
@@ -104,6 +104,12 @@ def anomalies(judgement: Judgement) -> list[str]:
 
 def _spread(results: Results) -> str:
     return f"{results.environment.get('rate', NONE)}/s over {len(results.levels)} levels"
+
+
+def _no_rise(results: Results, judgement: Judgement) -> str:
+    tested = [level.sites for level in results.levels]
+    inside = bool(tested) and min(tested) <= (judgement.cap or 0) <= max(tested)
+    return "too little was measured" if inside or not tested else "outside the tested levels"
 
 
 def _knee_note(judgement: Judgement) -> str:
