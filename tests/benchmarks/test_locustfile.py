@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.generator import LOCUSTFILE, generate, in_processes
@@ -179,3 +180,19 @@ def test_a_level_that_mostly_fails_is_cut_short_and_stays_in_the_figures(tmp_pat
     assert time.monotonic() - begin < 9
     assert set(results) == {"failed", "unfinished"}
     assert len(results) == 200
+
+
+def test_no_process_of_the_generator_is_left_behind(tmp_path: Path) -> None:
+    """It would wait for its master for ever, and disturb what is measured next."""
+    phase = Phase(sweep=1, sites=1, documents=2, rate=10.0, discarded=0)
+    plan = Plan(phases=(phase,), site_names=("a",))
+    started: list[psutil.Process] = []
+    with answering({}) as host:
+        records = generate(plan, host, tmp_path, started=lambda pid: started.append(psutil.Process(pid)), processes=2)
+        results = []
+        for record in records:
+            started += [child for child in started[0].children() if child not in started]
+            results += [record.result] if isinstance(record, Outcome) else []
+    assert results == ["ok"] * 2
+    assert len(started) >= 3
+    assert not psutil.wait_procs(started, timeout=5)[1]
