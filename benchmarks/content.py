@@ -74,7 +74,11 @@ def facts(results: Results, judgement: Judgement) -> list[tuple[str, str, str]]:
             str(documents),
             _spread(results),
         ),
-        ("Number to use", str(judgement.recommended_cap or NONE), "never above the knee"),
+        (
+            "Number to use",
+            str(judgement.recommended_cap) if judgement.export_line() else NONE,
+            "never above the knee" if judgement.export_line() else "this run gives none",
+        ),
     ]
 
 
