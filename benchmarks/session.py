@@ -31,16 +31,24 @@ class Session:
         self._progress = progress
         self._processes = processes
         self._rounds = 0
+        self._expected_s = 0.0
 
     @property
     def seconds(self) -> float:
         """Since the session began."""
         return time.time() - self.start
 
+    def expect(self, seconds: float) -> None:
+        """Count these seconds of rounds to come into what is left, before they begin."""
+        self._expected_s += seconds
+        self._progress.plan(seconds)
+
     def run(self, phases: Sequence[Phase]) -> list[Finished]:
         """Run a round; raises TargetFailed or GeneratorFailed, keeping the phases that ended before."""
         self._rounds += 1
-        self._progress.plan(duration(list(phases)))
+        takes_s = duration(list(phases))
+        self._progress.plan(max(takes_s - self._expected_s, 0.0))
+        self._expected_s = max(self._expected_s - takes_s, 0.0)
         self._target.check()
         done: list[Finished] = []
         with ExitStack() as stack:

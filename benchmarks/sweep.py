@@ -105,6 +105,7 @@ def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Resu
 
 def measure_planned(session: Session, target: Target, request: Request) -> None:
     """All sweeps, and the check of the cap."""
+    session.expect(request.seconds)
     random = Random(request.seed)
     for number in range(1, request.profile.sweeps + 1):
         phases = profiles.sweep_phases(
