@@ -143,7 +143,9 @@ PROBLEM_SCHEMA: Json = {
         "violated-policies": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "The caps that refuse: `circulation`, `document`, `rate-…`, `inflight`, `inflight-global`.",
+            "description": (
+                "What refuses: `circulation`, `document`, `rate-…`, `inflight`, `inflight-global`, or an `outage`."
+            ),
         },
         "limit": {**_COUNT, "description": "The cap."},
         "requested_sites": {**_COUNT, "description": "The entries of the circulation."},
