@@ -80,6 +80,6 @@ def progress() -> Iterator[Progress]:
                 )
 
             def line(self, text: str) -> None:
-                console.print(text, highlight=False)
+                console.print(text, highlight=False, markup=False)
 
         yield Bar()

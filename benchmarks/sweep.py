@@ -70,12 +70,23 @@ def run(given: argparse.Namespace) -> int:
     folder = output_folder(given.out)
     history = history_file(given.history, folder)
     print(notice(request, host=given.host), file=sys.stderr)
+    if request.plan:
+        ask(given, request)
     results = run_sweep(given, request, folder)
     judgement = judge(results)
     publish(folder, results, judgement, strict=given.strict)
     append(history, results, judgement)
     print(summary(folder, judgement))
     return judgement.verdict.exit_code(strict=given.strict)
+
+
+def ask(given: argparse.Namespace, request: Request) -> None:
+    """Ask before the first document, and before a progress bar would draw over the question."""
+    documents = len(request.sites) * request.profile.sweeps * (request.profile.documents + 1)
+    tenant, largest = given.tenant or "default", max(request.sites)
+    options.confirm(
+        given, f"About {documents} documents go to up to {largest} real sites of {given.host} as {tenant!r}."
+    )
 
 
 def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Results:
@@ -194,19 +205,14 @@ def collected(results: Results, session: Session | None) -> Results:
 
 @contextmanager
 def open_target(given: argparse.Namespace, request: Request) -> Iterator[Target]:
-    """The example, or the host after a question."""
-    largest = max(request.sites)
+    """The example, or the host."""
     if not request.plan:
         setup = options.setup_from(given, guarded=not given.unguarded)
-        with example(setup, cap=request.cap, largest=2 * largest, run=request.run) as target:
+        with example(setup, cap=request.cap, largest=2 * max(request.sites), run=request.run) as target:
             yield target
         return
     tenant = given.tenant or "default"
-    documents = len(request.sites) * request.profile.sweeps * (request.profile.documents + 1)
     target = Target(host=given.host, plan=request.plan, tenant=tenant, lifted_tenant=tenant)
-    options.confirm(
-        given, f"About {documents} documents go to up to {largest} real sites of {given.host} as {tenant!r}."
-    )
     target.check()
     yield target
 

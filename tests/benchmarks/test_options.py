@@ -149,6 +149,25 @@ def test_nothing_is_sent_to_a_host_until_all_is_said(
     assert (tmp_path / "out").exists() is ("no terminal" in problem), "a folder that no run will fill"
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_question_is_asked_before_a_progress_bar_draws_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal the bar took "[y/N]" for markup, and went on while it waited for the answer."""
+    (tmp_path / "names").write_text("a\nb\n")
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    monkeypatch.setattr("benchmarks.sweep.progress", lambda: pytest.fail("a bar is drawn"))
+    host = ["--host", "http://127.0.0.1:9", "--site-names", str(tmp_path / "names"), "--sites", "1,2"]
+    assert main(["sweep", *host, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "Go on? [y/N] " in err
+    assert "nothing was sent" in err
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(b"", "holds no site names"), (b"a\n\na\n", "line 3 repeats 'a' of line 1"), (b"\xff\n", "cannot be read")],
