@@ -111,6 +111,18 @@ def test_scripts_touch_declared_keys_only(url: str) -> None:
     assert touched > scripts
 
 
+async def test_what_was_refunded_of_a_charge_is_known_for_as_long_as_the_charge(url: str) -> None:
+    """A lease that is held for longer must not let its sites be refunded a second time in its last hours."""
+    await emptied(url)
+    guard = FanoutGuard(settings(url))
+    lease = (await guard.admit(tenant="acme", document="d", sites=["a", "b", "c"])).lease_id or ""
+    assert await guard.refund("acme", lease, ["a"]) == 1
+    assert await guard.renew("acme", lease, 7200)
+    await guard.aclose()
+    kept = {key.split(b"}:")[1][:2]: left_ms for key, left_ms in (await keys_of(url)).items()}
+    assert min(kept[b"b:"], kept[b"c:"]) > 7_000_000
+
+
 @contextmanager
 def monitored(url: str) -> Iterator[list[tuple[bool, list[bytes]]]]:
     """The commands that a server ran in the block: whether inside a script, and their words."""

@@ -1,6 +1,6 @@
 -- End a batch of leases; or let them end at another time.
 --
--- KEYS    per request: record, leases; the global leases are KEYS[1] where ARGV[2] is 1
+-- KEYS    per request: record, leases, refunded sites; the global leases are KEYS[1] where ARGV[2] is 1
 -- ARGV    [1] msgpack: the requests, each {lease, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
 --             long from now, exactly where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
@@ -27,7 +27,7 @@ local function finish(set, member, entries)
   expiries[set][member] = 0
 end
 
-local function settle(record_key, lease_key, lease, lease_ms, exact)
+local function settle(record_key, lease_key, refunded_key, lease, lease_ms, exact)
   local record = call('GET', record_key)
   if not record or record == 'x' then return 0 end
   local entries, found = cmsgpack.unpack(record)[4], 0
@@ -47,15 +47,16 @@ local function settle(record_key, lease_key, lease, lease_ms, exact)
   end
   if found == 1 and lease_ms > 0 and lease_ms > call('PTTL', record_key) then
     call('PEXPIRE', record_key, lease_ms)
+    call('PEXPIRE', refunded_key, lease_ms) -- else its sites could be refunded once more
   end
   return found
 end
 
 local answers, at = {}, GLOBAL and 2 or 1
 for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local ok, answer = pcall(settle, KEYS[at], KEYS[at + 1], unpack(r))
+  local ok, answer = pcall(settle, KEYS[at], KEYS[at + 1], KEYS[at + 2], unpack(r))
   answers[i] = ok and answer or failed(answer)
-  at = at + 2
+  at = at + 3
 end
 leases.write_all()
 return answers
