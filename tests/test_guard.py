@@ -229,6 +229,25 @@ async def test_a_cap_that_can_never_be_passed_and_full_ones_are_told_together(ma
     assert await used(guard, "acme") == before
 
 
+async def test_what_fits_of_too_many_sites_is_what_the_document_has_room_for(make: Make) -> None:
+    """The client that sends as many as it was told must not be refused by the cap that told it."""
+    guard = make(MAX_SITES="500", DOCUMENT_MAX_SITES="300")
+    await guard.admit(document="d", sites=sites(250))
+    refused = await guard.admit(document="d", sites=sites(400, 250))
+    assert (refused.permanent, refused.violated, refused.fits_now) == (True, ("document",), 50)
+    assert not (await guard.simulate(document="d", sites=sites(51, 250))).admitted
+    assert (await guard.admit(document="d", sites=sites(50, 250))).admitted
+
+
+async def test_what_fits_of_sites_that_are_circulated_to_again_needs_no_room_in_the_document(make: Make) -> None:
+    """A document at its cap takes all of its sites again, as many at a time as the rate has room for."""
+    guard = make(RATE="400/minute")
+    await guard.admit(document="d", sites=sites(300))
+    refused = await guard.admit(document="d", sites=sites(300))
+    assert (refused.violated, refused.fits_now) == (("rate-60",), 100)
+    assert (await guard.admit(document="d", sites=sites(100, 200))).admitted
+
+
 # Leases and refunds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -185,8 +186,13 @@ def _refusing(readings: Sequence[Reading]) -> list[Reading]:
 
 
 def _fits_now(policy: Policy, asked: Asked, readings: Sequence[Reading]) -> int:
-    rooms = (max(reading.limit - reading.used, 0) for reading in readings)
+    rooms = (max(reading.limit - reading.used, 0) for reading in readings if not _fits_in_part(reading, asked))
     return min(_chunk_size(policy, asked), asked.entries, *rooms)
+
+
+def _fits_in_part(reading: Reading, asked: Asked) -> bool:
+    """Whether a document takes any part of the circulation: sites that it knows need no room, however full it is."""
+    return reading.policy == DOCUMENT and reading.fits and asked.distinct <= reading.limit
 
 
 def _charged(reading: Reading) -> Reading:
@@ -214,4 +220,4 @@ def _chunks(policy: Policy, asked: Asked) -> tuple[int | None, int | None]:
     waits_ms += [
         RATE_LATE * rate.window_ms / (rate.limit // size) for rate in policy.rates if asked.entries > rate.limit
     ]
-    return chunks, -(-int(max(waits_ms)) // 1000)
+    return chunks, math.ceil(round(max(waits_ms), 3) / 1000)

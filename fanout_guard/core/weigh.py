@@ -56,21 +56,17 @@ class Weigher:
             return core.refuse_for_good(policy, asked, over, Lease(own))
         if not policy.counted:
             return core.admit_uncounted(policy, asked, Lease(own))
-        counted = policy
-        if over:
-            # It is refused, and the counters tell what else refuses it: without its sites, which may be very many,
-            # where their number is what is wrong.
-            look = True
-            counted = without_document(policy) if DOCUMENT in dict(over) else policy
-        digest = self._document(counted, document)
+        digest = self._document(policy, document)
+        # Where their number is what is wrong, the sites, which may be very many, are not told: a look at what is used.
+        told = digest and not any(name == DOCUMENT for name, _ in over)
         charge = Charge(
             lease=Lease(own, digest, b"" if key is None else self._idempotency(policy, circulation, key)),
             tenant=tenant,
             cost=entries,
-            sites=self._digests.sites(sites, circulation.text) if digest else b"",
-            policy=share(counted, self._workers),
+            sites=self._digests.sites(sites, circulation.text) if told else b"",
+            policy=share(policy, self._workers),
             lease_ms=self._lease_ms,
-            look=look,
+            look=look or bool(over),  # it is refused, and the counters tell what else refuses it
             waited_s=waited_s,
         )
         return policy, asked, charge

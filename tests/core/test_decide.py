@@ -134,6 +134,12 @@ def test_the_pause_between_chunks_is_rounded_up() -> None:
     assert refused.chunk_wait == 2
 
 
+def test_a_pause_of_a_fraction_of_a_second_is_rounded_up_too() -> None:
+    """1000.5 ms between chunks are two seconds: after one, the first chunk still counts when the third comes."""
+    refused = for_good(Policy(circulation=150, document=300, document_window_ms=1334), asked(450))
+    assert (refused.chunks, refused.chunk_wait) == (3, 2)
+
+
 def test_nothing_passes_a_cap_of_zero_however_it_is_cut() -> None:
     """Telling such a client a number of circulations would send it into a loop."""
     refused = for_good(Policy(circulation=0), asked(1))
@@ -154,6 +160,14 @@ def test_several_refusals_are_one_answer() -> None:
     assert refused.violated == ("document", "rate-60", "inflight-global")
     assert (refused.fits_now, refused.retry_after, refused.excess) == (20, 90, 50)
     assert refused.lease_id is None
+
+
+def test_what_a_full_document_knows_fits_as_far_as_the_other_caps_go() -> None:
+    """Sites that are circulated to again take none of its room, so that it does not bound how many do."""
+    policy = Policy(rates=(Rate(400, 60_000),))
+    readings = (Reading("document", 300, 300, 0, 0, 10), Reading("rate-60", 400, 200, 300, 5000, 10))
+    refused = decide(policy, asked(300), Tally(charged=False, readings=readings), LEASE)
+    assert (refused.violated, refused.fits_now) == (("rate-60",), 200)
 
 
 def test_what_all_tenants_use_together_is_not_told() -> None:
@@ -249,7 +263,8 @@ def test_every_answer_of_the_counters_makes_an_answer_for_clients(
     assert decision.fits_now is not None
     assert 0 <= decision.fits_now <= circulation.entries
     for reading in tally.readings:
-        assert decision.fits_now == 0 or reading.used + decision.fits_now <= reading.limit
+        needed = min(decision.fits_now, reading.needed)  # of sites that the document knows none
+        assert needed == 0 or reading.used + needed <= reading.limit
     if decision.policy == "inflight-global":
         assert decision.excess is None
     else:
