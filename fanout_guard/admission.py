@@ -83,8 +83,7 @@ class Admission:
         Returns the ``lease_id`` by which the work's worker releases it. ValueError where ``seconds`` is not above 0
         and at most 366 days.
         """
-        if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
-            raise ValueError(f"hold: {seconds!r} seconds; expected above 0 and at most {MAX_SECONDS}")
+        check_seconds("hold", seconds)
         self._held_until_s = asyncio.get_running_loop().time() + seconds
         if self.decision.leased:
             await self._guard.renew(self.tenant, self.lease_id, seconds)
@@ -147,6 +146,12 @@ def _renew_all(key: _Key) -> None:
     _renew_later(key)
     for admission in admissions:
         key[0].call_soon(admission._renew)  # each for itself, should one fail
+
+
+def check_seconds(call: str, seconds: float) -> None:
+    """ValueError where no lease can live for so long."""
+    if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
+        raise ValueError(f"{call}: {seconds!r} seconds; expected above 0 and at most {MAX_SECONDS}")
 
 
 def milliseconds(seconds: float) -> int:

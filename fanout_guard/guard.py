@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fanout_guard.admission import Admission, milliseconds
+from fanout_guard.admission import Admission, check_seconds, milliseconds
 from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.decide import Asked
@@ -167,7 +167,11 @@ class FanoutGuard:
         return released
 
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
-        """Let a lease live for at least ``seconds`` from now; False where it is gone."""
+        """Let a lease live for at least ``seconds`` from now; False where it is gone.
+
+        ValueError where ``seconds`` is not above 0 and at most 366 days.
+        """
+        check_seconds("renew", seconds)
         lease = parse_lease(lease_id)
         counted = await self._known(tenant)
         if lease is None or counted is None:

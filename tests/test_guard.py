@@ -511,6 +511,16 @@ async def test_a_hold_has_an_end(seconds: float) -> None:
             await admission.hold(seconds)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, True, float("nan"), float("inf"), 366 * 86_400 + 1])
+async def test_a_lease_is_not_renewed_for_a_time_that_is_none(make: Make, seconds: float) -> None:
+    """Above all, a deadline that has passed does not end it: what it holds is still in flight."""
+    guard = make(MAX_INFLIGHT="300")
+    lease_id = (await guard.admit(tenant="acme", document="d", sites=sites(3))).lease_id or ""
+    with pytest.raises(ValueError, match="renew"):
+        await guard.renew("acme", lease_id, seconds)
+    assert (await used(guard, "acme"))["inflight"] == 3
+
+
 async def test_work_without_a_cap_in_flight_can_be_held_too() -> None:
     """Handlers need not know which caps a deployment has."""
     guard = FanoutGuard(settings())
