@@ -86,7 +86,7 @@ class Admission:
         check_seconds("hold", seconds)
         self._held_until_s = asyncio.get_running_loop().time() + seconds
         if self.decision.leased:
-            await self._guard.renew(self.tenant, self.lease_id, seconds)
+            await self._guard.extend(self.tenant, self.decision.lease, seconds)
         return self.lease_id
 
     async def refund(self, sites: Sequence[object] | int | None = None) -> int:
@@ -97,7 +97,7 @@ class Admission:
         """
         if sites is None:
             self._refunded = True
-        return await self._guard.refund(self.tenant, self.lease_id, sites)
+        return await self._guard.take_back(self.tenant, self.decision.lease, sites)
 
     def settle(self) -> None:
         """Give the lease back, or leave it for as long as it is held; without waiting, and once."""

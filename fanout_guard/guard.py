@@ -172,14 +172,7 @@ class FanoutGuard:
         ValueError where ``seconds`` is not above 0 and at most 366 days.
         """
         check_seconds("renew", seconds)
-        lease = parse_lease(lease_id)
-        counted = await self._known(tenant)
-        if lease is None or counted is None:
-            return False
-        renewed = await self._renew(counted, lease, milliseconds(seconds))
-        if renewed:
-            self._held.renew(lease.id, seconds)
-        return renewed
+        return await self.extend(await self._known(tenant), parse_lease(lease_id), seconds)
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
         """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
@@ -187,20 +180,7 @@ class FanoutGuard:
         Each entry once, while the lease lives and for 60 s after the decision; 0 from then on. During an outage 0 as
         well: it is done when the server is back. Raises CirculationError where ``sites`` are none, or negative.
         """
-        lease = parse_lease(lease_id)
-        packed, counts, entries = b"", list[int](), None
-        if isinstance(sites, int):
-            if isinstance(sites, bool) or sites < 0:
-                raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
-            entries = min(sites, MAX_ENTRIES)
-        elif sites is not None:
-            packed, counts = self._weigher.counted(sites)
-        counted = await self._known(tenant)
-        if lease is None or counted is None or (sites is not None and not packed and not entries):
-            return 0
-        back = await self._refund(counted, lease, entries=entries, sites=packed, counts=counts)
-        self._held.end(lease.id, None if sites is None else back)
-        return back
+        return await self.take_back(await self._known(tenant), parse_lease(lease_id), sites)
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
         """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
@@ -254,6 +234,34 @@ class FanoutGuard:
     def refunds(self, status: int) -> bool:
         """Whether a response with this status takes the charge back."""
         return status in self._refund_on
+
+    # By the tenant that was counted, who need not be known any more.
+
+    async def extend(self, tenant: str | None, lease: Lease | None, seconds: float) -> bool:
+        """``renew`` for the tenant that was counted."""
+        if lease is None or tenant is None:
+            return False
+        renewed = await self._renew(tenant, lease, milliseconds(seconds))
+        if renewed:
+            self._held.renew(lease.id, seconds)
+        return renewed
+
+    async def take_back(
+        self, tenant: str | None, lease: Lease | None, sites: Sequence[object] | int | None = None
+    ) -> int:
+        """``refund`` for the tenant that was counted."""
+        packed, counts, entries = b"", list[int](), None
+        if isinstance(sites, int):
+            if isinstance(sites, bool) or sites < 0:
+                raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
+            entries = min(sites, MAX_ENTRIES)
+        elif sites is not None:
+            packed, counts = self._weigher.counted(sites)
+        if lease is None or tenant is None or (sites is not None and not packed and not entries):
+            return 0
+        back = await self._refund(tenant, lease, entries=entries, sites=packed, counts=counts)
+        self._held.end(lease.id, None if sites is None else back)
+        return back
 
     def settle(self, decision: Decision, held_s: float = 0) -> None:
         """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""

@@ -338,6 +338,21 @@ async def test_a_refund_of_nonsense_is_refused_at_the_call(part: Any) -> None:
         await guard.refund("acme", decision.lease_id, part)
 
 
+async def test_a_tenant_that_is_not_known_any_more_gets_its_charge_back(make: Make) -> None:
+    """Removed from the user's database while its circulation runs, it must not keep its entries in flight."""
+    known = True
+    variables = {**ALL_CAPS, "UNKNOWN_TENANTS": "reject", "OVERRIDES_TTL": "0.01"}
+    guard = make(**variables, caps=lambda _: Caps() if known else None)
+    async with guard.circulation(tenant="acme", document="d", sites=sites(10)) as admission:
+        known = False
+        await asyncio.sleep(0.02)
+        assert await guard.refund("acme", admission.lease_id) == 0
+        assert await admission.refund() == 10
+    known = True
+    await asyncio.sleep(0.02)
+    assert set((await used(guard, "acme")).values()) == {0}
+
+
 async def test_sites_that_another_circulation_has_reached_stay(make: Make) -> None:
     """They did get the document, whatever happened to the first circulation."""
     guard = make()
