@@ -134,7 +134,7 @@ def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     if policy.leased:
         flags |= LEASES
         keys.append(names.leases)
-    if lease.idempotency and not charge.look:
+    if lease.idempotency:
         flags |= IDEMPOTENCY
         keys.append(names.idempotency + lease.idempotency)
     if policy.inflight_global is not None:

@@ -100,7 +100,7 @@ class Oracle:
         self.expired += sum(held.until <= now for held in self.leases)
         self.leases = [held for held in self.leases if held.until > now]
         before = not charge.look and self._record(charge.tenant, charge.lease.id, now) is not None
-        origin = None if before or charge.look else self._origin(charge, now)
+        origin = None if before else self._origin(charge, now)
         cost = 0 if before or origin else charge.cost
         readings = self.readings(charge, asked if cost else frozenset(), cost, 0 if before else charge.cost, now)
         fits = all(reading.fits for reading in readings)

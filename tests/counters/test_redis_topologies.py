@@ -277,6 +277,18 @@ async def test_what_a_tenant_is_refused_is_given_back_to_everybody(nodes: Cluste
     await counters.aclose()
 
 
+async def test_a_repeat_that_everybody_refuses_is_told_of_nothing_else(nodes: ClusterOfThree) -> None:
+    """Its charge counts already: a rate that is full refuses it no more than elsewhere, nor makes it wait an hour."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    full = Policy(document=None, rates=(Rate(10, HOUR_MS),), inflight=1000, inflight_global=10)
+    tallies = [
+        await counters.decide(replace(charge(policy=full), lease=Lease(new_id(), b"", digest("k")))) for _ in range(2)
+    ]
+    assert [tally.charged for tally in tallies] == [True, False]
+    assert [reading.policy for reading in tallies[1].readings if not reading.fits] == ["inflight-global"]
+    await counters.aclose()
+
+
 async def test_what_is_asked_again_beside_a_release_stays_reserved(
     nodes: ClusterOfThree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ class State:
         self._recorded.tidy(now)
         origin = None
         repeated = not charge.look and self._record(charge.tenant, charge.lease.id, now) is not None
-        if not repeated and not charge.look and charge.lease.idempotency:
+        if not repeated and charge.lease.idempotency:
             origin = self._origin(charge.tenant, charge.lease.idempotency, now)
         read = self._read(charge, now, counted=not repeated and origin is None, held=not repeated)
         if not all(reading.fits for reading in read.readings):
