@@ -22,6 +22,7 @@ _FOREVER = float("inf")
 _POLL_AFTER_TTLS = 0.8  # leaves the rest of the time to the answer
 _GRACE_S = 0.005
 _NO_OUTAGE = ("noperm", "wrongtype", "script")
+_LATEST_MS = 253_402_300_799_999  # the last that a date can show, in the year 9999
 
 
 class Override(Struct, frozen=True):
@@ -94,11 +95,18 @@ def _read(name: bytes, text: bytes) -> Override | None:
         Caps(**{field: entry["value"]})
         until = entry["until"]
         return Override(
-            tenant, field, entry["value"], str(entry["by"]), int(entry["at"]), None if until is None else int(until)
+            tenant, field, entry["value"], str(entry["by"]), _ms(entry["at"]), None if until is None else _ms(until)
         )
-    except (ValueError, TypeError, KeyError, ConfigurationError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, ConfigurationError):
         logger.warning("an override of %r cannot be read and is ignored", field)
         return None
+
+
+def _ms(value: Any) -> int:
+    ms = int(value)
+    if not 0 <= ms <= _LATEST_MS:
+        raise ValueError
+    return ms
 
 
 class Overrides:

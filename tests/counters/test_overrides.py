@@ -127,7 +127,9 @@ async def test_what_has_expired_is_cleared_by_the_next_change(store: Counted) ->
 @pytest.mark.parametrize(
     "text",
     ["", "no JSON", "[]", "null", '{"value": -1, "by": "x", "at": 1, "until": null}', '{"value": 5}',
-     '{"value": 5, "by": "x", "at": 1, "until": "soon"}', '{"value": 5, "by": "x", "at": 1, "until": [1]}', b"\xff"],
+     '{"value": 5, "by": "x", "at": 1, "until": "soon"}', '{"value": 5, "by": "x", "at": 1, "until": [1]}', b"\xff",
+     '{"value": "off", "by": "x", "at": 1e999, "until": null}', '{"value": "off", "by": "x", "at": 1, "until": 1e999}',
+     '{"value": "off", "by": "x", "at": 999999999999999999, "until": null}', "[" * 100_000],
 )  # fmt: skip
 async def test_an_entry_that_cannot_be_read_hides_no_other(
     text: str | bytes, store: Counted, caplog: pytest.LogCaptureFixture
