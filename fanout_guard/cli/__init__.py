@@ -10,7 +10,7 @@ from importlib import import_module
 from fanout_guard import __version__
 from fanout_guard.cli.advice import out_of_reach
 from fanout_guard.cli.exit import Exit
-from fanout_guard.cli.output import OutputFailed, fail, prepare
+from fanout_guard.cli.output import OutputFailed, fail, prepare, warnings_told
 from fanout_guard.cli.parser import Parser
 from fanout_guard.errors import ConfigurationError, CountersUnavailable, FanoutGuardError, UnknownTenant
 from fanout_guard.settings import PREFIX
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace(traceback=False)
     try:
         arguments = build_parser().parse_args(argv)
-        return int(arguments.run(arguments))
+        with warnings_told():
+            return int(arguments.run(arguments))
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else Exit.BAD
     except ConfigurationError as error:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -60,6 +62,29 @@ def fail(*problems: str) -> None:
     """Print problems on stderr, one line each."""
     for problem in problems:
         _write(sys.stderr, f"fanout-guard: {clean(problem)}\n")
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Print what the package warns of as problems, each once: a command may meet the same one several times."""
+    logger, told = logging.getLogger("fanout_guard"), _Told(logging.WARNING)
+    logger.addHandler(told)
+    try:
+        yield
+    finally:
+        logger.removeHandler(told)
+
+
+class _Told(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._texts: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._texts:
+            self._texts.add(text)
+            fail(text)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:

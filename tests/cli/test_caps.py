@@ -40,6 +40,16 @@ def test_without_a_time_an_override_stays(url: str, run: Run) -> None:
     assert "max_sites  unlimited" in run("caps", "list").out
 
 
+def test_an_override_that_cannot_be_read_is_told_once(url: str, run: Run) -> None:
+    """A command reads them several times; each problem is one line, as every other is."""
+    run("caps", "set", "acme", "max_sites=5")
+    command(url, "HSET", "fanout:1:{*}:o", "mode:beta", "no JSON")
+    answer = run("caps", "list")
+    assert answer.code == 0
+    assert "max_sites  5" in answer.out
+    assert answer.err == "fanout-guard: an override of 'mode' cannot be read and is ignored\n"
+
+
 @pytest.mark.parametrize(
     ("values", "problems"),
     [
