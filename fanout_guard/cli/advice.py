@@ -24,11 +24,11 @@ ADVICE = {
     "noscript": "the server forgets scripts at once",
     "version": "the server is too old; Redis 6.2, Valkey 7.2 or newer is needed",
     "wrongtype": "a key of the same name has another type; choose another KEY_PREFIX",
+    "other": "what answers there does not behave like Redis; is this the server's address and port?",
 }
 
 
 def out_of_reach(reason: str) -> str:
     """One line: where the counters are, that they cannot be reached, why, and what that means."""
     place = masked_redis_url(os.environ.get(f"{PREFIX}REDIS_URL", "").strip())
-    words = f"{reason}: {ADVICE[reason]}" if reason in ADVICE else reason
-    return f"the counters at {place} cannot be reached: {words}"
+    return f"the counters at {place} cannot be reached: {reason}: {ADVICE[reason]}"

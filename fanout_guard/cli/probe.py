@@ -41,8 +41,8 @@ async def server_findings(settings: Settings, counters: RedisCounters) -> list[F
             if error.reason in OUT_OF_REACH:
                 raise
             level = Level.WARNING if check in (_info, _formats) else Level.PROBLEM
-            findings.append(Finding(_NAMES[name], level, ADVICE.get(error.reason, error.reason)))
-            if check is _reach and error.reason in ("auth", "cluster"):
+            findings.append(Finding(_NAMES[name], level, ADVICE[error.reason]))
+            if check is _reach and error.reason in ("auth", "cluster", "other"):
                 break  # the others would say the same
     return findings
 

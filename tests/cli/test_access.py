@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -78,6 +81,41 @@ def test_a_cluster_that_is_none_is_one_problem(url: str, run: Run, monkeypatch: 
     problems = [found["text"] for found in answer.document["findings"] if found["level"] == "problem"]
     assert len(problems) == 1
     assert "redis+cluster:// is for clusters" in problems[0]
+
+
+@pytest.fixture
+def web_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that speaks another protocol, which the environment names."""
+
+    class Server(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        url = f"redis://user:hunter22@127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url)
+        yield url
+        server.shutdown()
+
+
+@pytest.mark.parametrize("arguments", NEED_SHARED_STATE, ids=" ".join)
+def test_a_server_of_another_kind_is_told(arguments: list[str], web_url: str, run: Run) -> None:
+    """A wrong port is a common mistake, and something answers there."""
+    answer = run(*arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
+    assert "does not behave like Redis" in answer.err
+    assert "hunter22" not in answer.err
+
+
+def test_a_server_of_another_kind_is_one_problem(web_url: str, run: Run) -> None:
+    """Nothing else can be said of it."""
+    answer = run("doctor", "--json")
+    assert answer.code == 1
+    (problem,) = [found for found in answer.document["findings"] if found["level"] == "problem"]
+    assert problem["check"] == "connection"
+    assert "does not behave like Redis" in problem["text"]
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -42,7 +42,11 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "status", "said"),
     [
         (ConfigurationError(["one", "two"]), 2, "fanout-guard: one\nfanout-guard: two\n"),
-        (CountersUnavailable("other"), 3, "fanout-guard: the counters at *** cannot be reached: other\n"),
+        (
+            CountersUnavailable("oom"),
+            3,
+            "fanout-guard: the counters at *** cannot be reached: oom: the server has no memory left\n",
+        ),
         (CirculationError("sites is no list"), 2, "fanout-guard: sites is no list\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(3), 3, ""),
