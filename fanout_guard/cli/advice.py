@@ -14,8 +14,8 @@ ADVICE = {
     "loading": "the server is still loading its data; try again when it has",
     "busy": "a script has kept the server busy for too long",
     "auth": "the server refuses the user or the password",
-    "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, and the"
-    " keys KEY_PREFIX:*",
+    "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, on a"
+    " cluster CLUSTER SLOTS, and the keys KEY_PREFIX:*",
     "readonly": "the server does not accept writes: a replica, or one that lacks replicas",
     "oom": "the server has no memory left",
     "cluster": "not every slot is served, or the address is of the wrong kind: redis+cluster:// is for clusters, and"

@@ -40,8 +40,7 @@ async def server_findings(settings: Settings, counters: RedisCounters) -> list[F
         except CountersUnavailable as error:
             if error.reason in OUT_OF_REACH:
                 raise
-            level = Level.WARNING if check in (_info, _formats) else Level.PROBLEM
-            findings.append(Finding(_NAMES[name], level, ADVICE[error.reason]))
+            findings.append(_failed(name, error.reason))
             if check is _reach and error.reason in ("auth", "cluster", "other"):
                 break  # the others would say the same
     return findings
@@ -55,6 +54,19 @@ _NAMES = {
     "overrides": "overrides",
     "scripts": "scripts",
 }
+
+_UNSEEN = {
+    "info": "INFO, so version, eviction, memory, replication and persistence cannot be told",
+    "cluster": "CLUSTER INFO, so it cannot be told whether all slots are served",
+    "formats": "SCAN, so keys of another release cannot be told",
+}
+"""What counting does not need, with what it would have told."""
+
+
+def _failed(name: str, reason: str) -> Finding:
+    if reason == "noperm" and name in _UNSEEN:
+        return Finding(_NAMES[name], Level.WARNING, f"the ACL user may not run {_UNSEEN[name]}")
+    return Finding(_NAMES[name], Level.WARNING if name in ("info", "formats") else Level.PROBLEM, ADVICE[reason])
 
 
 async def _reach(settings: Settings, counters: RedisCounters) -> list[Finding]:

@@ -19,6 +19,9 @@ SOUND = {
     "FANOUT_GUARD_REDIS_URL": "redis://localhost",
 }
 
+ENOUGH = ("+@read", "+@write", "+@scripting", "+time")
+"""The rights that counting needs on one server."""
+
 
 def levels_of(run: Run, *options: str) -> tuple[int, dict[str, str]]:
     answer = run("doctor", "--json", *options)
@@ -123,6 +126,31 @@ def test_less_than_it_asks_for_is_enough_to_count(url: str, run: Run, monkeypatc
     monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url.replace("redis://", "redis://app:hunter22@"))
     code, levels = levels_of(run)
     assert (code, levels["version"], levels["key format"], levels["scripts"]) == (0, "warning", "warning", "ok")
+    command(url, "ACL", "DELUSER", "app")
+
+
+def test_what_may_not_be_looked_at_is_told(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user with all the rights that counting needs is not told to get them."""
+    command(url, "ACL", "SETUSER", "app", "reset", "on", ">hunter22", "~fanout:*", *ENOUGH, "-scan")
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url.replace("redis://", "redis://app:hunter22@"))
+    texts = {each["check"]: each["text"] for each in run("doctor", "--json").document["findings"]}
+    assert "may not run INFO" in texts["version"]
+    assert "eviction" in texts["version"]
+    assert "may not run SCAN" in texts["key format"]
+    command(url, "ACL", "DELUSER", "app")
+
+
+def test_the_rights_that_are_asked_for_are_enough_on_a_cluster(
+    cluster_url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding the nodes takes one more than counting."""
+    url = cluster_url.replace("redis+cluster", "redis")
+    command(url, "ACL", "SETUSER", "app", "reset", "on", ">hunter22", "~fanout:*", *ENOUGH)
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", cluster_url.replace("://", "://app:hunter22@"))
+    assert "CLUSTER SLOTS" in run("usage").err
+    command(url, "ACL", "SETUSER", "app", "+cluster|slots")
+    code, levels = levels_of(run)
+    assert (code, levels["cluster"], levels["scripts"]) == (0, "warning", "ok")
     command(url, "ACL", "DELUSER", "app")
 
 
