@@ -130,10 +130,12 @@ async def _mode(settings: Settings, tenant: str | None) -> Mode:
 
 
 async def _decide(settings: Settings, tenant: str | None, circulation: Circulation) -> Decision:
+    reasons: list[str] = []
     async with deployment(settings) as reached:
+        reached.counters.on_error = reasons.append
         decision = await _simulate(reached.guard, tenant, circulation)
         if decision.degraded:
-            raise CountersUnavailable(reached.counters.out_of_reach or "timeout")
+            raise CountersUnavailable(reasons[-1] if reasons else "timeout")
         return decision
 
 

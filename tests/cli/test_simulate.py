@@ -166,6 +166,17 @@ def test_a_server_out_of_reach_leaves_the_answer_open(
     assert run("simulate", payload(tmp_path, 301), "--tenant", "acme").code == 3
 
 
+def test_a_key_of_somebody_elses_is_named_as_the_reason(url: str, run: Run, tmp_path: Path) -> None:
+    """Not the time-out that it would be taken for, were the server the matter."""
+    with_guard(lambda guard: guard.admit(tenant="acme", document="d-1", sites=["Site1"]))
+    _, keys = command(url, "SCAN", 0, "MATCH", "*:d:*")
+    command(url, "DEL", *keys)
+    command(url, "SADD", keys[0], "theirs")
+    answer = run("simulate", payload(tmp_path, 5), "--tenant", "acme")
+    assert (answer.code, answer.err.count("\n")) == (3, 1)
+    assert "wrongtype: a key of the same name has another type" in answer.err
+
+
 def test_the_tenant_may_stand_in_the_body(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it would for the application."""
     monkeypatch.setenv("FANOUT_GUARD_TENANT", "json:customer")
