@@ -70,7 +70,8 @@ async def survey(deployment: Deployment) -> Survey:
             continue
         tenant = by_tag.get(parts[0]) or tenant_of(parts[0])
         if tenant is None:
-            nameless.add(parts[0])
+            if parts[0].startswith("#"):  # else the key is somebody else's
+                nameless.add(parts[0])
             continue
         found = documents.setdefault(tenant, set())
         if parts[1].startswith(b"d:"):

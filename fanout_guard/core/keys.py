@@ -12,6 +12,7 @@ from hashlib import blake2b
 from urllib.parse import quote, unquote
 
 from fanout_guard.core.model import Lease, SiteKey
+from fanout_guard.core.tenant import check_tenant
 
 FORMAT = 1
 """Release of the key format: part of every key, so that two formats never read each other's state."""
@@ -219,8 +220,12 @@ def tag(tenant: str) -> str:
 
 
 def tenant_of(tagged: str) -> str | None:
-    """The tenant that has this tag, or None where the tag is a digest, or everybody's."""
-    return None if tagged[:1] in ("#", _EVERYBODY_TAG) else unquote(tagged)
+    """The tenant that has this tag, or None where the tag is a digest, or no tenant's."""
+    tenant = unquote(tagged)
+    try:
+        return check_tenant(tenant) if tag(tenant) == tagged else None
+    except ValueError:
+        return None
 
 
 def parse_lease(lease_id: object) -> Lease | None:

@@ -147,6 +147,17 @@ def test_a_cluster_is_looked_at_the_same_way(cluster_url: str, run: Run, monkeyp
     assert run("doctor").code == 0
 
 
+@pytest.mark.parametrize("tagged", ["", "%20acme", "%ff", "*x", "x" * 300])
+def test_a_key_that_no_tenant_can_have_hides_no_other(tagged: str, url: str, run: Run) -> None:
+    """Whoever wrote it: the tenants are shown all the same."""
+    with_guard(lambda guard: guard.admit(tenant="acme", document="d-1", sites=["Site1"]))
+    command(url, "SET", f"fanout:1:{{{tagged}}}:r", "theirs")
+    for name in ("usage", "top"):
+        answer = run(name, "--json")
+        assert (answer.code, answer.err) == (0, "")
+        assert [each["tenant"] for each in answer.document["tenants"]] == ["acme"]
+
+
 def test_nothing_counted_is_said(url: str, run: Run) -> None:
     """A heading without a row leaves open whether anything was looked at."""
     assert run("usage").out == "no tenant is configured or overridden, and none has anything counted\n"
