@@ -23,6 +23,9 @@ Values: TypeAlias = Mapping[str, Any]
 
 def contradictions(values: Values, unread: Set[str] = frozenset()) -> list[str]:
     """Every contradiction among ``values``, except where one of the fields could not be read anyway."""
+    if not unread.isdisjoint(_TENANTS):
+        # The rest of what tenants were given may not be what holds for them.
+        values = {**values, **{layer: {} for layer in LAYERS}}
     checks = (check(values) for fields, check in _CHECKS if unread.isdisjoint(fields))
     return list(chain.from_iterable(checks))
 
@@ -95,9 +98,9 @@ def _path_sources(values: Values) -> Iterator[str]:
 _TENANTS = ("tenant_fields", "tenants", "tenants_file")
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[str]]], ...] = (
-    (("max_body_bytes", "max_sites", "sites", *_TENANTS), _body_bound),
+    (("max_body_bytes", "max_sites", "sites"), _body_bound),
     (("lease_ttl", "redis_timeout"), _lease),
-    (("global_max_inflight", "max_inflight", *_TENANTS), _inflight),
+    (("global_max_inflight", "max_inflight"), _inflight),
     (("unknown_tenants", "default_tenant"), _shared),
     (("tenant", "document", "routes"), _path_sources),
 )

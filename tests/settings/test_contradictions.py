@@ -70,12 +70,31 @@ def test_a_value_that_cannot_be_read_is_no_contradiction_too() -> None:
     """One mistake, one line: what depends on it is not reported for its default."""
     assert len(problems(MAX_SITES="many", MAX_BODY_BYTES="8")) == 1
     assert len(problems(LEASE_TTL="long", REDIS_TIMEOUT="30")) == 1
-    assert len(problems(TENANTS="[]", MAX_BODY_BYTES="8")) == 1
+    assert len(problems(TENANTS="[]", MAX_BODY_BYTES="1200")) == 1
 
 
 def test_contradictions_come_with_the_other_problems() -> None:
     """All problems means all."""
     assert len(problems(MODE="on", MAX_BODY_BYTES="8", LEASE_TTL="0.1")) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"TENANTS": "[]"}, {"TENANTS_FILE": "/no/such/file"}, {"TENANT__acme__MAX_SITES": "many"}]
+)
+def test_the_deployments_caps_are_compared_whatever_is_wrong_with_a_tenants(wrong: dict[str, str]) -> None:
+    """They contradict each other whoever the tenants are."""
+    found = problems(MAX_BODY_BYTES="8", MAX_INFLIGHT="501", GLOBAL_MAX_INFLIGHT="500", **wrong)
+    assert [problem.partition(":")[0].removeprefix(PREFIX) for problem in found] == [
+        *wrong,
+        "MAX_BODY_BYTES",
+        "GLOBAL_MAX_INFLIGHT",
+    ]
+
+
+def test_a_tenants_cap_that_a_nearer_place_may_change_is_not_compared() -> None:
+    """The place that cannot be read may be the one that holds."""
+    plan = '{"acme": {"max_sites": 500}}'
+    assert len(problems(MAX_BODY_BYTES="1200", TENANTS=plan, TENANT__acme__MAX_SITES="many")) == 1
 
 
 def test_settings_from_code_are_checked_together() -> None:
