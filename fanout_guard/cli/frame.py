@@ -64,7 +64,7 @@ class Frame:
         if self.scraped.in_outage:
             lines.append(f"OUTAGE seen by {self.scraped.in_outage} of the addresses of metrics")
         if self.scraped.silent:
-            lines.append(f"metrics: {self.scraped.silent} of the addresses did not answer")
+            lines.append(f"metrics: {self.scraped.silent} of the addresses did not answer with the guard's")
         return lines
 
     def _pace(self, policy: str) -> str:

@@ -7,7 +7,8 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from urllib.error import URLError
+from http.client import HTTPException
+from math import isfinite
 from urllib.parse import urlsplit
 
 WAIT_S = 2.0
@@ -28,8 +29,12 @@ class Scraped:
 
 def check_address(url: str) -> str:
     """``url`` itself, if metrics can be read there; ValueError, without any part of it, if not."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or not url.isprintable():
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and parts.hostname and not parts.username and parts.port != 0
+    except ValueError:  # it quotes the port
+        named = False
+    if not named or not url.isprintable() or " " in url:
         raise ValueError("expected http://host:port/metrics")
     return url
 
@@ -40,11 +45,11 @@ def scrape(urls: Sequence[str]) -> Scraped:
     in_outage = silent = 0
     for url in urls:
         try:
-            text = _get(url)
-        except (OSError, URLError, ValueError):
-            silent += 1
-            continue
-        for name, labels, value in samples(text):
+            found = list(samples(_get(url)))
+        except (OSError, HTTPException, ValueError):
+            found = []
+        silent += not found  # every family is there from the start: any other page is not the application's
+        for name, labels, value in found:
             if name == "fanout_guard_decisions_total" and labels.get("outcome") == "rejected":
                 rejections[labels.get("policy", "")] += int(value)
             elif name == "fanout_guard_outage" and value:
@@ -62,7 +67,8 @@ def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
             value = float(match[3])
         except ValueError:
             continue
-        yield match[1], dict(_LABEL.findall(match[2] or "")), value
+        if isfinite(value):
+            yield match[1], dict(_LABEL.findall(match[2] or "")), value
 
 
 def _get(url: str) -> str:

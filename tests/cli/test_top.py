@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import BaseRequestHandler, TCPServer
 from threading import Thread
 
 import pytest
@@ -121,9 +122,42 @@ def test_metrics_that_do_not_answer_leave_the_rest_to_see(run: Run) -> None:
     assert answer.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["", "<html>", "other_total 5\n", "fanout_guard_decisions_total nonsense\n"])
+def test_an_answer_without_the_guards_metrics_is_none(text: str, url: str, run: Run) -> None:
+    """Every family exists from the start: another page is no application that has rejected nothing."""
+    with metrics(text) as address:
+        answer = run("top", "--json", "--metrics", address)
+    assert (answer.code, answer.document["metrics_silent"]) == (3, 1)
+
+
+def test_an_answer_in_another_protocol_is_none(url: str, run: Run) -> None:
+    """The port may be some other server's."""
+
+    class Server(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(b"-ERR unknown command\r\n")
+
+    with TCPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        answer = run("top", "--json", "--metrics", f"http://127.0.0.1:{server.server_address[1]}/metrics")
+    assert (answer.code, answer.document["metrics_silent"]) == (3, 1)
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])
+def test_a_figure_that_is_no_number_is_passed_over(value: str, url: str, run: Run) -> None:
+    """The text format has them, and the rest is right."""
+    odd = f'fanout_guard_decisions_total{{outcome="rejected",policy="document"}} {value}\n'
+    with metrics(METRICS + odd) as address:
+        answer = run("top", "--json", "--metrics", address)
+    assert (answer.code, answer.document["rejections"]) == (0, {"circulation": 7, "rate-60": 1})
+
+
 @pytest.mark.parametrize(
-    "address", ["", "file:///etc/passwd", "ftp://h/", "http://", "http://u:hunter22@h/", "h:80", "http://[x/"]
-)
+    "address",
+    ["", "file:///etc/passwd", "ftp://h/", "http://", "http://u:hunter22@h/", "h:80", "http://[x/", "http://a b/",
+     "http://h/a b", "http://h:65536/", "http://h:hunter22/"],
+)  # fmt: skip
 def test_an_address_that_is_none_is_status_2(address: str, url: str, run: Run) -> None:
     """A file is not read because it was called metrics, and a password is not repeated."""
     answer = run("top", "--metrics", address)
