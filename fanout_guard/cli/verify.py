@@ -29,10 +29,10 @@ Overrides: TypeAlias = Callable[[Settings], Mapping[str, Caps]]
 """Settings → the caps that were changed at run time, by tenant."""
 
 _GOALS = (
-    ("--p95-ms", "p95_ms", "95th percentile of latency, in milliseconds"),
-    ("--error-rate", "error_rate", "share of documents that fail, as a fraction"),
-    ("--cpu-percent", "cpu_percent", "CPU of the target, in percent"),
-    ("--memory-mb", "rss_mb", "memory of the target, in megabytes"),
+    ("--p95-ms", "p95_ms", "95th percentile of latency, in milliseconds", "a number above 0"),
+    ("--error-rate", "error_rate", "share of documents that fail, as a fraction", "a fraction from 0 to 1"),
+    ("--cpu-percent", "cpu_percent", "CPU of the target, in percent", "a number above 0"),
+    ("--memory-mb", "rss_mb", "memory of the target, in megabytes", "a number above 0"),
 )
 
 _AT_MOST_BYTES = 256 << 20
@@ -61,7 +61,7 @@ def register(commands: Commands) -> None:
         more=_MORE,
     )
     parser.add_argument("results", metavar="RESULTS", type=Path)
-    for option, _, text in _GOALS:
+    for option, _, text, _ in _GOALS:
         parser.add_argument(option, metavar="N", help=f"goal: the most {text}")
     json_option(parser)
 
@@ -92,12 +92,18 @@ def _goals(arguments: argparse.Namespace) -> Goals:
     from fanout_guard.stress.goals import amount
     from fanout_guard.stress.model import Goals
 
-    texts = {name: (option, getattr(arguments, option[2:].replace("-", "_"))) for option, name, _ in _GOALS}
-    given = {name: (option, text, amount(name, text)) for name, (option, text) in texts.items() if text is not None}
-    problems = [f"{option}: {text!a} is not such a goal" for option, text, value in given.values() if value is None]
+    given: dict[str, float] = {}
+    problems = []
+    for option, name, _, accepts in _GOALS:
+        text = getattr(arguments, option[2:].replace("-", "_"))
+        value = None if text is None else amount(name, text)
+        if value is not None:
+            given[name] = value
+        elif text is not None:
+            problems.append(f"{option}: {text!a} is not accepted; expected {accepts}, in plain digits")
     if problems:
         raise ConfigurationError(problems)
-    return Goals(**{name: value for name, (_, _, value) in given.items()})
+    return Goals(**given)
 
 
 def read_evidence(path: Path, goals: Goals) -> Evidence:

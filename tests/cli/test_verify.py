@@ -228,7 +228,7 @@ def test_a_bad_goal_is_exit_status_2(option: str, value: str, story: str, capsys
 def test_an_error_rate_is_a_fraction(story: str, capsys: pytest.CaptureFixture[str]) -> None:
     """As in the table: 5 would be 500 %."""
     assert main(["verify", story, "--error-rate", "5"]) == 2
-    assert "--error-rate" in capsys.readouterr().err
+    assert "--error-rate: '5' is not accepted; expected a fraction from 0 to 1" in capsys.readouterr().err
 
 
 def test_a_bad_configuration_is_exit_status_2(
