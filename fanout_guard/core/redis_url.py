@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
@@ -13,6 +14,9 @@ _TLS = (
 )
 PARAMETERS = frozenset(("db", "username", "password", "client_name", *_TLS))
 """Query parameters; how long to wait, retry or keep alive is the guard's own business."""
+
+TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
 
 MASK = "***"
 
@@ -25,6 +29,14 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _DATABASE = re.compile(r"(/[0-9]{0,6})?")
 _SERVICE = re.compile(r"/[^/\s]+(/[0-9]{0,6})?")
 _PARAMETER = re.compile(r"([a-z_]+)=([^&]+)")
+_SWITCH = re.compile("|".join(TRUE + _FALSE), re.IGNORECASE)
+_VALUES = {
+    "db": (re.compile(r"[0-9]{1,6}"), "is no database number"),
+    "ssl": (_SWITCH, "is neither true nor false"),
+    "ssl_check_hostname": (_SWITCH, "is neither true nor false"),
+    "ssl_cert_reqs": (re.compile("none|optional|required"), "is not none, optional or required"),
+}
+"""What the value of a parameter must be, and what one is that is not."""
 
 
 def check_redis_url(url: str) -> str:
@@ -54,7 +66,7 @@ def _understood(url: str) -> re.Match[str]:
     if parts is None or not _CREDENTIALS.fullmatch(parts["user"] or "") or not _splits(url):
         raise ValueError("a character of the credentials or the query must be percent-encoded")
     _check_place(scheme, parts["place"], parts["path"] or "")
-    _check_query(parts["query"])
+    _check_query(scheme, parts["query"])
     return parts
 
 
@@ -90,8 +102,27 @@ def _is_host(text: str) -> bool:
     return match is not None and (match[2] is None or 1 <= int(match[2][1:]) <= 65535)
 
 
-def _check_query(query: str | None) -> None:
+def _check_query(scheme: str, query: str | None) -> None:
+    found: dict[str, str] = {}
     for item in query.split("&") if query is not None else ():
         match = _PARAMETER.fullmatch(item)
         if match is None or match[1] not in PARAMETERS:
             raise ValueError(f"a query parameter is none of {', '.join(sorted(PARAMETERS))}")
+        if match[1] in found:
+            raise ValueError(f"{match[1]} is there twice")
+        found[match[1]] = unquote(match[2])
+    for name, (form, problem) in _VALUES.items():
+        if name in found and not form.fullmatch(found[name]):
+            raise ValueError(f"{name} {problem}")
+    if scheme == "redis+cluster" and found.get("db", "").strip("0"):
+        raise ValueError("a cluster has database 0 only")
+    _check_tls(scheme, found)
+
+
+def _check_tls(scheme: str, found: Mapping[str, str]) -> None:
+    has_tls = scheme == "rediss" or found.get("ssl", "").lower() in TRUE
+    options = sorted(name for name in found if name.startswith("ssl_"))
+    if scheme == "unix" and (has_tls or options):
+        raise ValueError("a socket has no TLS")
+    if options and not has_tls:
+        raise ValueError(f"{options[0]} needs TLS: rediss:// or ssl=true")

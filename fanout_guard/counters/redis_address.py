@@ -11,6 +11,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from fanout_guard.core.redis_url import TRUE
 from fanout_guard.counters.redis_link import Address
 
 DEFAULT_PORT = 6379
@@ -18,7 +19,6 @@ SENTINEL_PORT = 26379
 
 Make: TypeAlias = Callable[[], AbstractConnection]
 
-_TRUE = ("1", "true", "yes", "on")
 _SWITCHES = ("ssl", "ssl_check_hostname")
 
 
@@ -81,7 +81,7 @@ def _query(query: str) -> dict[str, Any]:
     for item in filter(None, query.split("&")):
         name, _, text = item.partition("=")
         value = unquote(text)
-        options[name] = value.lower() in _TRUE if name in _SWITCHES else value
+        options[name] = value.lower() in TRUE if name in _SWITCHES else value
     if "db" in options:
         options["db"] = int(options["db"])
     if not options.get("ssl", False):
