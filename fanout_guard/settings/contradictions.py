@@ -95,6 +95,22 @@ def _path_sources(values: Values) -> Iterator[str]:
             )
 
 
+def _one_value_as_two(values: Values) -> Iterator[str]:
+    for field in ("tenant", "document"):
+        if all(_excludes(values[field], sites) for sites in values["sites"].split("|")):
+            yield (
+                f"{PREFIX}{field.upper()}: '{values[field]}' cannot be told where '{values['sites']}'"
+                f" ({PREFIX}SITES) is a list; expected sources that do not lie in each other"
+            )
+
+
+def _excludes(one: str, other: str) -> bool:
+    # What a scope holds may be a list with attributes of its own; in JSON nothing is a list and something else.
+    return one == other or (
+        one.startswith("json:") and (f"{one}.".startswith(f"{other}.") or other.startswith(f"{one}."))
+    )
+
+
 _TENANTS = ("tenant_fields", "tenants", "tenants_file")
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[str]]], ...] = (
@@ -103,4 +119,5 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[str]]], ...] =
     (("global_max_inflight", "max_inflight"), _inflight),
     (("unknown_tenants", "default_tenant"), _shared),
     (("tenant", "document", "routes"), _path_sources),
+    (("tenant", "document", "sites"), _one_value_as_two),
 )

@@ -28,6 +28,10 @@ CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
     ({"TENANT": "path:tenant"}, "TENANT", "{tenant} in every one"),
     ({"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /{tt}/b"}, "TENANT", "POST /{tt}/b"),
     ({"DOCUMENT": "path:id", "ROUTES": "POST /documents/{document}"}, "DOCUMENT", "{id} in every one"),
+    ({"DOCUMENT": "json:target_sites"}, "DOCUMENT", "where 'json:target_sites' (FANOUT_GUARD_SITES)"),
+    ({"TENANT": "json:b.c", "SITES": "json:b"}, "TENANT", "where 'json:b'"),
+    ({"DOCUMENT": "json:document", "SITES": "json:document.sites"}, "DOCUMENT", "'json:document.sites'"),
+    ({"TENANT": "query:x", "SITES": "query:x"}, "TENANT", "where 'query:x'"),
 ]
 
 AGREEMENTS: list[dict[str, str]] = [
@@ -44,6 +48,9 @@ AGREEMENTS: list[dict[str, str]] = [
     {"UNKNOWN_TENANTS": "reject", "DEFAULT_TENANT": ""},
     {"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /b/{t}"},
     {"DOCUMENT": "", "DOCUMENT_MAX_SITES": "5"},
+    {"DOCUMENT": "json:a.id", "SITES": "json:a.sites|json:ab", "TENANT": "json:a.tenant"},
+    {"DOCUMENT": "json:document", "SITES": "json:document.sites|json:sites"},
+    {"DOCUMENT": "scope:user.document", "SITES": "scope:user"},
 ]
 
 
