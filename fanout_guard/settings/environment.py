@@ -9,7 +9,7 @@ from typing import Any
 
 from fanout_guard.core.policy import CAP_FIELDS
 from fanout_guard.core.values import problem
-from fanout_guard.settings.tenants import read_fields
+from fanout_guard.settings.tenants import WrongId, read_fields
 from fanout_guard.settings.variable import PREFIX, TENANT_FORM, TENANT_PREFIX, Variable
 
 
@@ -67,7 +67,8 @@ def _read_tenant_fields(texts: Mapping[tuple[str, str], str], given: Given) -> N
         given.values["tenant_fields"] = layer
     for (tenant, field_name), error in wrong:
         name = _line(f"{TENANT_PREFIX}{tenant}__{field_name.upper()}")
-        given.problems.append(problem(name, texts[tenant, field_name], CAP_FIELDS[field_name], error))
+        told = problem(name, texts[tenant, field_name], CAP_FIELDS[field_name], error)
+        given.problems.append(f"{name}: {error}" if isinstance(error, WrongId) else told)
         given.unread.add("tenant_fields")
 
 

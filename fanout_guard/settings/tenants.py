@@ -109,6 +109,10 @@ def _read_toml(text: str) -> Any:
     raise ValueError(message)
 
 
+class WrongId(ValueError):
+    """Raised when a variable's name holds what can be no tenant's id."""
+
+
 def read_fields(
     given: Mapping[tuple[str, str], str],
 ) -> tuple[Layer, list[tuple[tuple[str, str], ValueError]]]:
@@ -117,7 +121,14 @@ def read_fields(
     wrong: list[tuple[tuple[str, str], ValueError]] = []
     for (tenant, field), text in given.items():
         try:
-            values.setdefault(check_tenant(tenant), {})[field] = CAP_FIELDS[field].parse(text)
+            values.setdefault(_id(tenant), {})[field] = CAP_FIELDS[field].parse(text)
         except ValueError as error:
             wrong.append(((tenant, field), error))
     return {tenant: Caps(**fields) for tenant, fields in values.items() if fields}, wrong
+
+
+def _id(tenant: str) -> str:
+    try:
+        return check_tenant(tenant)
+    except ValueError as error:
+        raise WrongId(f"the tenant id {error}") from None

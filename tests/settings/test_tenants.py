@@ -148,7 +148,8 @@ def test_a_wrong_value_of_such_a_variable_names_it(text: str) -> None:
 def test_a_wrong_id_of_such_a_variable_names_it(tenant: str) -> None:
     """The rule for ids is one, too."""
     (problem,) = problems(**{f"TENANT__{tenant}__MAX_SITES": "5"})
-    assert problem.startswith(f"FANOUT_GUARD_TENANT__{tenant}__MAX_SITES: ")
+    assert problem.startswith(f"FANOUT_GUARD_TENANT__{tenant}__MAX_SITES: the tenant id ")
+    assert "whole number" not in problem
 
 
 def test_an_empty_variable_of_a_tenant_is_unset() -> None:
