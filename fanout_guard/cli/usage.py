@@ -88,6 +88,8 @@ def _print(every: list[Standing], documents_shown: int) -> None:
     for stands in every:
         name = stands.tenant if stands.mode == "enforce" else f"{stands.tenant} ({stands.mode})"
         rows += [_row(name, policy, usage) for policy, usage in stands.policies.items()]
+        if not stands.policies and not stands.documents:
+            rows.append((name, "nothing counted", "", "", "", ""))
         rows += [_row(name, f"document {digest}", usage) for digest, usage in stands.documents[:documents_shown]]
     table(_COLUMNS, rows)
 

@@ -95,6 +95,13 @@ def test_configured_tenants_are_shown_before_they_come(url: str, run: Run, monke
     assert document["tenants"][0]["policies"]["rate-1"]["remaining"] == 5
 
 
+def test_a_tenant_of_whom_nothing_is_counted_is_shown_too(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing under the head of the table would mean that nobody of this name is configured."""
+    monkeypatch.setenv("FANOUT_GUARD_TENANTS", '{"acme": {"max_sites": "unlimited"}}')
+    for arguments in (["usage"], ["usage", "acme"]):
+        assert "acme    nothing counted" in run(*arguments).out
+
+
 def test_looking_charges_nothing(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key may appear because somebody looked."""
     monkeypatch.setenv("FANOUT_GUARD_RATE", "1000/minute")
