@@ -32,6 +32,7 @@ _PARAMETER = re.compile(r"([a-z_]+)=([^&]+)")
 _SWITCH = re.compile("|".join(TRUE + _FALSE), re.IGNORECASE)
 _VALUES = {
     "db": (re.compile(r"[0-9]{1,6}"), "is no database number"),
+    "client_name": (re.compile(r"[!-~]+"), "has a character that no server accepts there"),
     "ssl": (_SWITCH, "is neither true nor false"),
     "ssl_check_hostname": (_SWITCH, "is neither true nor false"),
     "ssl_cert_reqs": (re.compile("none|optional|required"), "is not none, optional or required"),

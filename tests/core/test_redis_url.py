@@ -59,6 +59,7 @@ def test_an_address_is_accepted_and_shown_without_its_secrets(url: str, shown: s
         ("redis://h?db=one", "db is no database number"),
         ("redis://h?db=-1", "db is no database number"),
         ("redis://h?db=1&db=2", "twice"),
+        ("redis://h?client_name=a%20b", "client_name has a character"),
         ("redis://h?ssl=maybe", "ssl is neither true nor false"),
         ("rediss://h?ssl_check_hostname=ture", "ssl_check_hostname is neither true nor false"),
         ("rediss://h?ssl_cert_reqs=some", "ssl_cert_reqs is not none, optional or required"),
