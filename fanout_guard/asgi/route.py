@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from fanout_guard.core.routes import Route, parse_routes
 
@@ -38,7 +40,8 @@ class Routes:
 
     A path counts decoded, as servers give it, with any slashes and one newline at its end, and repeated slashes as
     one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts let it
-    pull a second slash along. Case and the rest are exact, as they are to routers.
+    pull a second slash along. A target without its first slash, or with scheme and host, counts as the path that it
+    names: servers on h11 pass it on as it came. Case and the rest are exact, as they are to routers.
     ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
     """
 
@@ -62,8 +65,15 @@ class Routes:
         table = self._tables.get(method) or self._tables.get(method.upper())
         if table is None:
             return None
-        path = _single_slashed(scope["path"])
+        path = scope["path"]
         root_path = scope.get("root_path") or self._root_path
+        if path.startswith("/"):
+            return self._find(table, path, root_path)
+        tried = (self._find(table, each, root_path) for each in _rooted(path))
+        return next((found for found in tried if found is not None), None)
+
+    def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
+        path = _single_slashed(path)
         if root_path and (found := self._find_below(table, path, root_path)) is not None:
             return found
         # Servers that leave the root path out, and routers that do not take it away, go by the whole path.
@@ -87,6 +97,13 @@ def root_path_of(app: object) -> str:
             return root_path
         app = getattr(app, "app", None)
     return ""
+
+
+def _rooted(path: str) -> tuple[str, ...]:
+    """What routers make of a path without its slash: they put it there, or take an absolute URL (RFC 9112, 3.2.2)."""
+    with suppress(ValueError):
+        return ("/" + path, "/" + urlsplit(path).path)
+    return ("/" + path,)
 
 
 def _single_slashed(path: str) -> str:

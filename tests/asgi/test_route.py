@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
+import litestar
 import pytest
 from fastapi import FastAPI
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from litestar import Litestar
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -99,8 +101,33 @@ def test_the_spellings_of_a_path_are_guarded(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
+    [PATH[1:], PATH[1:] + "/", "http://example.org" + PATH, "http://example.org:80/" + PATH + "/", "http:" + PATH[1:]],
+)
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_a_target_that_does_not_begin_with_a_slash_is_guarded(path: str, root_path: str) -> None:
+    """Servers pass it on as it came (h11's do), and some routers serve it: it once went round the guard."""
+    assert match(f"POST {PATH}", path, root_path=root_path) == {}
+    assert match("POST /t/{tenant}/c", "t/a?b#c/c") == {"tenant": "a?b#c"}
+
+
+def test_what_litestar_serves_without_a_slash_is_guarded() -> None:
+    """The property once more, with a router that puts the slash there itself."""
+    reached: list[str] = []
+
+    @litestar.post(PATH)
+    async def circulate() -> None:
+        reached.append("circulate")
+
+    app = Probe(cast(ASGIApp, Litestar([circulate])), Routes(f"POST {PATH}"))
+    drive(app, scope_of(PATH[1:]))
+    assert (reached, app.guarded) == (["circulate"], {})
+
+
+@pytest.mark.parametrize(
+    "path",
     [
-        *("", "/", "/circulate", PATH + "s", PATH + "/x", "/x" + PATH, "/." + PATH, PATH.upper(), PATH[1:]),
+        *("", "/", "/circulate", PATH + "s", PATH + "/x", "/x" + PATH, "/." + PATH, PATH.upper(), "*"),
+        *("x" + PATH, PATH[2:], "http://[/" + PATH[1:], "//example.org" + PATH),
         *("/%63irculate-document", PATH + "\n\n", PATH + "\n/x", PATH + " ", PATH + "\0", PATH + "?x=1", PATH + ";x=1"),
     ],
 )
