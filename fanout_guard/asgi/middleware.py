@@ -83,6 +83,13 @@ class FanoutGuardMiddleware:
             await self.app(scope, receive, send)
             return
         scope[_SEEN] = True
+        try:
+            await self._guard(scope, params, receive, send)
+        finally:
+            # What a layer outside sends through again is a circulation of its own.
+            scope.pop(_SEEN, None)
+
+    async def _guard(self, scope: Scope, params: Mapping[str, str], receive: Receive, send: Send) -> None:
         body = RequestBody(receive, self._max_body)
         try:
             decision = await self._decide(await self._ask(scope, params, body), scope)

@@ -535,6 +535,16 @@ async def test_installed_twice_decides_once() -> None:
     assert (await guard.usage())["rate-60"].used == 200
 
 
+async def test_a_request_that_an_outer_layer_sends_through_again_is_decided_again() -> None:
+    """A layer that tries again what failed, or what was refused, circulates once more with the scope that it has."""
+    app = Recorder(status=500)
+    guard = guarded(app, RATE="400/minute")
+    scope = scope_of()
+    assert [(await drive(guard, scope, chunked(body_of(200)))).status for _ in range(3)] == [500, 500, 429]
+    assert [(await drive(guard, scope, chunked(body_of(301)))).status for _ in range(2)] == [422, 422]
+    assert len(app.seen) == 2
+
+
 async def test_a_guard_inside_a_mounted_application_guards() -> None:
     """The path a router leaves is the path that counts."""
     inner = guarded(Recorder())
