@@ -8,7 +8,8 @@ from urllib.parse import unquote
 
 _UNGUARDED_METHODS = ("HEAD", "OPTIONS")
 _METHOD = re.compile(r"[A-Z]{1,20}")
-_PLAIN = re.compile(r"[^\s{}?#\x00-\x1f\x7f]*")
+# In the notation of another router (*, :name, <name>) a route would match nothing; percent-encoded it is the text.
+_PLAIN = re.compile(r"(?!:)[^\s{}<>*?#\x00-\x1f\x7f]*")
 _PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 

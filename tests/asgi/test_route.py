@@ -198,12 +198,19 @@ def test_the_parameters_are_those_below_the_root_path() -> None:
     [
         *("", "POST", "/x", "POST x", "post /x", "POST /x,", "HEAD /x", "OPTIONS /x", "GET|POST /x", "POST /{a}/{a}"),
         *("POST /{a:path}", "POST /a{b}", "POST /{}", "POST /{1}", "POST /a?b", "POST /a#b", "POST /a b", "POST /a\0"),
+        *("POST /a/*", "POST /t/*/c", "POST /t/:tenant/c", "POST /t/<tenant>/c", "POST /t/<str:tenant>/c"),
     ],
 )
 def test_what_is_no_route_is_refused(text: str) -> None:
     """A route that can never match leaves the handler unguarded."""
     with pytest.raises(ValueError):
         parse_routes(text)
+
+
+def test_what_looks_like_another_routers_pattern_can_be_meant() -> None:
+    """As it is, it would match nothing that the application serves; percent-encoded, it is the text itself."""
+    assert match("POST /t/%2A/%3Aa/%3Cb%3E", "/t/*/:a/<b>") == {}
+    assert match("POST /documents:circulate", "/documents:circulate") == {}
 
 
 def test_routes_tell_their_parameters() -> None:
