@@ -5,14 +5,18 @@ local function open_documents()
   local SHARED = '\0\0\0\0\0\0\0\0' -- the tag of sites that more than one circulation has counted
   local matching              -- opened when there are lists to compare
 
-  -- Note in the view which of its sites the sections hold: how many are known, the texts of those that are counted
-  -- again and of the fresh ones, and each section's overlap.
-  local function compare(view)
+  -- Note in the view which of its sites the sections hold: how many are known and stay, the texts of those that leave
+  -- their sections and of the fresh ones, and each section's overlap.
+  local function compare(view, ends)
     local sites = view.sites
     for i = 1, #view do
       local s = view[i]
+      s.stays = s.tag == SHARED and s.ends == ends -- where its sites would move to
+    end
+    for i = 1, #view do
+      local s = view[i]
       if s.count == view.total and string.find(view.raw, sites, s.from, true) == s.from then
-        view.known, view.same, s.overlap = s.count, s, s.count
+        view.known, view.staying, view.again, s.overlap = s.count, s.stays and s.count or 0, {sites}, s.count
         return
       end
     end
@@ -24,7 +28,8 @@ local function open_documents()
   local function read(key, window, sites)
     local raw = call('GET', key) or ''
     local view = {
-      raw = raw, sites = sites, total = #sites / 8, used = 0, known = 0, same = nil, again = nil, fresh = nil,
+      raw = raw, sites = sites, total = #sites / 8, used = 0, known = 0, staying = 0, again = nil,
+      fresh = nil,
     }
     local from = 1
     while from < #raw do
@@ -37,7 +42,7 @@ local function open_documents()
       end
       from = from + count * 8
     end
-    if view[1] and sites ~= '' then compare(view) end
+    if view[1] and sites ~= '' then compare(view, bucket_end(now, window / 2)) end
     return view
   end
 
@@ -72,6 +77,7 @@ local function open_documents()
     function sections.remaining(view)
       local kept = {}
       for _, s in ipairs(view) do
+        if s.stays and s.overlap > 0 then s.at, s.overlap, s.rest = now, 0, nil end
         if s.overlap < s.count then
           s.texts = s.rest or {string.sub(view.raw, s.from, s.from + s.count * 8 - 1)}
           s.count = s.count - s.overlap
@@ -115,20 +121,22 @@ local function open_documents()
   -- Count the sites now: known ones move to this generation as shared, new ones get this decision's tag. They can be
   -- refunded for `refund_ms`.
   local function charge(key, view, id, window, refund_ms)
-    local ends, same, tag = bucket_end(now, window / 2), view.same, string.sub(id, 1, 8)
+    local ends, tag = bucket_end(now, window / 2), string.sub(id, 1, 8)
     if #view == 0 then
       keep(key, struct.pack(HEAD, now, tag, view.total) .. view.sites, ends + window)
-    elseif same and same.tag == SHARED and same.ends == ends then
-      call('SETRANGE', key, same.from - HEAD_BYTES - 1, struct.pack('<I6', now))
+    elseif view.staying == view.total then
+      for _, s in ipairs(view) do
+        if s.overlap > 0 then call('SETRANGE', key, s.from - HEAD_BYTES - 1, struct.pack('<I6', now)) end
+      end
       call('PEXPIRE', key, ends + window - now)
     else
       local sections = open_sections()
-      local kept, known = sections.remaining(view), view.known
-      if known > 0 then
-        kept[#kept + 1] = {at = now, ends = ends, tag = SHARED, count = known, texts = view.again or {view.sites}}
+      local kept, moving, fresh = sections.remaining(view), view.known - view.staying, view.total - view.known
+      if moving > 0 then
+        kept[#kept + 1] = {at = now, ends = ends, tag = SHARED, count = moving, texts = view.again}
       end
-      if known < view.total then
-        kept[#kept + 1] = {at = now, ends = ends, tag = tag, count = view.total - known, texts = view.fresh}
+      if fresh > 0 then
+        kept[#kept + 1] = {at = now, ends = ends, tag = tag, count = fresh, texts = view.fresh}
       end
       sections.write(key, sections.fold(kept, now - refund_ms), window)
     end

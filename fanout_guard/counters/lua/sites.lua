@@ -61,6 +61,24 @@ local function open_sites()
     return moved
   end
 
+  -- Take the sites that a text has out of `set`, and leave the text as it is; how many they were.
+  local function take(text, from, count, set)
+    local taken = 0
+    while count > 0 do
+      local n = math.min(count, AT_ONCE)
+      local values = values_of(text, from, n)
+      for i = 1, n do
+        local site = values[i]
+        if set[site] then
+          set[site] = nil
+          taken = taken + 1
+        end
+      end
+      from, count = from + n * 8, count - n
+    end
+    return taken
+  end
+
   -- Where a site stands, and in which section.
   local function locate(view, site)
     local at = string.find(view.raw, site, 1, true)
@@ -90,9 +108,9 @@ local function open_sites()
     return n
   end
 
-  -- Lists mostly come again in their order, and equal texts cost next to nothing to compare. Finds such runs, takes
-  -- them into `again` and notes them in their sections; returns the gaps between them, {place, count, …}, and whether
-  -- it is known that the sections have none of those.
+  -- Lists mostly come again in their order, and equal texts cost next to nothing to compare. Finds such runs, notes
+  -- them in their sections and takes those that leave theirs into `again`; returns the gaps between them,
+  -- {place, count, …}, and whether it is known that the sections have none of those.
   local function match_runs(view, sites, again)
     local raw, total = view.raw, #sites / 8
     local step = max(math.floor(total / SAMPLES), 1)
@@ -107,7 +125,7 @@ local function open_sites()
         local count = back + alike(sites, mine, raw, theirs, math.min(total - (mine - 1) / 8, s.count - before), 1)
         local first = (mine - 1) / 8 - back
         if first > past then gaps[#gaps + 1], gaps[#gaps + 2] = past * 8 + 1, first - past end
-        again[#again + 1] = string.sub(sites, first * 8 + 1, (first + count) * 8)
+        if not s.stays then again[#again + 1] = string.sub(sites, first * 8 + 1, (first + count) * 8) end
         s.overlap = s.overlap + count
         s.runs = s.runs or {}
         s.runs[#s.runs + 1] = {from = theirs - back * 8, count = count}
@@ -141,14 +159,15 @@ local function open_sites()
     return texts
   end
 
-  -- Look every other site up; what the sections have moves from `gaps` to `again`. Returns the texts of the new ones.
+  -- Look every other site up; what leaves its section moves to `again`. Returns the texts of those that none has.
   local function match_rest(view, sites, gaps, again)
     local set, found = {}, 0
     for i = 1, #gaps, 2 do add_to(set, sites, gaps[i], gaps[i + 1]) end
     for _, s in ipairs(view) do
       local moved, rest = 0, {}
       for i = 1, #s.pieces, 2 do
-        moved = moved + sift(view.raw, s.pieces[i], s.pieces[i + 1], set, again, rest)
+        local at, count = s.pieces[i], s.pieces[i + 1]
+        moved = moved + (s.stays and take(view.raw, at, count, set) or sift(view.raw, at, count, set, again, rest))
       end
       if moved > 0 then s.overlap, s.rest, found = s.overlap + moved, rest, found + moved end
     end
@@ -166,8 +185,8 @@ local function open_sites()
     return texts
   end
 
-  -- Note in the view which sites of a circulation the sections hold: how many are known, the texts of those that are
-  -- counted again and of the fresh ones, and each section's overlap.
+  -- Note in the view which sites of a circulation the sections hold: how many are known, the texts of those that leave
+  -- their sections and of the fresh ones, and each section's overlap.
   local function compare(view, sites)
     local again = {}
     local gaps, complete = match_runs(view, sites, again)
@@ -176,9 +195,13 @@ local function open_sites()
       if s.runs then s.rest = texts_of(view.raw, s.pieces) end
     end
     local fresh = (complete or #gaps == 0) and texts_of(sites, gaps) or match_rest(view, sites, gaps, again)
-    for _, s in ipairs(view) do view.known = view.known + s.overlap end
-    if view.known == view.total then again = {sites} end -- in their order
-    view.again, view.fresh = again, fresh
+    local staying = 0
+    for _, s in ipairs(view) do
+      view.known = view.known + s.overlap
+      if s.stays then staying = staying + s.overlap end
+    end
+    if view.known == view.total and staying == 0 then again = {sites} end -- in their order
+    view.staying, view.again, view.fresh = staying, again, fresh
   end
 
   return {compare = compare, add_to = add_to, sift = sift}
