@@ -187,7 +187,9 @@ def stem_of(request: Packed) -> bytes:
 def pack_release(tenant: str, lease: Lease, lease_ms: int, exact: bool, space: KeySpace) -> Packed:
     """A release (``lease_ms`` -1) or a renewal as ``release.lua`` reads it."""
     names = space.of(tenant)
-    keys = [names.charge + lease.id, names.leases, names.refunded + lease.id]
+    keys = [names.charge + lease.id, names.leases]
+    if lease_ms >= 0:
+        keys.append(names.refunded + lease.id)
     return keys, (str(lease), lease_ms, int(exact)), b""
 
 

@@ -1,6 +1,7 @@
 -- End a batch of leases; or let them end at another time.
 --
--- KEYS    per request: record, leases, refunded sites; the global leases are KEYS[1] where ARGV[2] is 1
+-- KEYS    per request: record, leases and, unless the lease ends, refunded sites; the global leases are KEYS[1] where
+--         ARGV[2] is 1
 -- ARGV    [1] msgpack: the requests, each {lease, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
 --             long from now, exactly where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
@@ -56,7 +57,7 @@ local answers, at = {}, GLOBAL and 2 or 1
 for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
   local ok, answer = pcall(settle, KEYS[at], KEYS[at + 1], KEYS[at + 2], unpack(r))
   answers[i] = ok and answer or failed(answer)
-  at = at + 3
+  at = at + (r[2] < 0 and 2 or 3)
 end
 leases.write_all()
 return answers
