@@ -8,13 +8,14 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 from urllib.parse import urlsplit
 
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 
 from fanout_guard import FanoutGuard, Settings
-from fanout_guard.core.keys import tag
+from fanout_guard.core.keys import Digests, tag
 from tests.core.test_keys import TENANTS, slot
 from tests.counters.bench import shared_counters
 
@@ -121,6 +122,38 @@ async def test_what_was_refunded_of_a_charge_is_known_for_as_long_as_the_charge(
     await guard.aclose()
     kept = {key.split(b"}:")[1][:2]: left_ms for key, left_ms in (await keys_of(url)).items()}
     assert min(kept[b"b:"], kept[b"c:"]) > 7_000_000
+
+
+async def test_new_sites_of_a_document_are_kept_in_the_order_in_which_they_came(url: str) -> None:
+    """A list that comes again is then found in runs: sites at random places have to be looked up one by one."""
+    await emptied(url)
+    guard, counters = FanoutGuard(settings(url)), shared_counters(url)
+    first, second = ([f"s{number}" for number in Random(seed).sample(range(150), 100)] for seed in (1, 2))
+    for sites in (first, second):
+        await guard.admit(tenant="acme", document="d", sites=sites)
+    new = Digests(settings(url).digest_secret).sites([site for site in second if site not in first])
+    (key,) = await counters.command("KEYS", "*}:d:*")
+    assert new in await counters.command("GET", key)
+    await guard.aclose()
+    await counters.aclose()
+
+
+def test_a_document_is_not_written_again_for_sites_that_stay_where_they_are(url: str) -> None:
+    """A large document that is circulated to again and again would be copied each time."""
+    sites = [f"s{number}" for number in range(100)]
+
+    async def circulate(*lists: list[str]) -> None:
+        guard = FanoutGuard(settings(url))
+        for each in lists:
+            await guard.admit(tenant="acme", document="d", sites=each)
+        await guard.aclose()
+
+    asyncio.run(emptied(url))
+    asyncio.run(circulate(sites, sites))
+    with monitored(url) as commands:
+        asyncio.run(circulate(Random(1).sample(sites, 50), sites[::-1], sites))
+    written = [words[0].upper() for inside, words in commands if inside and b"}:d:" in b" ".join(words[1:2])]
+    assert written == [b"GET", b"SETRANGE", b"PEXPIRE"] * 3
 
 
 @contextmanager

@@ -159,29 +159,26 @@ local function open_sites()
     return texts
   end
 
-  -- Look every other site up; what leaves its section moves to `again`. Returns the texts of those that none has.
+  -- Look every other site up; what leaves its section moves to `again`. Returns the texts of those that none has, in
+  -- their order: what comes again in it is found in runs.
   local function match_rest(view, sites, gaps, again)
-    local set, found = {}, 0
-    for i = 1, #gaps, 2 do add_to(set, sites, gaps[i], gaps[i + 1]) end
+    local set, missing = {}, 0
+    for i = 1, #gaps, 2 do
+      add_to(set, sites, gaps[i], gaps[i + 1])
+      missing = missing + gaps[i + 1]
+    end
+    local unknown = missing
     for _, s in ipairs(view) do
       local moved, rest = 0, {}
       for i = 1, #s.pieces, 2 do
         local at, count = s.pieces[i], s.pieces[i + 1]
         moved = moved + (s.stays and take(view.raw, at, count, set) or sift(view.raw, at, count, set, again, rest))
       end
-      if moved > 0 then s.overlap, s.rest, found = s.overlap + moved, rest, found + moved end
+      if moved > 0 then s.overlap, s.rest, unknown = s.overlap + moved, rest, unknown - moved end
     end
-    if found == 0 then return texts_of(sites, gaps) end
-    local texts, values, n = {}, {}, 0
-    for site in pairs(set) do
-      n = n + 1
-      values[n] = site
-      if n == AT_ONCE then
-        texts[#texts + 1] = packed(values, n)
-        n = 0
-      end
-    end
-    if n > 0 then texts[#texts + 1] = packed(values, n) end
+    if unknown == missing then return texts_of(sites, gaps) end
+    local texts = {}
+    for i = 1, unknown > 0 and #gaps or 0, 2 do sift(sites, gaps[i], gaps[i + 1], set, texts, {}) end
     return texts
   end
 
