@@ -28,6 +28,12 @@ ADVICE = {
 }
 
 
+def not_shown(tenant: str, reason: str) -> str:
+    """One line: that a tenant's counters alone cannot be read, and why."""
+    theirs = "somebody else has written one of its keys; find who shares the prefix, then reset the tenant"
+    return f"tenant {tenant!a} is not shown: {reason}: {theirs if reason == 'wrongtype' else ADVICE[reason]}"
+
+
 def out_of_reach(reason: str) -> str:
     """One line: where the counters are, that they cannot be reached, why, and what that means."""
     place = masked_redis_url(os.environ.get(f"{PREFIX}REDIS_URL", "").strip())

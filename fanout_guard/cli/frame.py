@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fanout_guard.cli.scrape import Scraped
@@ -19,6 +19,7 @@ RATE = "rate-"
 class Frame:
     """How everything stands at one moment; ``outage`` is why the counters cannot be reached, if they cannot.
 
+    ``unreadable`` are tenants whose keys alone cannot be read, each with the reason.
     ``scraped`` is None where no metrics were asked for; ``per_second`` are rejections since the picture before.
     """
 
@@ -26,11 +27,14 @@ class Frame:
     outage: str | None = None
     scraped: Scraped | None = None
     per_second: Mapping[str, float] | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """What stands above the table."""
         counters = "reached" if self.outage is None else f"OUT OF REACH ({self.outage}); these are the last figures"
-        return [f"counters: {counters}{self._everybody()}", *self._metrics()]
+        unreadable = [f"{tenant} ({reason})" for tenant, reason in self.unreadable.items()]
+        hidden = [f"not shown: {', '.join(unreadable)}"] if unreadable else []
+        return [f"counters: {counters}{self._everybody()}", *self._metrics(), *hidden]
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table, tenants with most in flight first, then those nearest to a cap."""

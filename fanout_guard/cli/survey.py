@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ from fanout_guard.cli.deployment import Deployment
 from fanout_guard.core.keys import new_id, tag, tenant_of
 from fanout_guard.core.model import DOCUMENT, Charge, Lease, Policy
 from fanout_guard.core.tenant import DEFAULTS
-from fanout_guard.errors import UnknownTenant
+from fanout_guard.errors import CountersUnavailable, UnknownTenant
 from fanout_guard.guard import Usage
 
 DOCUMENTS_AT_MOST = 2000
@@ -54,6 +53,14 @@ class Standing:
             "documents_found": self.documents_found,
             "documents": [{"document": name} | _members(usage) for name, usage in self.documents[:documents_shown]],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """How tenants stand, by id; ``unreadable`` are those whose keys alone cannot be read, each with the reason."""
+
+    tenants: list[Standing] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 async def survey(deployment: Deployment) -> Survey:
@@ -97,14 +104,20 @@ async def standing(
     return Standing(tenant, policy.mode.value, policies, found, len(documents) or len(found))
 
 
-async def standings(deployment: Deployment, found: Survey) -> list[Standing]:
-    """How all of them stand, by id; without those whose counts remain but that are not counted themselves any more."""
-    every = []
+async def standings(deployment: Deployment, found: Survey) -> Standings:
+    """How all of them stand; without those whose counts remain but that are not counted themselves any more."""
+    every = Standings()
     for tenant, documents in found.documents.items():
-        with suppress(UnknownTenant):
+        try:
             counted, policy = await deployment.resolve(tenant)
             if counted == tenant:
-                every.append(await standing(deployment, tenant, policy, documents))
+                every.tenants.append(await standing(deployment, tenant, policy, documents))
+        except UnknownTenant:
+            continue
+        except CountersUnavailable as error:
+            if not error.alone:
+                raise
+            every.unreadable[tenant] = error.reason
     return every
 
 

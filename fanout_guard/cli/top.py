@@ -14,13 +14,14 @@ from importlib.util import find_spec
 from shutil import get_terminal_size
 from typing import TypeAlias
 
+from fanout_guard.cli.advice import not_shown
 from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.deployment import Deployment, deployment, shared_settings
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.frame import COLUMNS, Frame
 from fanout_guard.cli.output import cells, clean, fail, fits, grid, json_option, say, say_json, table
 from fanout_guard.cli.scrape import Scraped, check_address, scrape
-from fanout_guard.cli.survey import Survey, standings, survey
+from fanout_guard.cli.survey import Standings, Survey, standings, survey
 from fanout_guard.core.values import TIMEOUT, problem
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
@@ -82,10 +83,11 @@ async def _once(settings: Settings, arguments: argparse.Namespace) -> int:
         if frame.outage is not None:
             raise CountersUnavailable(frame.outage)
     say_json(frame.members()) if arguments.json else _print(frame, frame.rows())
+    missing = [not_shown(tenant, reason) for tenant, reason in frame.unreadable.items()]
     if frame.scraped is not None and frame.scraped.silent:
-        fail("some metrics could not be read")
-        return Exit.UNKNOWN
-    return Exit.DONE
+        missing.append("some metrics could not be read")
+    fail(*missing)
+    return Exit.UNKNOWN if missing else Exit.DONE
 
 
 async def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -112,15 +114,15 @@ class Watcher:
         """The picture of now."""
         scraped, per_second = await self._scrape()
         outage = None
-        tenants = self._last.tenants
+        every = Standings(list(self._last.tenants), dict(self._last.unreadable))
         try:
             if time.monotonic() >= self._survey_until_s:
                 self._survey = await survey(self._deployment)
                 self._survey_until_s = time.monotonic() + SURVEY_EVERY_S
-            tenants = await standings(self._deployment, self._survey)
+            every = await standings(self._deployment, self._survey)
         except CountersUnavailable as error:
             outage = error.reason
-        self._last = Frame(tenants, outage, scraped, per_second)
+        self._last = Frame(every.tenants, outage, scraped, per_second, every.unreadable)
         return self._last
 
     async def _scrape(self) -> tuple[Scraped | None, dict[str, float] | None]:

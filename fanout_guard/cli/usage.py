@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from fanout_guard.cli.advice import not_shown
 from fanout_guard.cli.command import Commands, add_command, count, tenant_id
 from fanout_guard.cli.deployment import Deployment, with_deployment
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json, table
-from fanout_guard.cli.survey import DOCUMENTS_AT_MOST, Standing, documents_of, standing, standings, survey
+from fanout_guard.cli.survey import DOCUMENTS_AT_MOST, Standing, Standings, documents_of, standing, standings, survey
 from fanout_guard.core.circulation import document_text
 from fanout_guard.core.model import CIRCULATION
 from fanout_guard.guard import Usage
@@ -72,15 +73,21 @@ async def _all(deployment: Deployment, arguments: argparse.Namespace) -> int:
     found = await survey(deployment)
     every = await standings(deployment, found)
     if arguments.json:
-        say_json({"tenants": [each.members(arguments.documents) for each in every], "nameless": found.nameless})
-        return Exit.DONE
-    if every:
-        _print(every, 1)
+        tenants = [each.members(arguments.documents) for each in every.tenants]
+        say_json({"tenants": tenants, "nameless": found.nameless})
     else:
+        _print_all(every, found.nameless)
+    fail(*(not_shown(tenant, reason) for tenant, reason in every.unreadable.items()))
+    return Exit.UNKNOWN if every.unreadable else Exit.DONE
+
+
+def _print_all(every: Standings, nameless: int) -> None:
+    if every.tenants:
+        _print(every.tenants, 1)
+    elif not every.unreadable:
         say("no tenant is configured or overridden, and none has anything counted")
-    if found.nameless:
-        say(f"and {found.nameless} with ids too long to be read from the counters: ask for them by name")
-    return Exit.DONE
+    if nameless:
+        say(f"and {nameless} with ids too long to be read from the counters: ask for them by name")
 
 
 def _print(every: list[Standing], documents_shown: int) -> None:

@@ -165,6 +165,29 @@ def test_a_key_that_no_tenant_can_have_hides_no_other(tagged: str, url: str, run
         assert [each["tenant"] for each in answer.document["tenants"]] == ["acme"]
 
 
+@pytest.mark.usefixtures("_caps")
+@pytest.mark.parametrize("kind", ["r", "d:"])
+def test_a_key_of_another_type_hides_its_own_tenant_alone(kind: str, url: str, run: Run) -> None:
+    """One broken tenant is when the others are looked at; the status says that something is missing."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for tenant in ("acme", "beta", "zeta"):
+            await guard.admit(tenant=tenant, document="d-1", sites=sites(3))
+
+    with_guard(circulate)
+    (key,) = command(url, "KEYS", f"fanout:1:{{beta}}:{kind}*")
+    command(url, "DEL", key)
+    command(url, "SADD", key, "theirs")
+    for arguments in (["usage", "--json"], ["top", "--json"]):
+        answer = run(*arguments)
+        assert answer.code == 3
+        assert sorted(each["tenant"] for each in answer.document["tenants"]) == ["acme", "zeta"]
+        assert answer.err.startswith("fanout-guard: tenant 'beta' is not shown: wrongtype: ")
+        assert answer.err.count("\n") == 1
+    assert "zeta" in run("usage").out
+    assert "not shown: beta (wrongtype)" in run("top").out
+
+
 def test_nothing_counted_is_said(url: str, run: Run) -> None:
     """A heading without a row leaves open whether anything was looked at."""
     assert run("usage").out == "no tenant is configured or overridden, and none has anything counted\n"
