@@ -102,12 +102,10 @@ class Publisher(FastHttpUser):
     def circulate(self, arrival: Arrival) -> None:
         """Send one circulation, and report how it ended."""
         plan, phase = sender.plan, sender.plan.phases[arrival.phase]
-        headers, body = plan.request(phase, arrival.index)
+        path, headers, body = plan.request(phase, arrival.index)
         lag_ms = (now() - arrival.due) * 1000
         name = f"{phase.name} {phase.sites} sites"
-        with self.client.post(
-            plan.path, data=body.decode(), headers=headers, name=name, catch_response=True
-        ) as response:
+        with self.client.post(path, data=body.decode(), headers=headers, name=name, catch_response=True) as response:
             latency_ms = (now() - arrival.due) * 1000
             lowered = {key.lower(): value for key, value in (response.headers or {}).items()}
             result, detail = classify(response.status_code, lowered, response.content or b"", asked=phase.sites)

@@ -116,7 +116,9 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header to send; repeatable"
     )
-    group.add_argument("--path", default=OF_HOST["path"], help="path to post to (/circulate-document)")
+    group.add_argument(
+        "--path", default=OF_HOST["path"], help="path to post to, with {document_id}, {tenant} (/circulate-document)"
+    )
     group.add_argument(
         "--body",
         metavar="TEMPLATE",
@@ -153,9 +155,9 @@ def host_plan(options: argparse.Namespace, *, run: str, largest: int) -> Plan:
     return Plan(
         phases=(),
         run=run,
-        path=_path(options.path),
+        path=_path(options.path, options.tenant),
         headers=_headers(options.header, options.tenant),
-        body=_template(options.body),
+        body=_template(options.body, options.path),
         site_names=tuple(names),
     )
 
@@ -189,9 +191,11 @@ def confirm(options: argparse.Namespace, text: str) -> None:
         raise BadUsage("nothing was sent")
 
 
-def _path(text: str) -> str:
+def _path(text: str, tenant: str | None) -> str:
     if not text.startswith("/"):
         raise BadUsage(f"--path {text!r} does not start with /")
+    if "{tenant}" in text and not tenant:
+        raise BadUsage("--path has {tenant}, but there is no --tenant")
     return text
 
 
@@ -209,12 +213,12 @@ def _headers(lines: list[str], tenant: str | None) -> dict[str, str]:
     return headers
 
 
-def _template(text: str | None) -> Any:
+def _template(text: str | None, path: str) -> Any:
     if text is None:
         return dict(TEMPLATE)
     try:
         template = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
-        check_template(template)
+        check_template(template, path=path)
     except (OSError, ValueError) as error:
         raise BadUsage(f"--body: {error}") from error
     return template

@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
 from msgspec import Struct, field
 from msgspec.json import decode, encode
@@ -88,16 +89,17 @@ class Plan(Struct, frozen=True, kw_only=True):
             raise ValueError(f"{count} sites are asked for, {len(self.site_names)} names are known")
         return list(self.site_names[:count])
 
-    def request(self, phase: Phase, index: int) -> tuple[dict[str, str], bytes]:
-        """Headers and body of one circulation; every circulation is a document of its own."""
+    def request(self, phase: Phase, index: int) -> tuple[str, dict[str, str], bytes]:
+        """Path, headers and body of one circulation; every circulation is a document of its own."""
         values = {
             "document_id": f"{self.run}-{phase.name}-{phase.sweep}-{phase.sites}-{index}",
             "headline": f"Stress test, {phase.sites} sites",
             "tenant": phase.tenant,
         }
+        path = _fill_text(self.path, {name: quote(value, safe="") for name, value in values.items()})
         headers = {name: _fill_text(text, values) for name, text in self.headers.items()}
         body = _fill(self.body, values, self.sites(phase.sites))
-        return {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
+        return path, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
 
 
 class Outcome(Struct, frozen=True, kw_only=True, tag="document"):
@@ -126,10 +128,10 @@ class PhaseEnd(Struct, frozen=True, kw_only=True, tag="phase"):
     drain_seconds: float
 
 
-def check_template(template: Any) -> None:
-    """Raise ValueError unless a body template carries the sites and the document's id."""
-    text = json.dumps(template)
-    missing = [name for name in ('"{sites}"', "{document_id}") if name not in text]
+def check_template(template: Any, *, path: str = "") -> None:
+    """Raise ValueError unless a body template carries the sites and, where the path does not, the document's id."""
+    body = json.dumps(template)
+    missing = [name for name, text in (('"{sites}"', body), ("{document_id}", body + path)) if name not in text]
     if missing:
         raise ValueError(f"the body template lacks {' and '.join(missing)}")
 

@@ -46,8 +46,11 @@ def samples_of(path: Path) -> list[Outcome]:
 
 
 @contextmanager
-def answering(seconds_by_number: dict[int, float]) -> Iterator[str]:
-    """A server that handles one request after the other and stalls on some; it reaches no site."""
+def answering(seconds_by_number: dict[int, float], paths: list[str] | None = None) -> Iterator[str]:
+    """A server that handles one request after the other and stalls on some; it reaches no site.
+
+    ``paths`` takes the path of each request.
+    """
     lock, handled = threading.Lock(), [0]
 
     class Handler(BaseHTTPRequestHandler):
@@ -56,6 +59,8 @@ def answering(seconds_by_number: dict[int, float]) -> Iterator[str]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             with lock:
+                if paths is not None:
+                    paths.append(self.path)
                 handled[0] += 1
                 time.sleep(seconds_by_number.get(handled[0], 0.0))
             self.send_response(200)
@@ -158,6 +163,16 @@ def test_a_stalled_target_cannot_slow_the_arrivals_or_hide_its_stall(tmp_path: P
         assert outcome.latency_ms > 1500 - 100 * outcome.index - 100
     gaps = [b.scheduled - a.scheduled for a, b in pairwise(outcomes)]
     assert gaps == pytest.approx([0.1] * 9, abs=1e-4)
+
+
+def test_the_documents_id_goes_into_the_path(tmp_path: Path) -> None:
+    """Every circulation would else be of one document, and meet its cap."""
+    phase = Phase(sweep=1, sites=1, documents=2, rate=10.0, discarded=0)
+    plan = Plan(phases=(phase,), site_names=("a",), path="/documents/{document_id}/circulate", body={"to": "{sites}"})
+    paths: list[str] = []
+    with answering({}, paths) as host:
+        list(generate(plan, host, tmp_path, started=lambda _: None))
+    assert sorted(paths) == [f"/documents/run-level-1-1-{index}/circulate" for index in (0, 1)]
 
 
 def test_documents_that_never_end_are_counted(tmp_path: Path) -> None:

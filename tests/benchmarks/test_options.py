@@ -128,6 +128,8 @@ def test_an_option_of_another_target_is_not_passed_over(
         (["--site-names", "{many}", "--yes", "--header", "no colon"], "not of the form"),
         (["--site-names", "{many}", "--yes", "--header", "X-Org: {tenant}"], "no --tenant"),
         (["--site-names", "{many}", "--yes", "--path", "circulate"], "does not start with /"),
+        (["--site-names", "{many}", "--yes", "--path", "/{tenant}/circulate"], "--path has {tenant}"),
+        (["--site-names", "{many}", "--yes", "--path", "/{document_id}", "--body", '{"to": []}'], 'lacks "{sites}"'),
     ],
 )
 def test_nothing_is_sent_to_a_host_until_all_is_said(

@@ -30,13 +30,14 @@ def test_random_gaps_repeat_with_their_seed() -> None:
 def test_every_circulation_is_a_document_of_its_own() -> None:
     """Documents that repeat would meet the document cap and measure something else."""
     plan = Plan(phases=(phase(), phase(sweep=2)), run="r")
-    ids = {json.loads(plan.request(one, index)[1])["document_id"] for one in plan.phases for index in range(-1, 4)}
+    ids = {json.loads(plan.request(one, index)[2])["document_id"] for one in plan.phases for index in range(-1, 4)}
     assert len(ids) == 10
 
 
 def test_the_request_is_the_one_of_the_story() -> None:
     """The guard must work with exactly the request that clients send today."""
-    headers, body = Plan(phases=(), run="r").request(phase(tenant="acme"), 0)
+    path, headers, body = Plan(phases=(), run="r").request(phase(tenant="acme"), 0)
+    assert path == "/circulate-document"
     assert headers == {"Content-Type": "application/json", "X-Tenant-ID": "acme"}
     sent = json.loads(body)
     assert set(sent) == {"document_id", "document_headline", "target_sites"}
@@ -47,15 +48,23 @@ def test_a_template_is_filled_at_any_depth() -> None:
     """Other APIs wrap the same three things differently."""
     body = {"data": [{"doc": "v2/{document_id}", "to": "{sites}", "keep": 1}], "by": "{tenant}"}
     plan = Plan(phases=(), run="r", body=body, headers={"Authorization": "Bearer {tenant}"}, site_names=("x", "y", "z"))
-    headers, sent = plan.request(phase(tenant="acme"), 2)
+    _, headers, sent = plan.request(phase(tenant="acme"), 2)
     assert headers["Authorization"] == "Bearer acme"
     assert json.loads(sent) == {"data": [{"doc": "v2/r-level-1-3-2", "to": ["x", "y", "z"], "keep": 1}], "by": "acme"}
+
+
+def test_the_documents_id_may_be_in_the_path() -> None:
+    """The guard takes it from there too (``DOCUMENT=path:…``); a tenant's id stays one segment."""
+    path = "/tenants/{tenant}/documents/{document_id}/circulate"
+    plan = Plan(phases=(), run="r", path=path, body={"to": "{sites}"})
+    assert plan.request(phase(tenant="a/b ü"), 2)[0] == "/tenants/a%2Fb%20%C3%BC/documents/r-level-1-3-2/circulate"
+    check_template(plan.body, path=path)
 
 
 def test_a_site_named_like_a_placeholder_stays_itself() -> None:
     """Names are data: filling them would publish to another site."""
     plan = Plan(phases=(), run="r", site_names=("{tenant}", "{sites}", "ü"))
-    assert json.loads(plan.request(phase(), 0)[1])["target_sites"] == ["{tenant}", "{sites}", "ü"]
+    assert json.loads(plan.request(phase(), 0)[2])["target_sites"] == ["{tenant}", "{sites}", "ü"]
 
 
 @pytest.mark.parametrize(
