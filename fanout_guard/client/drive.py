@@ -44,16 +44,16 @@ def circulate(
 
     Blocks for as long as that takes, bounded by ``rules``. ``state`` keeps what was done, also after an interrupt;
     give the same one again to go on. A client of your own (``http``) had better keep no idle connections, as the one
-    made here: a server that closes one at the wrong moment leaves a circulation in doubt. Raises ValueError for sites
-    or a document that are none, and StateError for a state that cannot be used; what the API does is reported, and so
-    is a state that can no longer be saved once something was sent.
+    made here: a server that closes one at the wrong moment leaves a circulation in doubt. Raises ValueError for a
+    URL, sites or a document that are none, and StateError for a state that cannot be used; what the API does is
+    reported, and so is a state that can no longer be saved once something was sent.
     """
     headers, rules = headers or {}, rules or Rules()
     with ExitStack() as stack:
         client = stack.enter_context(httpx.Client(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
-        journal = stack.enter_context((Journal() if state is None else state).circulating())
+        journal = stack.enter_context(_journal(state).circulating())
         steps = conversation(url, document, sites, headers, rules, journal, progress)
-        client.build_request(rules.method, url, headers=headers)  # a wrong URL or header raises before the journal
+        _check_request(client, rules, url, headers)  # before anything is in the journal
         outcome: Outcome = None
         while True:
             try:
@@ -87,9 +87,9 @@ async def circulate_async(
         client = (
             await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
         )
-        journal = stack.enter_context((Journal() if state is None else state).circulating())
+        journal = stack.enter_context(_journal(state).circulating())
         steps = conversation(url, document, sites, headers, rules, journal, progress)
-        client.build_request(rules.method, url, headers=headers)  # a wrong URL or header raises before the journal
+        _check_request(client, rules, url, headers)  # before anything is in the journal
         outcome: Outcome = None
         while True:
             try:
@@ -104,6 +104,27 @@ async def circulate_async(
                 outcome = await _save_async(journal, step.state)
             else:
                 outcome = await _ask_async(client, step)
+
+
+def _journal(state: Journal | None) -> Journal:
+    if state is None:
+        return Journal()
+    if not isinstance(state, Journal):
+        raise ValueError(f"the state must be a Journal, a StateFile(path) for one, not {type(state).__name__}")
+    return state
+
+
+def _check_request(
+    client: httpx.Client | httpx.AsyncClient, rules: Rules, url: str, headers: Mapping[str, str]
+) -> None:
+    """Raise for a wrong URL (ValueError) or header."""
+    expected = "expected http:// or https:// and a host, as in https://api.example/circulate-document"
+    try:
+        asked = client.build_request(rules.method, url, headers=headers).url
+    except httpx.InvalidURL as error:
+        raise ValueError(f"the URL cannot be read: {error}; {expected}") from error
+    if asked.scheme not in ("http", "https") or not asked.host:
+        raise ValueError(f"the URL is no address of an API; {expected}")
 
 
 def _save(journal: Journal, state: State) -> StateError | None:

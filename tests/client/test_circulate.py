@@ -232,8 +232,10 @@ def test_the_same_key_goes_with_the_same_circulation(client: Circulate) -> None:
         ("http://127.0.0.1:1", None, ["A"], ValueError),
         ("http://127.0.0.1:1", 5, ["A"], ValueError),
         ("http://127.0.0.1:1", ["document_id"], ["A"], ValueError),
-        ("http://127.0.0.1:port", {}, ["A"], httpx.InvalidURL),
-        ("/circulate-document", {}, ["A"], httpx.UnsupportedProtocol),
+        ("http://127.0.0.1:port", {}, ["A"], ValueError),
+        ("/circulate-document", {}, ["A"], ValueError),
+        ("http:///circulate-document", {}, ["A"], ValueError),
+        ("ftp://127.0.0.1/circulate-document", {}, ["A"], ValueError),
     ],
 )
 def test_what_is_no_circulation_is_refused_before_anything_is_sent(
@@ -244,6 +246,26 @@ def test_what_is_no_circulation_is_refused_before_anything_is_sent(
     with pytest.raises(error):
         client(url, document, sites, state=journal)
     assert journal.state is None or journal.state.in_doubt == ()
+
+
+@pytest.mark.parametrize("url", ["api.example/circulate", "", "https://", "api.example:8000/circulate", "http://h:x/"])
+def test_a_url_that_is_none_is_told_what_one_looks_like(client: Circulate, url: str) -> None:
+    """The library below has an error of its own, of another kind and without the form that is expected."""
+    with pytest.raises(ValueError, match="expected http:// or https:// and a host"):
+        client(url, DOCUMENT, ["A"])
+
+
+def test_a_client_of_ones_own_may_know_the_address() -> None:
+    """With a base URL a path is enough."""
+    with serving(answering((200, {}))) as url, httpx.Client(base_url=url) as http:
+        assert circulate("/circulate-document", DOCUMENT, ["A"], http=http).complete
+
+
+def test_a_path_where_a_state_belongs_is_told_what_is_expected(client: Circulate, tmp_path: Path) -> None:
+    """It is the first thing that one tries."""
+    for state in (str(tmp_path / "s"), tmp_path / "s"):
+        with pytest.raises(ValueError, match=r"a StateFile\(path\) for one, not "):
+            client("http://127.0.0.1:1", DOCUMENT, ["A"], state=state)
 
 
 def test_a_state_file_lets_a_second_call_go_on(client: Circulate, tmp_path: Path) -> None:
