@@ -64,7 +64,8 @@ class _Place:
         try:
             return self._find(scope, path_params, members)
         except ValueError:
-            raise _Refused(f"{self.source} cannot be read; expected UTF-8") from None
+            expected = "" if self.source.kind == "scope" else "; expected UTF-8"
+            raise _Refused(f"{self.source} cannot be read{expected}") from None
 
 
 class Reader:
@@ -155,7 +156,7 @@ def _listed(sources: Sequence[Source], word: str) -> str:
 
 
 def _finder(source: Source) -> Callable[[_Scope, _Params, _Members], Sequence[object]]:
-    """How a source is looked up; what it gives raises ValueError where it is not UTF-8."""
+    """How a source is looked up; what it gives raises ValueError where it is not UTF-8, or its own code fails."""
     name, path = source.name, source.path
     match source.kind:
         case "json":

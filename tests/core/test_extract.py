@@ -251,6 +251,18 @@ def test_a_tenant_may_stand_in_path_query_or_scope() -> None:
         reader("path:tenant").tenant({}, {"tenant": "a\n"})
 
 
+def test_a_scope_entry_whose_own_code_fails_is_not_told_as_an_encoding() -> None:
+    """What authentication leaves for nobody may raise, and there is no encoding that a client could mend."""
+
+    class Nobody:
+        @property
+        def id(self) -> str:
+            raise NotImplementedError
+
+    assert refusal(reader("scope:user.id"), user=Nobody()).detail == "The scope entry 'user.id' cannot be read."
+    assert "UTF-8" in refusal(reader("header:X-Tenant-ID"), headers=headers(b"\xff")).detail
+
+
 def test_a_tenant_in_the_body_is_read_with_the_rest() -> None:
     """A text or an integer, and nothing that some reader could take for another."""
     read = reader("json:auth.tenant", document="")
