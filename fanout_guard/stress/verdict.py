@@ -159,12 +159,12 @@ def _decide(results: Results, evidence: Evidence) -> tuple[Verdict, str]:
 def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
     if cap in evidence.capped:
         yield f"the target's own cap refuses {cap} sites, so the cap was not tested"
+    if results.interrupted:
+        yield "it was interrupted before all that was planned had been measured"
     measured = {level.sites for level in results.levels}
     missing = sorted(set(results.planned_sites) - measured)
     if missing:
         yield f"{missing[0]} sites were planned and not measured"
-    if results.interrupted:
-        yield "it was interrupted before all that was planned had been measured"
     for problem in evidence.problems:
         if problem.sites <= cap or problem.sites in evidence.base_sites:
             yield problem.text

@@ -187,6 +187,14 @@ def test_an_interrupted_run_is_inconclusive_though_every_level_was_reached() -> 
     assert "interrupted" in judgement.reason
 
 
+def test_an_interrupted_run_says_so_rather_than_what_it_lacks() -> None:
+    """Whoever reads a missing level looks for what is wrong with it."""
+    for rest in (without(run_of(pool_of(300)), 300), Results(levels=(), cap=300, planned_sites=(100, 300))):
+        judgement = judge(replace(rest, interrupted=True))
+        assert judgement.verdict is Verdict.INCONCLUSIVE
+        assert judgement.reason.startswith("it was interrupted")
+
+
 def test_a_planned_level_that_is_missing_is_inconclusive() -> None:
     """An interrupted sweep keeps what it has, and passes nothing."""
     judgement = judge(without(run_of(pool_of(300)), 300))
