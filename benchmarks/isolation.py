@@ -18,6 +18,7 @@ from benchmarks import analyze, machine, options
 from benchmarks.generator import GeneratorFailed
 from benchmarks.measure import Finished
 from benchmarks.plan import Phase
+from benchmarks.profiles import duration
 from benchmarks.progress import Progress, progress
 from benchmarks.report import ISOLATION, publish
 from benchmarks.request import output_folder
@@ -111,16 +112,20 @@ def run(given: argparse.Namespace) -> int:
 
 def measure(given: argparse.Namespace, cap: int, folder: Path, shown: Progress) -> tuple[Stage, ...]:
     """Alone and flooded without the guard, then flooded with it."""
+    alone = [bystanders(given)]
+    rounds = {
+        False: {"alone": alone, "without the guard": [*alone, flood(given, refused=False)]},
+        True: {"with the guard": [*alone, flood(given, refused=True)]},
+    }
+    seconds = {guarded: sum(map(duration, those.values())) for guarded, those in rounds.items()}
+    shown.plan(sum(seconds.values()))
     stages = []
-    for guarded in (False, True):
+    for guarded, those in rounds.items():
         setup = options.setup_from(given, guarded=guarded)
         run = f"isolation-{secrets.token_hex(4)}"
         with example(setup, cap=cap, largest=given.flood_sites, run=run) as target:
-            session = Session(target, folder / "raw" / run, shown)
-            if not guarded:
-                stages.append(stage("alone", session.run([bystanders(given)])))
-            done = session.run([bystanders(given), flood(given, refused=guarded)])
-            stages.append(stage("with the guard" if guarded else "without the guard", done))
+            session = Session(target, folder / "raw" / run, shown, planned_s=seconds[guarded])
+            stages += [stage(name, session.run(phases)) for name, phases in those.items()]
     return tuple(compared(one, stages[0]) for one in stages)
 
 

@@ -54,8 +54,8 @@ def sweep_phases(
 
 
 def duration(phases: list[Phase]) -> float:
-    """Seconds that a round of these phases takes, about."""
-    return ROUND_SECONDS + sum(phase.seconds + OVERHEAD_SECONDS for phase in phases)
+    """Seconds that a round of these phases takes, about; one beside another takes as long as that."""
+    return ROUND_SECONDS + sum(phase.seconds + OVERHEAD_SECONDS for phase in phases if not phase.beside)
 
 
 def between(tested: list[int], low: float, high: float) -> list[int]:

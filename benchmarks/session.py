@@ -21,9 +21,14 @@ from benchmarks.target import Target, TargetFailed
 
 
 class Session:
-    """One target, one folder; ``finished`` holds every phase that ran to its end, in order."""
+    """One target, one folder; ``finished`` holds every phase that ran to its end, in order.
 
-    def __init__(self, target: Target, folder: Path, progress: Progress, *, processes: int = 1) -> None:
+    ``planned_s`` is what the progress knows already of rounds to come, so that it is not added once more.
+    """
+
+    def __init__(
+        self, target: Target, folder: Path, progress: Progress, *, processes: int = 1, planned_s: float = 0.0
+    ) -> None:
         self.start = time.time()
         self.finished: list[Finished] = []
         self._target = target
@@ -31,24 +36,19 @@ class Session:
         self._progress = progress
         self._processes = processes
         self._rounds = 0
-        self._expected_s = 0.0
+        self._planned_s = planned_s
 
     @property
     def seconds(self) -> float:
         """Since the session began."""
         return time.time() - self.start
 
-    def expect(self, seconds: float) -> None:
-        """Count these seconds of rounds to come into what is left, before they begin."""
-        self._expected_s += seconds
-        self._progress.plan(seconds)
-
     def run(self, phases: Sequence[Phase]) -> list[Finished]:
         """Run a round; raises TargetFailed or GeneratorFailed, keeping the phases that ended before."""
         self._rounds += 1
         takes_s = duration(list(phases))
-        self._progress.plan(max(takes_s - self._expected_s, 0.0))
-        self._expected_s = max(self._expected_s - takes_s, 0.0)
+        self._progress.plan(max(takes_s - self._planned_s, 0.0))
+        self._planned_s = max(self._planned_s - takes_s, 0.0)
         self._target.check()
         done: list[Finished] = []
         with ExitStack() as stack:

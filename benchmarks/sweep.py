@@ -102,7 +102,9 @@ def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Resu
     failure, planned, interrupted = None, False, False
     try:
         with interruptible(), progress() as shown, open_target(given, request) as target:
-            session = Session(target, folder / "raw" / request.run, shown, processes=given.processes)
+            shown.plan(request.seconds)
+            raw = folder / "raw" / request.run
+            session = Session(target, raw, shown, processes=given.processes, planned_s=request.seconds)
             measure_planned(session, target, request)
             planned = True
             refine(session, target, request, results)
@@ -116,7 +118,6 @@ def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Resu
 
 def measure_planned(session: Session, target: Target, request: Request) -> None:
     """All sweeps, and the check of the cap."""
-    session.expect(request.seconds)
     random = Random(request.seed)
     for number in range(1, request.profile.sweeps + 1):
         phases = profiles.sweep_phases(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import main
-from benchmarks.isolation import Stage, compared, conclude
+from benchmarks.__main__ import main, parser
+from benchmarks.isolation import Stage, bystanders, compared, conclude, measure
+from benchmarks.measure import Finished
+from benchmarks.plan import Phase, PhaseEnd, Plan
+from benchmarks.profiles import duration
+from benchmarks.progress import Lines
+from benchmarks.session import Session
+from benchmarks.target import Target
 
 
 def stages(flooded: float, guarded: float, *, documents: int = 80, refused: int = 40) -> list[Stage]:
@@ -52,6 +60,26 @@ def test_a_flood_that_gets_through_fails_however_fast_it_was() -> None:
 def test_too_few_documents_tell_nothing(documents: int) -> None:
     """A p95 of five documents is the slowest of them."""
     assert conclude(stages(2.2, 1.0, documents=documents))[0] == "inconclusive"
+
+
+def test_the_time_left_counts_the_stages_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that says "0 s left" after the first of three is stopped, or waited for in vain."""
+    target = Target(host="http://127.0.0.1:9", plan=Plan(phases=()), tenant="a", lifted_tenant="a")
+    planned: list[float] = []
+    seen: list[float] = []
+
+    def drive(_: Session, phases: Sequence[Phase], __: Path, done: list[Finished]) -> None:
+        seen.append(sum(planned))
+        end = PhaseEnd(phase=0, begin=0.0, end=1.0, drain_seconds=0.0)
+        done += [Finished(phase=phase, end=end, outcomes=()) for phase in phases]
+
+    monkeypatch.setattr(Target, "check", lambda _: None)
+    monkeypatch.setattr(Session, "_drive", drive)
+    monkeypatch.setattr(Lines, "plan", lambda _, seconds: planned.append(seconds))
+    monkeypatch.setattr("benchmarks.isolation.example", lambda *_, **__: nullcontext(target))
+    measured = measure(parser().parse_args(["isolation"]), 300, tmp_path, Lines())
+    assert [one.name for one in measured] == ["alone", "without the guard", "with the guard"]
+    assert seen == [pytest.approx(3 * duration([bystanders(parser().parse_args(["isolation"]))]))] * 3
 
 
 def test_results_that_cannot_be_added_to_are_refused_before_anything_is_measured(
