@@ -190,7 +190,8 @@ def conclude(stages: Sequence[Stage]) -> tuple[str, str]:
     _, flooded, guarded = stages
     for one in stages:
         if len(one.latencies_ms) < MINIMUM:
-            return "inconclusive", f"{one.name}: {len(one.latencies_ms)} documents succeeded, {MINIMUM} are needed"
+            succeeded = f"{len(one.latencies_ms)} of {len(one.latencies_ms) + one.failed} documents succeeded"
+            return "inconclusive", f"{one.name}: {succeeded}, {MINIMUM} are needed"
     if flooded.ratio <= POWER:
         return "inconclusive", f"no power: the flood raises bystanders' p95 only {flooded.ratio:.2f}x without the guard"
     if guarded.flood_refused < guarded.flood_documents:

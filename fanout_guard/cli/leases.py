@@ -10,6 +10,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import fail, json_option, say, say_json, table
 from fanout_guard.core.keys import parse_lease
 from fanout_guard.core.model import Lease
+from fanout_guard.core.words import plural
 
 _MORE = """\
 A lease ends when the application has answered and returned, when its holder releases it, or by itself after
@@ -52,7 +53,7 @@ async def _list(deployment: Deployment, arguments: argparse.Namespace) -> int:
         say_json({"tenant": arguments.tenant, "sites": total, "limit": policy.inflight, "leases": rows})
         return Exit.DONE
     table(("lease", "sites", "ends in"), [(each.id, each.sites, f"{each.expires_ms / 1000:.1f} s") for each in leases])
-    say(f"{total} sites in flight" + ("" if policy.inflight is None else f", cap {policy.inflight}"))
+    say(f"{plural(total, 'site')} in flight" + ("" if policy.inflight is None else f", cap {policy.inflight}"))
     return Exit.DONE
 
 

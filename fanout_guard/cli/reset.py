@@ -11,6 +11,7 @@ from fanout_guard.cli.output import clean, json_option, say, say_json
 from fanout_guard.cli.survey import documents_of
 from fanout_guard.core.circulation import document_text
 from fanout_guard.core.keys import Digests
+from fanout_guard.core.words import plural
 
 _MORE = """\
 Without --document: the tenant's rates and all its documents begin anew. Entries in flight stay, since they are still
@@ -54,7 +55,7 @@ async def _reset(deployment: Deployment, arguments: argparse.Namespace, document
     if arguments.json:
         say_json({"tenant": tenant, "document": document, "documents_forgotten": forgotten, "rates": digest is None})
     elif digest is None:
-        say(clean(f"{tenant}: the rates and {forgotten} documents begin anew"))
+        say(clean(f"{tenant}: the rates and {plural(forgotten, 'document')} begin anew"))
     else:
         say(clean(f"{tenant}, document {document}: " + ("begins anew" if forgotten else "nothing was counted")))
     return Exit.DONE

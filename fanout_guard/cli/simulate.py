@@ -19,6 +19,7 @@ from fanout_guard.core.extract import Reader, Unreadable
 from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision, Mode, Outcome
 from fanout_guard.core.problem import Problem, refusal, unreadable
 from fanout_guard.core.source import parse_source, parse_sources
+from fanout_guard.core.words import plural
 from fanout_guard.errors import ConfigurationError, CountersUnavailable, UnknownTenant
 from fanout_guard.guard import FanoutGuard
 from fanout_guard.settings import PREFIX, Settings
@@ -181,7 +182,7 @@ def _print(decision: Decision, reject_status: int, *, as_json: bool) -> None:
 
 
 def _lines(decision: Decision, answer: Problem | None) -> list[str]:
-    asked = f"{decision.requested} sites for tenant {decision.tenant}"
+    asked = f"{plural(decision.requested, 'site')} for tenant {decision.tenant}"
     if answer is not None:
         problem = json.loads(answer.body)
         return [f"refused with {answer.status}: {asked}, over {', '.join(decision.violated)}", problem["detail"]]

@@ -23,6 +23,7 @@ from fanout_guard.cli.output import cells, clean, fail, fits, grid, json_option,
 from fanout_guard.cli.scrape import Scraped, check_address, scrape
 from fanout_guard.cli.survey import Standings, Survey, standings, survey
 from fanout_guard.core.values import TIMEOUT, problem
+from fanout_guard.core.words import plural
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
 
@@ -186,7 +187,8 @@ def _print(frame: Frame, rows: Sequence[Sequence[object]]) -> None:
 
 
 def _head(frame: Frame) -> list[str]:
-    return [f"fanout-guard top   {time.strftime('%H:%M:%S')}   {len(frame.tenants)} tenants", *frame.lines()]
+    tenants = plural(len(frame.tenants), "tenant")
+    return [f"fanout-guard top   {time.strftime('%H:%M:%S')}   {tenants}", *frame.lines()]
 
 
 def _rest(frame: Frame, shown: int) -> str:

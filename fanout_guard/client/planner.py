@@ -17,6 +17,7 @@ from fanout_guard.client.report import Stop, StopReason
 from fanout_guard.client.rules import Rules
 from fanout_guard.client.sites import digest
 from fanout_guard.client.state import Chunk, State
+from fanout_guard.core.words import plural
 
 MAX_BACKOFF_S = 30.0
 # What fits now is sent now if it is at least this part of a chunk: room that comes back in drops is left to gather.
@@ -223,7 +224,7 @@ def _given_up(plan: Plan, limit: int, why: str, answer: Answer | None) -> Plan:
 
 
 def _unavailable(plan: Plan, why: str, answer: Answer | None = None) -> Plan:
-    return stopped(plan, StopReason.UNAVAILABLE, f"{plan.failures} attempts failed; the last: {why}", answer)
+    return stopped(plan, StopReason.UNAVAILABLE, f"{plural(plan.failures, 'attempt')} failed; the last: {why}", answer)
 
 
 def _worth_sending(fits: int, wanted: int) -> bool:

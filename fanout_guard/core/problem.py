@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec import json as msgspec_json
 
 from fanout_guard.core.model import CIRCULATION, INFLIGHT_GLOBAL, OUTAGE, Decision
+from fanout_guard.core.words import plural
 
 MEDIA_TYPE = b"application/problem+json"
 
@@ -91,7 +92,7 @@ def _problem(kind: str, status: int, title: str, detail: str, members: Mapping[s
 
 
 def _advice(decision: Decision) -> str:
-    asked, are = ("1 site", "is") if decision.requested == 1 else (f"{decision.requested} sites", "are")
+    asked, are = plural(decision.requested, "site"), "is" if decision.requested == 1 else "are"
     if decision.policy == OUTAGE:
         return f"The counters are out of reach. Send it again in {_seconds(decision.retry_after)}."
     if decision.permanent:
@@ -103,7 +104,7 @@ def _advice(decision: Decision) -> str:
     if decision.policy == INFLIGHT_GLOBAL:
         return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
     added = (decision.limit or 0) + (decision.excess or 0) - (decision.used or 0)
-    asked, are = ("1 site", "is") if added == 1 else (f"{added} sites", "are")
+    asked, are = plural(added, "site"), "is" if added == 1 else "are"
     over = (
         f"{asked} on top of the {decision.used} that count already {are} more than the {decision.limit} "
         f"of the cap {decision.policy!r}"
@@ -118,4 +119,4 @@ def _circulations(decision: Decision) -> str:
 
 
 def _seconds(seconds: int | None) -> str:
-    return f"{seconds} second{'' if seconds == 1 else 's'}"
+    return plural(seconds, "second")

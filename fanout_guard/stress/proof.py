@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fanout_guard.core.words import plural
 from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence
 from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Knee
@@ -133,7 +134,7 @@ def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
     limit, detection = evidence.limit, evidence.detection
     told = Proof(
         answer=Answer.INCONCLUSIVE,
-        reason=f"only {len(evidence.tested)} levels can be judged, {MINIMUM_LEVELS} are needed",
+        reason=f"only {plural(len(evidence.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed",
         column=evidence.column,
         knee=detection.knee,
         no_knee=detection.reason,
@@ -209,7 +210,7 @@ def _unproven(evidence: Evidence, cap: int) -> str:
     if not undecided:
         return "is below the tested range"
     check = min(undecided, key=lambda each: abs(each.sites - cap))
-    more = f"; {check.more_documents} more documents there would tell" if check.more_documents else ""
+    more = f"; {plural(check.more_documents, 'more document')} there would tell" if check.more_documents else ""
     known = "was not measured"
     if check.low is not None and check.high is not None:
         known = f"lies between {check.low:.3g} and {check.high:.3g} at {check.sites} sites"

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from fanout_guard.core.words import plural
 from fanout_guard.stress.curve import Floats, median_bounds
 from fanout_guard.stress.model import Level, Row
 
@@ -75,7 +76,7 @@ def _flaws(level: Level, base: float | None) -> Iterator[tuple[Flaw, str]]:
     if 2 * level.failed > level.answered:
         yield Flaw.FAILED, f"over half of the documents failed ({level.failed} of {level.answered})"
     if len(level.latencies_ms) < MINIMUM_DOCUMENTS:
-        yield Flaw.FEW, f"only {len(level.latencies_ms)} documents succeeded, {MINIMUM_DOCUMENTS} are needed"
+        yield Flaw.FEW, f"only {plural(len(level.latencies_ms), 'document')} succeeded, {MINIMUM_DOCUMENTS} are needed"
     yield from ((Flaw.GENERATOR, text) for text in _overload(level, base))
     sweeps = [np.asarray(sweep) for sweep in level.sweeps().values() if len(sweep) >= MINIMUM_DOCUMENTS]
     spread = _spread([float(np.median(sweep)) for sweep in sweeps])

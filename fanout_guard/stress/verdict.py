@@ -8,6 +8,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
+from fanout_guard.core.words import plural
 from fanout_guard.stress.anomalies import Anomaly, find_anomalies
 from fanout_guard.stress.curve import SEED, Interval
 from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence, evidence_of
@@ -147,7 +148,7 @@ def _decide(results: Results, evidence: Evidence) -> tuple[Verdict, str]:
     if obstacle is not None:
         return Verdict.INCONCLUSIVE, obstacle
     if evidence.latency is None:
-        text = f"only {len(evidence.tested)} levels can be judged, {MINIMUM_LEVELS} are needed"
+        text = f"only {plural(len(evidence.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed"
         return Verdict.INCONCLUSIVE, text
     missed = next(_failed_goals(evidence, cap), None)
     if missed is not None:
@@ -181,7 +182,8 @@ def _failed_goals(evidence: Evidence, cap: int) -> Iterator[str]:
 def _undecided_goals(evidence: Evidence, cap: int) -> Iterator[str]:
     for check in evidence.checks:
         if check.sites == cap and check.state is State.UNDECIDED:
-            more = f": {check.more_documents} more documents at the cap would tell" if check.more_documents else ""
+            needed = check.more_documents
+            more = f": {plural(needed, 'more document')} at the cap would tell" if needed else ""
             known = f"lies between {check.low:.4g} and {check.high:.4g}" if check.value is not None else "is unknown"
             yield f"{check.goal} at {cap} sites {known}, the goal is {check.limit:g}{more}"
 

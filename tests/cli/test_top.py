@@ -144,6 +144,12 @@ def test_an_answer_in_another_protocol_is_none(url: str, run: Run) -> None:
     assert (answer.code, answer.document["metrics_silent"]) == (3, 1)
 
 
+def test_one_tenant_is_no_plural(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first tenant that somebody tries is alone."""
+    monkeypatch.setenv("FANOUT_GUARD_TENANT__acme__MAX_SITES", "5")
+    assert run("top", "--once").out.splitlines()[0].endswith("   1 tenant")
+
+
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])
 def test_a_figure_that_is_no_number_is_passed_over(value: str, url: str, run: Run) -> None:
     """The text format has them, and the rest is right."""

@@ -180,6 +180,12 @@ def test_too_few_documents_up_to_the_cap_are_inconclusive(sites: int) -> None:
     assert "5 are needed" in judgement.reason
 
 
+def test_one_document_is_no_plural() -> None:
+    """A failing target leaves one often enough."""
+    levels = (level_of(100, [[500.0]]), level_of(300, [[500.0] * 7]))
+    assert judge(Results(levels=levels, cap=300)).reason == "at 100 sites only 1 document succeeded, 5 are needed"
+
+
 def test_an_interrupted_run_is_inconclusive_though_every_level_was_reached() -> None:
     """Fewer sweeps than were asked for are no proof, however well they look."""
     judgement = judge(replace(run_of(pool_of(300)), interrupted=True))
