@@ -6,9 +6,15 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.options import BadUsage, Parser
-from benchmarks.usage import UsageError
-from fanout_guard.errors import FanoutGuardError
+INSTALL = "install what the suite needs, pip install -e '.[bench]'"
+
+try:
+    from benchmarks.options import BadUsage, Parser
+    from benchmarks.usage import UsageError
+    from fanout_guard.errors import FanoutGuardError
+except ModuleNotFoundError as missing:  # a checkout that nothing was installed for
+    print(f"benchmarks: {missing}: {INSTALL}", file=sys.stderr)
+    sys.exit(2)
 
 COMMANDS = ("sweep", "analyze", "compare", "isolation", "overhead", "peers")
 EPILOG = "exit codes: 0 pass, 1 the cap or a goal fails, 2 bad usage, 3 cannot tell, 4 target or generator failed"
@@ -23,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
             module = importlib.import_module(f"benchmarks.{name}")
         except ModuleNotFoundError as missing:
             if missing.name != f"benchmarks.{name}":
-                raise BadUsage(f"{missing}: install the extra, pip install 'fanout-guard[bench]'") from missing
+                raise BadUsage(f"{missing}: {INSTALL}") from missing
             continue
         module.register(commands)
     return root

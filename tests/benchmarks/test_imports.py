@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import benchmarks
 
 FOLDER = Path(benchmarks.__file__).parent
@@ -22,6 +24,17 @@ def test_no_command_and_no_analysis_loads_locust_or_gevent() -> None:
         [sys.executable, "-c", program], cwd=FOLDER.parent, capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep"]])
+def test_a_bare_checkout_is_told_what_to_install(arguments: list[str]) -> None:
+    """``-S`` leaves out what is installed: whoever has just cloned the repository sees this first."""
+    command = [sys.executable, "-S", "-m", "benchmarks", *arguments]
+    answer = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("benchmarks: No module named ")
+    assert answer.stderr.endswith("pip install -e '.[bench]'\n")
+    assert answer.stderr.count("\n") == 1
 
 
 def test_what_locust_loads_has_no_asyncio_client() -> None:
