@@ -140,14 +140,14 @@ def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
         no_knee=detection.reason,
     )
     if obstacle is not None or limit is None:
-        return replace(told, reason=_named(evidence, obstacle or told.reason))
+        return replace(told, reason=obstacle or told.reason)
     finite = {tenant: cap for tenant, cap in caps.items() if cap is not None}
     above = {tenant: cap for tenant, cap in finite.items() if limit.allows(cap) is False}
     answer, reason = next(_answers(evidence, caps, above))
     return replace(
         told,
         answer=answer,
-        reason=reason if answer is Answer.PASS else _named(evidence, reason),
+        reason=reason,
         proven_limit=limit.proven,
         recommended_cap=_number(evidence, caps),
         above=above if answer is Answer.FAIL else {},
@@ -161,6 +161,7 @@ def _number(evidence: Evidence, caps: Mapping[str, int | None]) -> int | None:
 
 
 def _named(evidence: Evidence, reason: str) -> str:
+    """What is said of latencies, with the column that they are of."""
     return f"{evidence.column}: {reason}" if evidence.column else reason
 
 
@@ -171,9 +172,9 @@ def _obstacles(evidence: Evidence, caps: Mapping[str, int | None]) -> Iterator[s
         # a level that failed or is too short is a broken test; a late generator only spoils the levels it drove
         everywhere = problem.flaw in (Flaw.FAILED, Flaw.FEW)
         if everywhere or problem.sites <= highest or problem.sites in evidence.base_sites:
-            yield problem.text
+            yield _named(evidence, problem.text) if problem.flaw is Flaw.UNSTEADY else problem.text
     if evidence.latency and evidence.latency.contradiction:
-        yield evidence.latency.contradiction
+        yield _named(evidence, evidence.latency.contradiction)
 
 
 def _answers(
@@ -183,10 +184,12 @@ def _answers(
     limit = evidence.limit
     assert limit is not None
     if above:
+        of_latency = evidence.latency is not None and limit.what == evidence.latency.what
+        what = _named(evidence, limit.what) if of_latency else limit.what
         disturbance = evidence.disturbance(min(above.values()))
         if disturbance:
-            yield Answer.INCONCLUSIVE, f"{limit.what}, but {disturbance}"
-        yield Answer.FAIL, limit.what
+            yield Answer.INCONCLUSIVE, f"{what}, but {disturbance}"
+        yield Answer.FAIL, what
     for tenant, cap in caps.items():
         if cap is None:
             yield Answer.INCONCLUSIVE, f"{whose(tenant)} is unlimited: no test can prove that"
@@ -205,7 +208,8 @@ def _unproven(evidence: Evidence, cap: int) -> str:
         return f"is beyond the tested range, which ends at {curve.sites[-1]:.0f} sites"
     if curve.covers(cap) and (evidence.latency is None or not evidence.latency.allows(cap)):
         rise = curve.rise_at(cap)
-        return f"cannot be judged: the rise there is {rise.value:+.1f} % [{rise.low:+.1f}, {rise.high:+.1f}]"
+        of = f" of {evidence.column}" if evidence.column else ""
+        return f"cannot be judged: the rise{of} there is {rise.value:+.1f} % [{rise.low:+.1f}, {rise.high:+.1f}]"
     undecided = [check for check in evidence.checks if check.state is State.UNDECIDED]
     if not undecided:
         return "is below the tested range"

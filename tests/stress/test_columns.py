@@ -111,6 +111,36 @@ def test_a_median_that_rises_first_decides() -> None:
     assert found.reason.startswith("p50_ms: ")
 
 
+@pytest.mark.parametrize(
+    ("goals", "reason"),
+    [
+        (Goals(cpu_percent=80), "cpu_percent at 300 sites is 90, the goal 80"),
+        (Goals(rss_mb=100), "rss_mb at 300 sites is 200, the goal 100"),
+        (Goals(error_rate=0.01), "error_rate at 300 sites is 0.02, the goal 0.01"),
+        (Goals(p95_ms=600), "p95_ms at 300 sites is 700, the goal 600"),
+    ],
+)
+def test_a_goal_that_fails_is_not_told_as_the_medians(goals: Goals, reason: str) -> None:
+    """CPU and memory are of no column of latencies, and a 95th percentile is not the median's."""
+    rows = [
+        Row(sites=s, p95_ms=p95, p50_ms=500, error_rate=error, cpu_percent=cpu, memory_mb=memory)
+        for s in HUNDREDS
+        for p95, error, cpu, memory in [(700, 0.02, 90, 200) if s >= 300 else (700 if s > 300 else 500, 0, 20, 50)]
+    ]
+    assert proof(evidence_of_table(rows, goals), 300).reason == reason
+
+
+def test_what_no_column_shows_is_not_told_as_the_medians() -> None:
+    """That a cap is unlimited, untested or without figures to judge it by is so whatever is measured."""
+    table = evidence_of_table(rows_of(FLAT, FLAT), Goals(cpu_percent=80))
+    assert proof(table, 300).reason.startswith("the default cap, 300, is not proven to hold the goal: cpu_percent")
+    table = evidence_of_table(rows_of(FLAT, FLAT), Goals())
+    assert proof(table, None).reason == "the default cap is unlimited: no test can prove that"
+    assert proof(table, 800).reason.startswith("the default cap, 800, is beyond the tested range")
+    failed = [Row(sites=s, p95_ms=500, p50_ms=400, error_rate=0.9) for s in HUNDREDS]
+    assert proof(evidence_of_table(failed, Goals()), 300).reason.startswith("at 100 sites over half")
+
+
 def test_a_noisy_95th_percentile_does_not_spoil_a_steady_median() -> None:
     """It has more noise by nature, and only counts once it has risen beyond doubt."""
     noise = (0.8, 1.0, 1.25)
