@@ -17,6 +17,8 @@ INFLIGHT = "inflight"
 INFLIGHT_GLOBAL = "inflight-global"
 OUTAGE = "outage"
 """What can refuse, by name; a rate's is ``Rate.policy``, and an outage refuses where nothing may pass uncounted."""
+UNWATCHED = "unwatched"
+"""Instead of a reason: an outage is told as over because nobody looks any more, not because the server is back."""
 
 RENEWALS = 3
 """So many times a lease is renewed within its time to live."""

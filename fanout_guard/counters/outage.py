@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from fanout_guard.core.model import UNWATCHED
 from fanout_guard.errors import CountersUnavailable
 
 PROBE_EVERY_S = 0.25
@@ -30,12 +31,14 @@ class Breaker:
             self._edge(True, reason)
 
     async def aclose(self) -> None:
-        """Stop watching; an outage that nobody watches any more is told as over."""
+        """Stop watching; an outage that goes on is told as one that nobody watches any more."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self._over()
+        if self.reason is not None:
+            self.reason = None
+            self._edge(False, UNWATCHED)
 
     def shut(self) -> None:
         """Nothing may reach the server from now on, and nobody watches for it."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from typing import Any, TypeVar, cast
 
 from fanout_guard.core.keys import KeySpace
-from fanout_guard.core.model import Charge, Lease, Tally
+from fanout_guard.core.model import UNWATCHED, Charge, Lease, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.redis import open_server
 from fanout_guard.counters.scripts import Call, script
@@ -21,7 +21,8 @@ T = TypeVar("T")
 class RedisCounters:
     """Counters on one server, a Sentinel-watched master or a cluster, usable from any event loop.
 
-    ``on_outage`` is told the begin and the end of an outage with its reason; ``on_error`` every failed call's reason.
+    ``on_outage`` is told the begin and the end of an outage with its reason, or with UNWATCHED where it was not seen to
+    end; ``on_error`` every failed call's reason.
     """
 
     def __init__(self, url: str, *, prefix: str = "fanout", timeout_ms: int = 100) -> None:
@@ -32,6 +33,7 @@ class RedisCounters:
         self.timeout_s = timeout_ms / 1000
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._down: set[asyncio.AbstractEventLoop] = set()
+        self._seen_end = ""  # the reason of an outage that some loop has seen the end of since it began
 
     @property
     def session(self) -> Session:
@@ -130,14 +132,18 @@ class RedisCounters:
     def _forget(self, loop: asyncio.AbstractEventLoop, ended: Session | None = None) -> None:
         if ended is None or self._sessions.get(loop) is ended:
             self._sessions.pop(loop, None)
-            self._edge(loop, False, "connection")
+            self._edge(loop, False, UNWATCHED)
 
     def _edge(self, loop: asyncio.AbstractEventLoop, active: bool, reason: str) -> None:
-        # An outage of the process: from the first loop that meets it to the last that sees its end.
+        # An outage of the process: from the first loop that meets it to the last that sees its end, or ends itself.
         before = bool(self._down)
         (self._down.add if active else self._down.discard)(loop)
+        if active:
+            self._seen_end = ""
+        elif reason != UNWATCHED:
+            self._seen_end = reason
         if bool(self._down) != before:
-            self.on_outage(active, reason)
+            self.on_outage(active, reason if active else self._seen_end or UNWATCHED)
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:

@@ -37,7 +37,10 @@ class Observer:
         """The entries in flight in this process changed by ``delta``."""
 
     def outage(self, active: bool, reason: str) -> None:
-        """An outage began, or ended; told at the edges only. ``reason`` is one of ``REASONS``."""
+        """An outage began, or ended; told at the edges only. ``reason`` is one of ``REASONS``.
+
+        At the end it may be UNWATCHED: nobody looks any more (the guard was closed, say), and nobody has seen the end.
+        """
 
     def counter_error(self, reason: str) -> None:
         """The counters failed to answer one call; ``reason`` is one of ``REASONS``."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from fanout_guard.core.model import Decision, Outcome
+from fanout_guard.core.model import UNWATCHED, Decision, Outcome
 from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
 from fanout_guard.observe.sampling import Sampler
 from fanout_guard.observe.text import printable, quoted
@@ -51,7 +51,7 @@ class LogObserver(Observer):
         if active and self._outage is None:
             self._outage_begins(reason if reason in REASONS else "other")
         elif not active and self._outage is not None:
-            self._outage_ends(*self._outage)
+            self._outage_ends(*self._outage, seen=reason != UNWATCHED)
 
     def counter_error(self, reason: str) -> None:
         # What ends in an outage has its own line.
@@ -68,11 +68,12 @@ class LogObserver(Observer):
         extra = {"event": "outage-began", "reason": reason}
         logger.error("outage began: counters out of reach (%s)%s", reason, consequence, extra=extra)
 
-    def _outage_ends(self, began: float, reason: str) -> None:
+    def _outage_ends(self, began: float, reason: str, *, seen: bool) -> None:
         self._outage = None
         seconds = round(self._clock() - began, 3)
-        extra = {"event": "outage-ended", "reason": reason, "seconds": seconds}
-        logger.warning("outage ended after %s s (%s)", seconds, reason, extra=extra)
+        extra = {"event": "outage-ended" if seen else "outage-unwatched", "reason": reason, "seconds": seconds}
+        what = "ended" if seen else "no longer watched, and not seen to end,"
+        logger.warning("outage %s after %s s (%s)", what, seconds, reason, extra=extra)
 
     def _summarise(self, *, at_once: bool = False) -> None:
         for policy, count in self._sampler.missed(at_once=at_once).items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fanout_guard.core.model import UNWATCHED
 from fanout_guard.counters.debts import AT_MOST, Debts
 from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines
 from fanout_guard.counters.scripts import Packed
@@ -63,14 +64,14 @@ async def test_a_probe_that_fails_unforeseen_is_not_the_last() -> None:
 
 
 async def test_closing_ends_the_watch() -> None:
-    """No task is left behind; and whoever was told of the beginning is told of the end."""
+    """No task is left behind; and whoever was told of the beginning is told that nobody looks any more."""
     prober = Prober()
     breaker, edges, _ = watched(prober)
     breaker.open("connection")
     await breaker.aclose()
     await asyncio.sleep(PROBE_EVERY_S * 1.5)
     assert prober.asked == 0
-    assert edges == [(True, "connection"), (False, "connection")]
+    assert edges == [(True, "connection"), (False, UNWATCHED)]
     await breaker.aclose()
 
 

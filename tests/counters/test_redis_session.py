@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fanout_guard.core.keys import new_id
-from fanout_guard.core.model import Charge, Lease, Policy, Rate
+from fanout_guard.core.model import UNWATCHED, Charge, Lease, Policy, Rate
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import packed
@@ -453,7 +453,7 @@ def test_event_loops_of_many_threads_come_and_go(server: Node) -> None:
 
 
 def test_an_outage_of_two_loops_is_told_once(edges: Edges) -> None:
-    """The gauge and the log are the process's: from the first loop that meets it to the last that sees its end."""
+    """The gauge and the log are the process's: from the first loop that meets it to the last that ends."""
     counters = RedisCounters(f"redis://127.0.0.1:{free_port()}", timeout_ms=500)
     edges.watch(counters)
     loops = [asyncio.new_event_loop() for _ in range(2)]
@@ -468,7 +468,41 @@ def test_an_outage_of_two_loops_is_told_once(edges: Edges) -> None:
     for loop in loops:
         loop.run_until_complete(counters.aclose())
         loop.close()
-    assert edges == [(True, "connection"), (False, "connection")]
+    assert edges == [(True, "connection"), (False, UNWATCHED)]
+
+
+def test_an_outage_that_one_loop_saw_the_end_of_is_over(edges: Edges) -> None:
+    """Another loop that is closed before it has looked again does not make the server lost."""
+    counters = RedisCounters("redis://127.0.0.1:1")
+    edges.watch(counters)
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    for _ in range(2):
+        for loop, active, reason in (
+            (first, True, "timeout"),
+            (second, True, "timeout"),
+            (first, False, "timeout"),
+            (second, False, UNWATCHED),
+        ):
+            counters._edge(loop, active, reason)
+    counters._edge(first, True, "timeout")
+    counters._edge(first, False, UNWATCHED)
+    first.close()
+    second.close()
+    assert edges == [(True, "timeout"), (False, "timeout")] * 2 + [(True, "timeout"), (False, UNWATCHED)]
+
+
+def test_a_loop_that_ends_in_an_outage_has_not_seen_its_end(edges: Edges) -> None:
+    """The next loop meets it anew, with a line of its own."""
+    counters = RedisCounters(f"redis://127.0.0.1:{free_port()}", timeout_ms=500)
+    edges.watch(counters)
+
+    async def fail() -> None:
+        with pytest.raises(CountersUnavailable):
+            await counters.decide(charge())
+
+    for _ in range(2):
+        asyncio.run(fail())
+    assert edges == [(True, "connection"), (False, UNWATCHED), (True, "connection")]
 
 
 async def test_a_decision_that_waits_for_a_release_keeps_its_budget(counters: RedisCounters, proxy: Proxy) -> None:

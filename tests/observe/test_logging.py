@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fanout_guard.core.model import Outcome
+from fanout_guard.core.model import UNWATCHED, Outcome
 from fanout_guard.observe.logging import LogObserver
 from tests.observe.conftest import Decide, HandClock
 
@@ -144,6 +144,19 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(
     )
     assert ended.getMessage() == "outage ended after 12.5 s (connection)"
     assert (fields(ended)["event"], fields(ended)["seconds"]) == ("outage-ended", 12.5)
+
+
+def test_an_outage_that_nobody_watches_any_more_is_not_told_as_ended(
+    log: pytest.LogCaptureFixture, clock: HandClock
+) -> None:
+    """A worker that is restarted in an outage would else say that the server is back."""
+    observer = LogObserver(clock=clock)
+    observer.outage(True, "connection")
+    clock.seconds += 2.5
+    observer.outage(False, UNWATCHED)
+    ended = log.records[-1]
+    assert ended.getMessage() == "outage no longer watched, and not seen to end, after 2.5 s (connection)"
+    assert (fields(ended)["event"], fields(ended)["reason"]) == ("outage-unwatched", "connection")
 
 
 @pytest.mark.parametrize(
