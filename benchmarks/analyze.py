@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,15 @@ def register(commands: Any) -> None:
         "analyze", help="judge saved samples again and rewrite the judgement", description=__doc__
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--cap", type=options.whole, help="judge this cap instead of the one stored")
-    parser.add_argument("--goal", action="append", default=[], help="goals instead of those stored")
+    parser.add_argument("--cap", type=options.whole, help="judge this cap instead of the run's own")
+    parser.add_argument("--goal", action="append", default=[], help="goals instead of the run's own")
     parser.add_argument("--strict", action="store_true", help="fail (1) where the cap is at risk")
     parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
     """Read, judge, rewrite; returns the exit code."""
-    results = load(given.folder)
-    results = replace(
-        results,
-        cap=given.cap or results.cap,
-        goals=parse_goals(given.goal) if given.goal else results.goals,
-    )
+    results = load(given.folder).judged_by(given.cap, parse_goals(given.goal) if given.goal else None)
     judgement = judge(results)
     publish(given.folder, results, judgement, strict=given.strict)
     print(summary(given.folder, judgement))

@@ -121,7 +121,7 @@ def read_evidence(path: Path, goals: Goals) -> Evidence:
     if path.suffix.lower() != ".json" and content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"{", b"["):
         return evidence_of_table(parse_table(content), goals)
     results = parse_results(content)
-    return evidence_of(results, merged(goals, results.goals))
+    return evidence_of(results, merged(goals, results.own.goals))
 
 
 def configured_caps(settings: Settings, overrides: Mapping[str, Caps]) -> dict[str, int | None]:

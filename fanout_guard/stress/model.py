@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fanout_guard.errors import FanoutGuardError
@@ -104,11 +104,20 @@ class Goals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a run is judged by: the cap (None: unlimited) and the goals."""
+
+    cap: int | None
+    goals: Goals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """A whole run: its levels by ascending fan-out, and what was planned.
 
     ``failure`` says why the target or the generator gave up, if it did; ``interrupted`` that a person
-    stopped it before all that was planned had been measured.
+    stopped it before all that was planned had been measured. ``asked`` is what the run itself was to be judged by,
+    where ``cap`` and ``goals`` are those of a later look at it.
     """
 
     levels: tuple[Level, ...]
@@ -118,6 +127,18 @@ class Results:
     environment: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
     interrupted: bool = False
+    asked: Asked | None = None
+
+    @property
+    def own(self) -> Asked:
+        """The cap and the goals that the run was made for."""
+        return self.asked or Asked(cap=self.cap, goals=self.goals)
+
+    def judged_by(self, cap: int | None, goals: Goals | None) -> Results:
+        """The same run, to be judged by another cap or other goals; by its own where None is given."""
+        own = self.own
+        by = Asked(cap=own.cap if cap is None else cap, goals=own.goals if goals is None else goals)
+        return replace(self, cap=by.cap, goals=by.goals, asked=None if by == own else own)
 
     def __post_init__(self) -> None:
         sites = [level.sites for level in self.levels]

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.stress.goals import goals_of
-from fanout_guard.stress.model import LARGEST, Level, Results, ResultsError, Sample
+from fanout_guard.stress.model import LARGEST, Asked, Goals, Level, Results, ResultsError, Sample
 
 SCHEMA = "fanout-guard-stress/1"
 
@@ -63,6 +63,11 @@ class _Level(Struct, kw_only=True):
     figures: dict[str, Annotated[float, Meta(ge=-1e18, le=1e18)] | None] = {}
 
 
+class _Asked(Struct, kw_only=True):
+    cap: _Count | None = None
+    goals: dict[str, float | str | None] = {}
+
+
 class _Results(Struct, kw_only=True):
     schema: str
     levels: list[_Level]
@@ -72,6 +77,7 @@ class _Results(Struct, kw_only=True):
     planned_sites: list[_Sites] = []
     failure: str | None = None
     interrupted: bool = False
+    asked: _Asked | None = None
 
 
 _COPIED = (
@@ -99,19 +105,24 @@ def parse_results(content: bytes) -> Results:
     doubled = sorted({a.sites for a, b in pairwise(levels) if a.sites == b.sites})
     if doubled:
         raise ResultsError(f"levels: {doubled[0]} sites are there twice; the sweeps of a fan-out are one level")
-    try:
-        goals = goals_of(stored.goals)
-    except ConfigurationError as error:
-        raise ResultsError(f"goals: {error.problems[0]}") from None
+    asked = stored.asked
     return Results(
         levels=tuple(levels),
         cap=stored.cap,
-        goals=goals,
+        goals=_goals(stored.goals, "goals"),
         planned_sites=tuple(sorted(set(stored.planned_sites))),
         environment=stored.environment,
         failure=stored.failure,
         interrupted=stored.interrupted,
+        asked=None if asked is None else Asked(cap=asked.cap, goals=_goals(asked.goals, "asked.goals")),
     )
+
+
+def _goals(stored: Mapping[str, float | str | None], member: str) -> Goals:
+    try:
+        return goals_of(stored)
+    except ConfigurationError as error:
+        raise ResultsError(f"{member}: {error.problems[0]}") from None
 
 
 def read_results(path: Path) -> Results:
@@ -181,6 +192,7 @@ def render(results: Results, judgement: Mapping[str, Any] | None = None) -> byte
         **(judgement or {}),
         "cap": results.cap,
         "goals": results.goals,
+        **({"asked": results.asked} if results.asked else {}),
         "planned_sites": results.planned_sites,
         "failure": results.failure,
         "interrupted": results.interrupted,

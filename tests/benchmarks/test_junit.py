@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -13,7 +14,7 @@ from benchmarks.__main__ import main
 from benchmarks.junit import write_junit
 from fanout_guard.stress.goals import parse_goals
 from fanout_guard.stress.model import Results
-from fanout_guard.stress.results import write_results
+from fanout_guard.stress.results import read_results, write_results
 from fanout_guard.stress.verdict import Verdict, judge
 from tests.stress.story import SITES, flat, level_of, pool_of, run_of
 
@@ -178,3 +179,18 @@ def test_judging_again_rewrites_it_and_leaves_the_history_alone(tmp_path: Path) 
     assert main(["analyze", str(folder), "--cap", "500"]) == 1
     assert read(folder / "junit.xml")["cap: cap of 500 sites"][0] == "failure"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_judging_again_goes_by_what_is_given_now_or_by_the_run(tmp_path: Path) -> None:
+    """A goal that was tried once must not stay for every later look, nor count for ``verify``."""
+    results = replace(run_of(pool_of(300)), goals=parse_goals(["p95=5s"]))
+    path = tmp_path / "results.json"
+    write_results(path, results)
+    goals = ["--goal", "p95=1ms"]
+    for options, code in ((["--cap", "500"], 1), (goals, 1), (["--cap", "200"], 0), (goals, 1), ([], 0)):
+        assert main(["analyze", str(tmp_path), *options]) == code
+        again = read_results(path)
+        assert again.own == results.own
+        assert again.cap == (int(options[1]) if options[:1] == ["--cap"] else 300)
+        assert again.goals == (parse_goals(goals[1:]) if options == goals else results.goals)
+    assert read_results(path).asked is None
