@@ -50,13 +50,14 @@ class Finished:
         failed = len(self.outcomes) - len(latencies) - refused
         parts = [f"median {median(latencies):.0f} ms, slowest {max(latencies):.0f} ms"] if latencies else []
         parts += [f"{refused} refused by the target's cap"] if refused else []
-        parts += [f"{failed} failed{self._usual_failure()}"] if failed else []
+        parts += [f"{failed} failed{usual_failure(self.outcomes)}"] if failed else []
         return f"{self.phase.sites} sites: " + "; ".join(parts or ["nothing measured"])
 
-    def _usual_failure(self) -> str:
-        """What was wrong with most of those that failed: an answer, or none."""
-        details = [one.detail[:60] if one.status else "no answer" for one in self.outcomes if one.result == "failed"]
-        return f" ({Counter(details).most_common(1)[0][0]})" if any(details) else ""
+
+def usual_failure(outcomes: Iterable[Outcome]) -> str:
+    """What was wrong with most of those that failed: an answer, or none; in brackets."""
+    details = [one.detail[:60] if one.status else "no answer" for one in outcomes if one.result == "failed"]
+    return f" ({Counter(details).most_common(1)[0][0]})" if any(details) else ""
 
 
 def levels(finished: Iterable[Finished], *, start: float) -> tuple[Level, ...]:

@@ -125,7 +125,9 @@ def measure_planned(session: Session, target: Target, request: Request) -> None:
         )
         last = number == request.profile.sweeps
         checks = cap_check(target, request.cap) if last else []
-        require_held(session.run(addressed(phases, target, request.cap) + checks))
+        done = session.run(addressed(phases, target, request.cap) + checks)
+        require_useful(target.host, done)
+        require_held(done)
 
 
 def refine(session: Session, target: Target, request: Request, results: Results) -> None:
@@ -154,6 +156,13 @@ def cap_check(target: Target, cap: int) -> list[Phase]:
         return []
     check = Phase(sweep=0, sites=cap, documents=1, rate=10.0, tenant=target.tenant, name="check", discarded=0)
     return [check, replace_struct(check, sites=cap + 1, refused=True)]
+
+
+def require_useful(host: str, done: list[Finished]) -> None:
+    """Raise TargetFailed where a whole sweep failed: the target, or how it is asked, and nothing about its cap."""
+    outcomes = [outcome for one in done for outcome in one.outcomes]
+    if all(outcome.result in ("failed", "unfinished") for outcome in outcomes):
+        raise TargetFailed(f"{host}: none of {len(outcomes)} documents succeeded{measure.usual_failure(outcomes)}")
 
 
 def require_held(done: list[Finished]) -> None:

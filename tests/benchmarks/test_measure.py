@@ -8,6 +8,8 @@ from msgspec.structs import replace
 from benchmarks.measure import Finished, levels
 from benchmarks.plan import Outcome, Phase, PhaseEnd
 from benchmarks.resources import Figures
+from benchmarks.sweep import require_useful
+from benchmarks.target import TargetFailed
 
 
 def finished(*results: str, sweep: int = 1, sites: int = 300, lag_ms: float = 1.0, **figures: float) -> Finished:
@@ -79,6 +81,15 @@ def test_a_level_without_any_answer_means_that_the_target_is_gone() -> None:
     """Refused connections end the run; they are no measurement."""
     assert finished("unfinished", "unfinished").unanswered
     assert not finished("unfinished", "ok").unanswered
+
+
+@pytest.mark.parametrize("useful", ["ok", "refused"])
+def test_one_document_that_did_not_fail_means_that_the_target_works(useful: str) -> None:
+    """What its own cap refuses is an answer too; what is left of the others is for the judgement."""
+    failed = finished("failed", "failed", "unfinished")
+    require_useful("http://h", [failed, finished("failed", useful)])
+    with pytest.raises(TargetFailed, match="http://h: none of 6 documents succeeded"):
+        require_useful("http://h", [failed, failed])
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,15 @@ def test_a_host_that_refuses_connections_is_a_failed_target(tmp_path: Path, name
     assert "Traceback" not in answer.stderr
 
 
+def test_a_target_that_fails_every_document_has_failed(tmp_path: Path, names: Path, somebodys_api: Servers) -> None:
+    """A wrong token or path is nothing that another run would tell: a pipeline must not take it for noise."""
+    host = ("--host", somebodys_api.api_url, "--site-names", str(names), "--yes", "--path", "/nowhere")
+    answer = run("sweep", *TINY, *host, "--sweeps", "2", "--out", str(tmp_path / "out"))
+    assert answer.returncode == 4, answer.stderr
+    assert answer.stdout.startswith(f"error: {somebodys_api.api_url}: none of 20 documents succeeded (status 404)\n")
+    assert [level["errors"] for level in results_in(tmp_path / "out")["levels"]] == [5] * 4
+
+
 @pytest.mark.parametrize(("sites", "refused", "result"), [(8, False, "refused"), (9, True, "failed")])
 def test_a_guard_that_does_not_hold_its_cap_fails_the_target(sites: int, refused: bool, result: str) -> None:
     """Levels above the cap go out lifted, so the cap itself is checked once, apart."""
