@@ -13,6 +13,8 @@ from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, documents, in_memory, inflight
 
 SHORT_MS = 400
+DEAD = 5000
+LEASE_OF_THE_DEAD_MS = 2000
 
 
 @pytest.mark.parametrize(("sizes", "admitted"), [([299, 1], [1, 1]), ([299, 2, 1], [1, 0, 1]), ([300, 1], [1, 0])])
@@ -124,6 +126,46 @@ async def test_leases_that_expire_are_counted_once(bench: Bench) -> None:
     await bench.time.advance(2)
     found += [(await bench.circulate(1, inflight(300))).tally.expired for _ in range(3)]
     assert sum(found) == 3
+
+
+@pytest.mark.parametrize("policy", [inflight(DEAD), inflight(None, DEAD), inflight(DEAD, DEAD)])
+async def test_thousands_of_leases_that_die_at_once_are_all_back(bench: Bench, policy: Policy) -> None:
+    """A worker with many small circulations was killed: nobody may be refused for room that only the dead hold."""
+    await _die(bench, policy)
+    looked = await bench.circulate((), policy, look=True)
+    assert {reading.used for reading in looked.tally.readings} == {0}
+    assert (await bench.circulate(DEAD, policy)).charged
+    assert set(await bench.used(policy)) == {DEAD}
+
+
+async def test_the_living_stay_in_flight_when_thousands_die(bench: Bench) -> None:
+    """What is refused then is refused for the living, and says how much they hold."""
+    policy = inflight(DEAD + 10)
+    held = await bench.circulate(10, policy, lease_ms=LONG_MS)
+    dead = await _die(bench, policy)
+    refused = await bench.circulate(DEAD + 1, policy)
+    assert (refused.charged, refused.reading.used, refused.tally.expired) == (False, 10, dead)
+    filled = await bench.circulate(DEAD, policy)
+    assert (filled.charged, filled.tally.expired) == (True, 0)
+    assert await held.release()
+    assert await bench.used(policy) == [DEAD]
+
+
+async def test_a_decision_that_fits_clears_only_some_of_thousands(shared: Bench) -> None:
+    """The rest is left to those that come next: nobody waits for the burial of all."""
+    policy = inflight(2 * DEAD)
+    dead = await _die(shared, policy)
+    expired = [(await shared.circulate(1, policy)).tally.expired for _ in range(4)]
+    assert expired[0] < dead == sum(expired)
+
+
+async def _die(bench: Bench, policy: Policy) -> int:
+    """Take thousands of leases of one entry, and let them end; how many are left to be counted."""
+    asked = [bench.circulate(1, policy, lease_ms=LEASE_OF_THE_DEAD_MS) for _ in range(DEAD)]
+    taken = await asyncio.gather(*asked)
+    assert all(each.charged for each in taken)
+    await bench.time.advance(LEASE_OF_THE_DEAD_MS + 1)
+    return DEAD - sum(each.tally.expired for each in taken)
 
 
 async def test_a_tenants_only_lease_is_counted_when_nobody_returned_it(bench: Bench) -> None:

@@ -52,12 +52,19 @@ local function decide(
   if leases_key or global_key then
     leases = leases or open_leases()
     own, global = leases_key and leases.at(leases_key, true), global_key and leases.at(global_key, true)
+    local look = not record_key
+    if own and caps[3] >= 0 then
+      fits = note(out, caps[3], leases.reading(leases_key, own, entries, caps[3], look)) and fits
+    end
+    if global and caps[4] >= 0 then
+      fits = note(out, caps[4], leases.reading(global_key, global, entries, caps[4], look)) and fits
+    end
     if record_key then -- a look leaves the dead to the next decision, which counts them
-      if own and own.gone[1] and not own.added then out[2], own.added = #own.gone, {} end
+      if own and #own.gone > own.told then
+        out[2], own.told, own.added = #own.gone - own.told, #own.gone, own.added or {}
+      end
       if global and global.gone[1] then global.added = global.added or {} end
     end
-    if own and caps[3] >= 0 then fits = note(out, caps[3], leases.reading(own, entries, caps[3])) and fits end
-    if global and caps[4] >= 0 then fits = note(out, caps[4], leases.reading(global, entries, caps[4])) and fits end
   end
   if not fits then
     local record = record_key and call('GET', record_key)

@@ -5,22 +5,34 @@
 local function open_leases()
   local sets = {}             -- by key
 
+  -- Take out so many of the dead, bounded work, and as many again as before where those were not enough.
+  local function bury(key, leases)
+    local AT_MOST = 2000
+    local gone, total = leases.gone, leases.total
+    local before = #gone
+    local dead = call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', before, max(AT_MOST, before))
+    for i = 1, #dead do
+      total = total - string.match(dead[i], '^%d+')
+      gone[before + i] = dead[i]
+    end
+    leases.total, leases.more = max(total, 0), #dead >= AT_MOST
+  end
+
   -- The leases of a key: their total, the members to remove, {expiry, member, …} to add and the last expiry of those; it
   -- is written where there is `added`. `living` takes out the dead: for decisions, which can tell how many they were.
   local function at(key, living)
     local leases = sets[key]
     if leases then return leases end
-    local EXPIRE_AT_MOST = 2000 -- dead leases cleared by one call: bounded work
-    local gone = living and call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', 0, EXPIRE_AT_MOST) or {}
-    local total = -(call('ZSCORE', key, '=') or 0)
-    for i = 1, #gone do total = total - string.match(gone[i], '^%d+') end
-    leases = {total = max(total, 0), gone = gone, added = nil, last = 0}
+    local total = max(-(call('ZSCORE', key, '=') or 0), 0)
+    leases = {total = total, gone = {}, more = false, told = 0, added = nil, last = 0}
+    if living then bury(key, leases) end
     sets[key] = leases
     return leases
   end
 
-  -- How the leases stand: used, needed, wait, reset.
-  local function reading(leases, entries, cap)
+  -- How the leases stand: used, needed, wait, reset. All the dead are out for a `look`, and before anybody is refused.
+  local function reading(key, leases, entries, cap, look)
+    while leases.more and (look or leases.total + entries > cap) do bury(key, leases) end
     local used = leases.total
     local wait = (entries > 0 and used + entries > cap) and 1000 or 0
     return used, entries, wait, used > 0 and 1000 or 0
@@ -41,8 +53,11 @@ local function open_leases()
   -- The set outlives its last lease, and lives for a minute, so that a short one which nobody returned is still counted.
   local function write(key, gone, added, total, last)
     local SPARE_MS = 2000     -- it outlives it by half of this at least
+    local UNPACKED = 4000     -- Lua has room for twice as many arguments
     if total > 0 then call('ZADD', key, -total, '=', unpack(added)) end
-    if #gone > 0 then call('ZREM', key, unpack(gone)) end -- after that: one call may renew a lease, and then release it
+    for i = 1, #gone, UNPACKED do -- after that: one call may renew a lease, and then release it
+      call('ZREM', key, unpack(gone, i, math.min(i + UNPACKED - 1, #gone)))
+    end
     if total == 0 then
       call('DEL', key)
       return

@@ -60,7 +60,7 @@ class Leases:
         self._agenda.moved(hold)
 
     def expire(self, now: int) -> int:
-        """End what has expired; returns how many."""
+        """End what has expired, a bounded number; returns how many, and 0 once there is no more."""
         for found in range(_AT_ONCE):
             hold = self._agenda.pop(now)
             if hold is None:

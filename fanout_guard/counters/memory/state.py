@@ -52,9 +52,6 @@ class State:
     def decide(self, charge: Charge, now: int) -> Tally:
         """Charge everything or nothing."""
         self._expired += self._leases.expire(now)
-        expired = 0
-        if not charge.look:  # a look leaves them to the next decision, which tells of them
-            expired, self._expired = self._expired, 0
         self._counted.tidy(now)
         self._recorded.tidy(now)
         origin = None
@@ -62,6 +59,9 @@ class State:
         if not repeated and charge.lease.idempotency:
             origin = self._origin(charge.tenant, charge.lease.idempotency, now)
         read = self._read(charge, now, counted=not repeated and origin is None, held=not repeated)
+        expired = 0
+        if not charge.look:  # a look leaves them to the next decision, which tells of them
+            expired, self._expired = self._expired, 0
         if not all(reading.fits for reading in read.readings):
             return Tally(False, read.readings, False, expired)
         if not repeated and not charge.look:
@@ -180,7 +180,10 @@ class State:
             readings.append(each.reading(rate, charge.cost if counted else 0, now))
             buckets.append(each)
         if policy.leased:
-            readings += self._read_leases(policy, tenant, charge.cost if held else 0)
+            cost = charge.cost if held else 0
+            while (charge.look or self._full(policy, tenant, cost)) and (found := self._leases.expire(now)):
+                self._expired += found
+            readings += self._read_leases(policy, tenant, cost)
         return _Read(view, buckets, tuple(readings))
 
     def _sections(self, tenant: str, document_id: bytes, window: int, now: int) -> list[Section]:
@@ -191,6 +194,12 @@ class State:
             document.window = window
             self._counted.update(document, max(document.expires, document.frees(window)), document.size)
         return document.live(window, now)
+
+    def _full(self, policy: Policy, tenant: str, cost: int) -> bool:
+        own, everybody = policy.inflight, policy.inflight_global
+        return (own is not None and self._leases.of(tenant) + cost > own) or (
+            everybody is not None and self._leases.everywhere + cost > everybody
+        )
 
     def _read_leases(self, policy: Policy, tenant: str, cost: int) -> list[Reading]:
         readings = []
