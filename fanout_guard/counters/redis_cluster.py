@@ -135,9 +135,16 @@ class Cluster:
                 owners = {} if isinstance(reply, BaseException) else _owners(reply, node)
                 if owners:
                     self._owners = owners
+                    await self._forget_gone(reply, node)
                     return
                 reason = reason_of(reply) if isinstance(reply, BaseException) else "cluster"
         raise CountersUnavailable(reason)
+
+    async def _forget_gone(self, slots: Any, asked: Address) -> None:
+        """Close what led to nodes that have left, unless somebody still waits for an answer of theirs."""
+        known = {*self._seeds, *(_address(node, asked) for _, _, *nodes in slots for node in nodes)}
+        for address in [address for address, link in self._links.items() if address not in known and not link.busy]:
+            await self._links.pop(address).aclose()
 
     async def _ask(self, calls: Sequence[Call], waiting: dict[int, tuple[Address, bool]]) -> dict[int, Any]:
         together: dict[tuple[Address, bool], list[int]] = {}
@@ -203,11 +210,15 @@ async def scan(link: Link, pattern: bytes) -> AsyncIterator[bytes]:
 
 def _owners(reply: Any, asked: Address) -> dict[int, Address]:
     owners: dict[int, Address] = {}
-    for first, last, (host, port, *_), *_ in reply:
-        name = host.decode() if host else ""
-        address = (name if name and name != "?" else asked[0], int(port))
-        owners.update(dict.fromkeys(range(first, last + 1), address))
+    for first, last, master, *_ in reply:
+        owners.update(dict.fromkeys(range(first, last + 1), _address(master, asked)))
     return owners
+
+
+def _address(node: Any, asked: Address) -> Address:
+    host, port, *_ = node
+    name = host.decode() if host else ""
+    return (name if name and name != "?" else asked[0], int(port))
 
 
 def _bytes(argument: str | bytes | int) -> bytes:

@@ -517,6 +517,29 @@ async def test_a_master_that_says_nothing_is_not_left_asked_where_another_one_fa
         await counters.aclose()
 
 
+async def test_nodes_that_left_the_cluster_are_asked_no_more() -> None:
+    """Nodes come and go with new addresses: else a worker that runs for months waits for all there ever were."""
+    master = 0
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"HELLO":
+            return HELLO
+        if command[0] == b"CLUSTER":
+            return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % master
+        return b"+PONG\r\n"
+
+    async with answering(answer) as seed:
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{seed.port}", timeout_ms=1000)
+        server = cast(Cluster, counters.session.server)
+        for _ in range(5):
+            async with answering(answer) as node:
+                master = node.port
+                await server.drop()
+                await server.probe()
+        assert set(server._links) == {("127.0.0.1", seed.port), ("127.0.0.1", master)}
+        await counters.aclose()
+
+
 async def until_used(
     counters: RedisCounters,
     wanted: dict[str, int],
