@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from msgspec.structs import replace
 
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import UNWATCHED, Charge, Lease, Policy, Rate
@@ -419,6 +420,23 @@ async def test_counters_closed_in_the_middle_of_load_refuse_and_leave_nothing(se
     assert answers == 2000
     await counters.aclose()
     await asyncio.to_thread(until, lambda: server.ask("CLIENT", "LIST", "TYPE", "normal").count(b"\n") == 1)
+
+
+async def test_a_refund_that_the_server_half_forbids_is_not_done_twice(server: Node, edges: Edges) -> None:
+    """Rights may be taken away at run time: what was done of a refund must not be taken off another charge again."""
+    server.ask("ACL", "SETUSER", "guard", "on", ">secret", "~fanout:*", "+@all", "-del")
+    counters = RedisCounters(server.url.replace("//", "//guard:secret@"), timeout_ms=2000)
+    edges.watch(counters)
+    taken = replace(charge(), lease=Lease(new_id(), b"e" * 16))
+    for one in (charge(sites=(4, 5)), taken):
+        assert (await counters.decide(one)).charged
+    with pytest.raises(CountersUnavailable, match="noperm"):
+        await counters.refund("acme", taken.lease)
+    server.ask("ACL", "SETUSER", "guard", "+del")
+    await edges.back()
+    await counters.refund("acme", taken.lease)
+    assert (await used(counters))[:3] == [2, 2, 2]
+    await counters.aclose()
 
 
 async def test_a_loop_whose_tasks_were_all_cancelled_may_go_on(counters: RedisCounters) -> None:

@@ -54,13 +54,13 @@ local function open_leases()
   local function write(key, gone, added, total, last)
     local SPARE_MS = 2000     -- it outlives it by half of this at least
     local UNPACKED = 4000     -- Lua has room for twice as many arguments
-    if total > 0 then call('ZADD', key, -total, '=', unpack(added)) end
-    for i = 1, #gone, UNPACKED do -- after that: one call may renew a lease, and then release it
-      call('ZREM', key, unpack(gone, i, math.min(i + UNPACKED - 1, #gone)))
-    end
     if total == 0 then
       call('DEL', key)
       return
+    end
+    call('ZADD', key, -total, '=', unpack(added))
+    for i = 1, #gone, UNPACKED do -- after that: one call may renew a lease, and then release it
+      call('ZREM', key, unpack(gone, i, math.min(i + UNPACKED - 1, #gone)))
     end
     if not added[1] then return end
     local lives = max(last - now + SPARE_MS, RECORD_MS)

@@ -124,8 +124,14 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
     tag, first, back = shared[5], 4, shared[2] - shared[3]
   end
   if others then back = 0 end
-  if record[4] > 0 then
-    for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, r[1], record[4], entries, whole) end
+  local held = record[4]
+  record[2] = record[2] + entries
+  record[4] = whole and 0 or max(held - entries, 0)
+  if whole then record = {record[1], record[1], record[3], 0, false} end
+  -- First: where the server forbids one of the others, it is not done rather than done twice.
+  call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
+  if held > 0 then
+    for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, r[1], held, entries, whole) end
   end
   if back > 0 then
     drop_rates(rates_key, charge, first, back)
@@ -139,10 +145,6 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
       call('DEL', shared_key)
     end
   end
-  record[2] = record[2] + entries
-  record[4] = whole and 0 or max(record[4] - entries, 0)
-  if whole then record = {record[1], record[1], record[3], 0, false} end
-  call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
   return back
 end
 
