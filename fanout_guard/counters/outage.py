@@ -41,8 +41,9 @@ class Breaker:
             self._edge(False, UNWATCHED)
 
     def shut(self) -> None:
-        """Nothing may reach the server from now on, and nobody watches for it."""
-        self.reason = self.reason or "connection"
+        """Nothing may reach the server from now on, and nobody watches for it: an outage is told as over."""
+        self._over()
+        self.reason = "connection"
 
     async def _watch(self) -> None:
         while True:

@@ -439,6 +439,19 @@ async def test_a_refund_that_the_server_half_forbids_is_not_done_twice(server: N
     await counters.aclose()
 
 
+def test_an_outage_of_a_loop_that_has_ended_is_over(edges: Edges) -> None:
+    """Nobody watches it any more: the gauge must not stay up for as long as the process lives."""
+    counters = RedisCounters(f"redis://127.0.0.1:{free_port()}", timeout_ms=TIMEOUT_MS)
+    edges.watch(counters)
+
+    async def fail() -> None:
+        with pytest.raises(CountersUnavailable):
+            await counters.decide(charge())
+
+    asyncio.run(fail())
+    assert edges == [(True, "connection"), (False, "connection")]
+
+
 async def test_a_loop_whose_tasks_were_all_cancelled_may_go_on(counters: RedisCounters) -> None:
     """As some applications do when they are told to stop, and then serve on for a while."""
     await counters.decide(charge())
