@@ -141,6 +141,14 @@ class Bench:
         looked = await self.circulate((), policy, look=True, **asked)  # type: ignore[arg-type]
         return [reading.used for reading in looked.tally.readings]
 
+    async def until_charged(self, size: int, policy: Policy, step_ms: int) -> int:
+        """Circulate until it is admitted; returns the time before the last attempt."""
+        while True:
+            asked_at = await self.time.now()
+            if (await self.circulate(size, policy)).charged:
+                return asked_at
+            await self.time.advance(step_ms)
+
     async def until_fits(self, circulated: Circulated, step_ms: int) -> tuple[int, int]:
         """Ask until the circulation would fit; returns the last time it did not, and the first that it did."""
         refused_at = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, documents, fresh, in_memory
 
 SHORT_MS = 1000
@@ -223,3 +224,32 @@ def test_no_window_of_any_alignment_holds_more_than_the_cap(window_ms: int) -> N
             assert not await second_is_refused(first_at, window_ms * 3 // 2 + 1)
 
     asyncio.run(sweep())
+
+
+WINDOW_MS = 2000
+AHEAD_MS = 3_600_000
+CHARGED_AHEAD = f"""
+local raw = redis.call('GET', KEYS[1])
+redis.call('SETRANGE', KEYS[1], 0, struct.pack('<I6', struct.unpack('<I6', raw) + {AHEAD_MS}))
+redis.call('PEXPIRE', KEYS[1], {2 * AHEAD_MS})
+"""
+"""What has been counted was counted by a clock that was an hour ahead."""
+
+
+@pytest.mark.parametrize("meanwhile", [0, 1])
+async def test_a_clock_that_is_set_back_keeps_no_site_for_longer(shared: Bench, meanwhile: int) -> None:
+    """Neither those who are refused nor those who are admitted since may keep it, however often they come."""
+    policy = documents(10, WINDOW_MS)
+    counted = await shared.circulate(10 - meanwhile, policy)
+    assert isinstance(shared.counters, RedisCounters)
+    key = shared.counters.space.of("acme").document + counted.lease.document
+    await shared.counters.command("EVAL", CHARGED_AHEAD, 1, key)
+    set_back_at = await shared.time.now()
+    other = await shared.circulate(meanwhile, policy)
+    for _ in range(3):
+        assert (await other.repeat()).charged
+    refused = await shared.circulate(9, policy)
+    assert not refused.charged
+    assert WINDOW_MS - 500 <= refused.reading.wait_ms <= 1.5 * WINDOW_MS
+    charged_at = await shared.until_charged(9, policy, 50)
+    assert set_back_at + WINDOW_MS - 50 <= charged_at <= set_back_at + 2 * WINDOW_MS

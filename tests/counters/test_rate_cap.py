@@ -266,3 +266,33 @@ async def test_a_refund_leaves_the_windows_that_are_configured_as_they_are(bench
     await bench.time.advance(2 * SHORT_MS)
     await circulated.refund(10)
     assert await bench.used(policy) == [0, 40]
+
+
+WINDOW_MS = 2000
+AHEAD_MS = 3_600_000
+CHARGED_AHEAD = f"""
+local state = cmsgpack.unpack(redis.call('GET', KEYS[1]))
+state[2] = state[2] + {AHEAD_MS}
+for i = 3, #state, 3 do
+  state[i + 1] = state[i + 1] + {AHEAD_MS}
+  for j = 1, #state[i + 2], 2 do state[i + 2][j] = state[i + 2][j] + {AHEAD_MS} end
+end
+redis.call('SET', KEYS[1], cmsgpack.pack(state), 'PX', {2 * AHEAD_MS})
+"""
+"""What has been charged was charged by a clock that was an hour ahead."""
+
+
+async def test_a_clock_that_is_set_back_keeps_no_charge_for_longer(shared: Bench) -> None:
+    """A server's clock that was wrong for a moment must not shut a tenant out until that time has come again."""
+    policy = rates((10, WINDOW_MS))
+    for size in (6, 4):
+        assert (await shared.circulate(size, policy)).charged
+    assert isinstance(shared.counters, RedisCounters)
+    await shared.counters.command("EVAL", CHARGED_AHEAD, 1, shared.counters.space.of("acme").rates)
+    set_back_at = await shared.time.now()
+    refused = await shared.circulate(10, policy)
+    assert not refused.charged
+    assert WINDOW_MS <= refused.reading.wait_ms <= 1.05 * WINDOW_MS
+    charged_at = await shared.until_charged(10, policy, 50)
+    assert charged_at >= set_back_at + WINDOW_MS - 50
+    assert (await shared.circulate(1, policy)).reading.wait_ms <= 1.05 * WINDOW_MS

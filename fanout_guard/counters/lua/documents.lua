@@ -29,12 +29,13 @@ local function open_documents()
     local raw = call('GET', key) or ''
     local view = {
       raw = raw, sites = sites, total = #sites / 8, used = 0, known = 0, staying = 0, again = nil,
-      fresh = nil,
+      fresh = nil, back = false,
     }
     local from = 1
     while from < #raw do
       local at, tag, count = struct.unpack(HEAD, raw, from)
-      local ends = bucket_end(math.min(at, now), window / 2)
+      if at > now then at, view.back = now, true end -- the clock went back
+      local ends = bucket_end(at, window / 2)
       from = from + HEAD_BYTES
       if now < ends + window then
         view[#view + 1] = {at = at, ends = ends, tag = tag, count = count, from = from, overlap = 0}
@@ -118,6 +119,13 @@ local function open_documents()
     return sections
   end
 
+  -- Where the clock went back, what it has not come to again counts from now, and from no later now.
+  local function set_back(key, view)
+    for _, s in ipairs(view) do
+      if s.at == now then call('SETRANGE', key, s.from - HEAD_BYTES - 1, struct.pack('<I6', now)) end
+    end
+  end
+
   -- Count the sites now: known ones move to this generation as shared, new ones get this decision's tag. They can be
   -- refunded for `refund_ms`.
   local function charge(key, view, id, window, refund_ms)
@@ -125,6 +133,7 @@ local function open_documents()
     if #view == 0 then
       keep(key, struct.pack(HEAD, now, tag, view.total) .. view.sites, ends + window)
     elseif view.staying == view.total then
+      if view.back then set_back(key, view) end
       for _, s in ipairs(view) do
         if s.overlap > 0 then call('SETRANGE', key, s.from - HEAD_BYTES - 1, struct.pack('<I6', now)) end
       end
@@ -145,6 +154,7 @@ local function open_documents()
   -- A refusal charges nothing, but where the window has grown the sites must be known for as long as they count now.
   local function stay(key, view, window)
     local last = 0
+    if view.back then set_back(key, view) end
     for _, s in ipairs(view) do last = max(last, s.ends + window) end
     if last > 0 and call('PTTL', key) < last - now then call('PEXPIRE', key, last - now) end
   end

@@ -38,6 +38,10 @@ local function open_rates()
       buckets = windows.live(buckets, window)
       state[i + 2] = buckets
     end
+    if buckets[1] and buckets[#buckets - 1] > now + window / 20 + 1 then
+      if not windows then open_windows() end
+      buckets = windows.set_back(state, i)
+    end
     if state[2] >= state[i + 1] + window then
       if not windows then open_windows() end
       windows.catch_up(state, i)
@@ -64,6 +68,22 @@ local function open_rates()
         end
       end
       return live
+    end
+
+    -- The clock went back: what it has not come to again counts from now, or it would count for longer than it may.
+    function windows.set_back(state, own)
+      local buckets, kept, ahead = state[own + 2], {}, 0
+      local ends = bucket_end(now, state[own] / 20)
+      for j = 1, #buckets, 2 do
+        if buckets[j] < ends then
+          add(kept, buckets[j], buckets[j + 1])
+        else
+          ahead = ahead + buckets[j + 1]
+        end
+      end
+      add(kept, ends, ahead)
+      state[own + 2], state[0] = kept, state[0] or 'set back' -- written also where it is refused, as below
+      return kept
     end
 
     -- Count in the window at `own` what has passed it by, as far as the longest other window knows it: as if at `now`
