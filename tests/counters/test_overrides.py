@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from fanout_guard import FanoutGuard, Settings
 from fanout_guard.core.model import Charge, Lease, Policy
 from fanout_guard.core.policy import Caps
 from fanout_guard.counters.overrides import Override, Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
+from tests.faults.network import answering
 
 FIELDS, VERSION = "fanout:1:{*}:o", "fanout:1:{*}:v"
 
@@ -242,3 +244,25 @@ async def test_what_is_no_outage_is_told_once(store: Counted, caplog: pytest.Log
     await until(lambda: store.looks >= 5)
     assert caplog.text.count("overrides cannot be read (wrongtype)") == 1
     await view.aclose()
+
+
+@pytest.mark.parametrize("asked", [b"TIME", b"HGETALL"])
+@pytest.mark.parametrize("nonsense", [b":1\r\n", b"$-1\r\n", b"*1\r\n:1\r\n", b"*3\r\n:1\r\n:2\r\n:3\r\n"])
+async def test_nonsense_instead_of_overrides_is_an_error_of_the_server(asked: bytes, nonsense: bytes) -> None:
+    """Something else stands there: the request is decided as in any outage, and answered."""
+    sane = {
+        b"HELLO": b"*0\r\n",
+        b"GET": b"$1\r\n5\r\n",
+        b"TIME": b"*2\r\n$1\r\n9\r\n$1\r\n1\r\n",
+        b"HGETALL": b"*0\r\n",
+    }
+
+    def answer(command: list[bytes]) -> bytes:
+        return nonsense if command[0] == asked else sane.get(command[0], b"+OK\r\n")
+
+    async with answering(answer) as fake:
+        guard = FanoutGuard(Settings(redis_url=fake.url, on_outage="closed", rate="9/hour"))
+        with pytest.raises(CountersUnavailable, match="other"):
+            await guard.refresh()
+        assert (await guard.admit(tenant="acme", sites=["a"])).policy == "outage"
+        await guard.aclose()
