@@ -54,15 +54,15 @@ local function open_leases()
   local function write(key, gone, added, total, last)
     local SPARE_MS = 2000     -- it outlives it by half of this at least
     local UNPACKED = 4000     -- Lua has room for twice as many arguments
-    if total == 0 then
+    if total > 0 then
+      call('ZADD', key, -total, '=', unpack(added))
+    else
       call('DEL', key)
-      return
     end
-    call('ZADD', key, -total, '=', unpack(added))
     for i = 1, #gone, UNPACKED do -- after that: one call may renew a lease, and then release it
       call('ZREM', key, unpack(gone, i, math.min(i + UNPACKED - 1, #gone)))
     end
-    if not added[1] then return end
+    if total == 0 or not added[1] then return end
     local lives = max(last - now + SPARE_MS, RECORD_MS)
     if call('PTTL', key) < lives - SPARE_MS / 2 then call('PEXPIRE', key, lives) end
   end
