@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from fanout_guard.core.model import MAX_SECONDS, RENEWALS, Decision
+from fanout_guard.core.model import MAX_SECONDS, RENEWALS, Decision, Lease
 
 if TYPE_CHECKING:
     from fanout_guard.guard import FanoutGuard
@@ -64,7 +63,7 @@ class Admission:
     @property
     def lease_id(self) -> str:
         """Names the charge, for ``FanoutGuard.release`` and ``refund``, from any worker."""
-        return self.decision.lease_id or ""
+        return str(self._lease)
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,7 +85,7 @@ class Admission:
         check_seconds("hold", seconds)
         self._held_until_s = asyncio.get_running_loop().time() + seconds
         if self.decision.leased:
-            await self._guard.extend(self.tenant, self.decision.lease, seconds)
+            await self._guard.extend(self.tenant, self._lease, seconds)
         return self.lease_id
 
     async def refund(self, sites: Sequence[object] | int | None = None) -> int:
@@ -97,7 +96,7 @@ class Admission:
         """
         if sites is None:
             self._refunded = True
-        return await self._guard.take_back(self.tenant, self.decision.lease, sites)
+        return await self._guard.take_back(self.tenant, self._lease, sites)
 
     def settle(self) -> None:
         """Give the lease back, or leave it for as long as it is held; without waiting, and once."""
@@ -110,6 +109,12 @@ class Admission:
         if self.decision.leased and not self._refunded:
             held_s = self._held_until_s - asyncio.get_running_loop().time() if self._held_until_s else 0.0
             self._guard.settle(self.decision, held_s)
+
+    @property
+    def _lease(self) -> Lease:
+        lease = self.decision.lease
+        assert lease is not None  # whatever is admitted has one
+        return lease
 
     def _renew(self) -> None:
         if not self._settled and not self._refunded:
@@ -152,8 +157,3 @@ def check_seconds(call: str, seconds: float) -> None:
     """ValueError where no lease can live for so long."""
     if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
         raise ValueError(f"{call}: {seconds!r} seconds; expected above 0 and at most {MAX_SECONDS}")
-
-
-def milliseconds(seconds: float) -> int:
-    """Whole milliseconds, rounded up."""
-    return math.ceil(seconds * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
@@ -11,14 +12,14 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fanout_guard.admission import Admission, check_seconds, milliseconds
+from fanout_guard.admission import Admission, check_seconds
 from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, parse_lease
-from fanout_guard.core.model import CIRCULATION, MAX_ENTRIES, Charge, Decision, Lease, Mode, Policy, Reading
+from fanout_guard.core.model import CIRCULATION, Charge, Decision, Lease, Mode, Policy, Reading
 from fanout_guard.core.policy import share
-from fanout_guard.core.weigh import Question, Weigher
+from fanout_guard.core.weigh import NOTHING, WHOLE, Part, Question, Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
@@ -63,7 +64,7 @@ class FanoutGuard:
         counters: Counters | None = None,
     ) -> None:
         self.settings = settings = Settings.from_env() if settings is None else settings
-        self.lease_ms = milliseconds(settings.lease_ttl)
+        self.lease_ms = _milliseconds(settings.lease_ttl)
         policies = settings.policies()
         names = {name for policy in policies.all() for name in policy.names}
         self.observers = observers(
@@ -157,10 +158,10 @@ class FanoutGuard:
 
     async def release(self, tenant: str, lease_id: str) -> bool:
         """Give a lease back before it expires; False where there was none, or during an outage (it is done later)."""
-        lease = parse_lease(lease_id)
-        counted = await self._known(tenant)
-        if lease is None or counted is None:
+        named = await self._named(tenant, lease_id)
+        if named is None:
             return False
+        counted, lease = named
         released = await self._release(counted, lease)
         if released:
             self._held.end(lease.id)
@@ -172,7 +173,8 @@ class FanoutGuard:
         ValueError where ``seconds`` is not above 0 and at most 366 days.
         """
         check_seconds("renew", seconds)
-        return await self.extend(await self._known(tenant), parse_lease(lease_id), seconds)
+        named = await self._named(tenant, lease_id)
+        return named is not None and await self.extend(*named, seconds)
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
         """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
@@ -180,7 +182,9 @@ class FanoutGuard:
         Each entry once, while the lease lives and for 60 s after the decision; 0 from then on. During an outage 0 as
         well: it is done when the server is back. Raises CirculationError where ``sites`` are none, or negative.
         """
-        return await self.take_back(await self._known(tenant), parse_lease(lease_id), sites)
+        part = self._weigher.part(sites)
+        named = await self._named(tenant, lease_id)
+        return 0 if named is None else await self._take_back(*named, part)
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
         """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
@@ -237,31 +241,16 @@ class FanoutGuard:
 
     # By the tenant that was counted, who need not be known any more.
 
-    async def extend(self, tenant: str | None, lease: Lease | None, seconds: float) -> bool:
+    async def extend(self, tenant: str, lease: Lease, seconds: float) -> bool:
         """``renew`` for the tenant that was counted."""
-        if lease is None or tenant is None:
-            return False
-        renewed = await self._renew(tenant, lease, milliseconds(seconds))
+        renewed = await self._renew(tenant, lease, _milliseconds(seconds))
         if renewed:
             self._held.renew(lease.id, seconds)
         return renewed
 
-    async def take_back(
-        self, tenant: str | None, lease: Lease | None, sites: Sequence[object] | int | None = None
-    ) -> int:
+    async def take_back(self, tenant: str, lease: Lease, sites: Sequence[object] | int | None) -> int:
         """``refund`` for the tenant that was counted."""
-        packed, counts, entries = b"", list[int](), None
-        if isinstance(sites, int):
-            if isinstance(sites, bool) or sites < 0:
-                raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
-            entries = min(sites, MAX_ENTRIES)
-        elif sites is not None:
-            packed, counts = self._weigher.counted(sites)
-        if lease is None or tenant is None or (sites is not None and not packed and not entries):
-            return 0
-        back = await self._refund(tenant, lease, entries=entries, sites=packed, counts=counts)
-        self._held.end(lease.id, None if sites is None else back)
-        return back
+        return await self._take_back(tenant, lease, self._weigher.part(sites))
 
     def settle(self, decision: Decision, held_s: float = 0) -> None:
         """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""
@@ -270,7 +259,7 @@ class FanoutGuard:
             return
         if held_s > 0:
             self._hold(decision, held_s)
-            self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
+            self._later(lease, self._renew(decision.tenant, lease, _milliseconds(held_s), exact=True))
         else:
             self._holder(lease).release_soon(decision.tenant, lease)
 
@@ -301,7 +290,7 @@ class FanoutGuard:
             # Cancelled while the user's hook ran: nobody will use this decision.
             lease = decision.lease
             if lease is not None and decision.admitted:
-                self._later(lease, self._refund(decision.tenant, lease))
+                self._later(lease, self._refund(decision.tenant, lease, WHOLE))
             raise
 
     async def _count(self, weighed: Decision | Question) -> Decision:
@@ -329,14 +318,27 @@ class FanoutGuard:
         tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
         return core.decide(policy, asked, tally, lease, degraded=True)
 
-    async def _known(self, tenant: str) -> str | None:
-        """The tenant that is counted for ``tenant``; None where that is no tenant id, or not known and must be."""
+    async def _named(self, tenant: str, lease_id: str) -> tuple[str, Lease] | None:
+        """The tenant that is counted for ``tenant``, and the lease.
+
+        None where ``lease_id`` is no lease's, or ``tenant`` is no tenant id, or not known and must be.
+        """
+        lease = parse_lease(lease_id)
+        if lease is None:
+            return None
         try:
             # Checked, since an empty id would be everybody's.
             counted, _ = await self.tenants.resolve(self.tenants.name(tenant))
         except (CirculationError, UnknownTenant):
             return None
-        return counted
+        return counted, lease
+
+    async def _take_back(self, tenant: str, lease: Lease, part: Part) -> int:
+        if part == NOTHING:
+            return 0
+        back = await self._refund(tenant, lease, part)
+        self._held.end(lease.id, None if part == WHOLE else back)
+        return back
 
     async def _release(self, tenant: str, lease: Lease) -> bool:
         try:
@@ -350,15 +352,8 @@ class FanoutGuard:
         except CountersUnavailable:
             return False
 
-    async def _refund(
-        self,
-        tenant: str,
-        lease: Lease,
-        *,
-        entries: int | None = None,
-        sites: bytes = b"",
-        counts: Sequence[int] = (),
-    ) -> int:
+    async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
+        entries, sites, counts = part
         try:
             back = await self._holder(lease).refund(tenant, lease, entries=entries, sites=sites, counts=counts)
         except CountersUnavailable:
@@ -374,8 +369,13 @@ class FanoutGuard:
         if not settings.redis_url:
             return None
         counters = RedisCounters(
-            settings.redis_url, prefix=settings.key_prefix, timeout_ms=milliseconds(settings.redis_timeout)
+            settings.redis_url, prefix=settings.key_prefix, timeout_ms=_milliseconds(settings.redis_timeout)
         )
         counters.on_outage = self.observers.outage
         counters.on_error = self.observers.counter_error
         return counters
+
+
+def _milliseconds(seconds: float) -> int:
+    """Whole milliseconds, rounded up."""
+    return math.ceil(seconds * 1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -11,11 +11,27 @@ from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, new_id
-from fanout_guard.core.model import CIRCULATION, DOCUMENT, Charge, Decision, Lease, Mode, Policy
+from fanout_guard.core.model import CIRCULATION, DOCUMENT, MAX_ENTRIES, Charge, Decision, Lease, Mode, Policy
 from fanout_guard.core.policy import share, without_document
+from fanout_guard.errors import CirculationError
 
 Question: TypeAlias = tuple[Policy, Asked, Charge]
 """What the counters are asked, with what their answer is judged by."""
+
+
+class Part(NamedTuple):
+    """What of a charge is taken back: so many entries, or these sites with the entries of each; all of it by default.
+
+    ``sites`` are given as in ``Charge``.
+    """
+
+    entries: int | None = None
+    sites: bytes = b""
+    counts: Sequence[int] = ()
+
+
+WHOLE = Part()
+NOTHING = Part(entries=0)
 
 
 class Weigher:
@@ -83,10 +99,21 @@ class Weigher:
             look=True,
         )
 
-    def counted(self, sites: Sequence[object]) -> tuple[bytes, list[int]]:
-        """The distinct sites of a refund as counters know them, and what each was charged for."""
-        packed, entries = self._digests.counted_sites(site_keys(sites))
-        return packed, [1] * len(entries) if self._distinct else entries
+    def part(self, sites: Sequence[object] | int | None) -> Part:
+        """What a refund of these sites, of so many entries, or (None) of everything takes back.
+
+        Raises CirculationError where they are none, or negative.
+        """
+        if sites is None:
+            return WHOLE
+        if isinstance(sites, int):
+            if isinstance(sites, bool) or sites < 0:
+                raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
+            return Part(entries=min(sites, MAX_ENTRIES))
+        packed, counts = self._digests.counted_sites(site_keys(sites))
+        if not packed:
+            return NOTHING  # and not a part without entries or sites, which is the whole
+        return Part(sites=packed, counts=[1] * len(counts) if self._distinct else counts)
 
     def _document(self, policy: Policy, document: str | None) -> bytes:
         return b"" if policy.document is None or document is None else self._digests.document(document)
