@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
@@ -16,8 +15,6 @@ from fanout_guard.counters.redis_link import Address
 
 DEFAULT_PORT = 6379
 SENTINEL_PORT = 26379
-
-Make: TypeAlias = Callable[[], AbstractConnection]
 
 _SWITCHES = ("ssl", "ssl_check_hostname")
 
