@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from fanout_guard.cli.check_config import policy_fields
+from fanout_guard.cli.check_config import POLICY_COLUMNS, policy_fields
 from fanout_guard.cli.command import Commands, add_command, tenant_or_defaults
 from fanout_guard.cli.deployment import Deployment, with_deployment
 from fanout_guard.cli.exit import Exit
@@ -162,8 +162,7 @@ async def _list(deployment: Deployment, tenant: str | None, *, as_json: bool) ->
     rows = [(one.tenant, one.field, one.value, one.by, _time(one.at_ms), _time(one.until_ms)) for one in shown]
     table(("tenant", "field", "value", "by", "since", "until"), rows, "Overrides")
     say()
-    columns = ("tenant", "sites", "per document", "in seconds", "rate", "in flight", "mode")
-    table(columns, [(name, *fields.values()) for name, fields in effective.items()], "Caps that result")
+    table(POLICY_COLUMNS, [(name, *fields.values()) for name, fields in effective.items()], "Caps that result")
     return Exit.DONE
 
 

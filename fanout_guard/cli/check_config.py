@@ -15,6 +15,9 @@ from fanout_guard.core.values import UNLIMITED, CapValue
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
 
+POLICY_COLUMNS = ("tenant", "sites", "per document", "in seconds", "rate", "in flight", "mode")
+"""What a table shows of a tenant and its ``policy_fields``."""
+
 _MORE = """\
 examples:
   fanout-guard check-config
@@ -66,8 +69,7 @@ def _print(settings: Settings) -> None:
     table(("variable", "value", "source"), rows)
     say()
     policies = [(tenant, *policy_fields(policy).values()) for tenant, policy in _policies(settings).items()]
-    columns = ("tenant", "sites", "per document", "in seconds", "rate", "in flight", "mode")
-    table(columns, policies, "Caps (* is every tenant without its own)")
+    table(POLICY_COLUMNS, policies, "Caps (* is every tenant without its own)")
 
 
 def _policies(settings: Settings) -> dict[str, Policy]:
