@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.words import plural
 from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence
 from fanout_guard.stress.goals import State
@@ -15,9 +16,6 @@ from fanout_guard.stress.limits import SIGNIFICANT_RISE
 from fanout_guard.stress.number import number_to_use, recommended
 from fanout_guard.stress.quality import Flaw
 from fanout_guard.stress.verdict import knee_members
-
-DEPLOYMENT = "*"
-"""The tenant that stands for the deployment's default cap."""
 
 
 class Answer(StrEnum):
@@ -65,7 +63,7 @@ class Proof:
 
 def whose(tenant: str) -> str:
     """A tenant's cap in words."""
-    return "the default cap" if tenant == DEPLOYMENT else f"the cap of {tenant}"
+    return "the default cap" if tenant == DEFAULTS else f"the cap of {tenant}"
 
 
 def prove(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
@@ -156,7 +154,7 @@ def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
 
 def _number(evidence: Evidence, caps: Mapping[str, int | None]) -> int | None:
     """As ``analyze`` says it, but without the benefit of the doubt that a cap just above the knee has there."""
-    number, knee = number_to_use(evidence, caps.get(DEPLOYMENT)), evidence.detection.knee
+    number, knee = number_to_use(evidence, caps.get(DEFAULTS)), evidence.detection.knee
     return number if number is None or knee is None or number <= knee.sites else recommended(evidence)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.stress.evidence import Evidence, evidence_of_table
 from fanout_guard.stress.model import Goals, Row
-from fanout_guard.stress.proof import DEPLOYMENT, Answer, Proof, prove
+from fanout_guard.stress.proof import Answer, Proof, prove
 
 from .story import hinge
 
@@ -24,7 +25,7 @@ def rows_of(p95: Mapping[int, float], p50: Mapping[int, float] | None = None, re
 
 
 def proof(evidence: Evidence, *caps: int | None) -> Proof:
-    names = [DEPLOYMENT, "acme", "zenith"]
+    names = [DEFAULTS, "acme", "zenith"]
     return prove(evidence, dict(zip(names, caps, strict=False)))
 
 
@@ -84,7 +85,7 @@ def test_a_collapse_of_the_95th_percentile_is_no_pass_beside_a_flat_median(repea
     assert (found.answer, found.column, found.recommended_cap) == (Answer.FAIL, "p95_ms", 200)
     assert found.reason.startswith("p95_ms: latency at 300 sites is 809 %")
     assert found.members()["column"] == "p95_ms"
-    assert found.above == {DEPLOYMENT: 300}
+    assert found.above == {DEFAULTS: 300}
 
 
 def test_the_95th_percentile_bounds_the_number_for_caps_below_its_rise_too() -> None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.stress.evidence import Evidence, evidence_of, evidence_of_table
 from fanout_guard.stress.model import Goals, Results, Row
-from fanout_guard.stress.proof import DEPLOYMENT, Answer, Proof, prove
+from fanout_guard.stress.proof import Answer, Proof, prove
 from fanout_guard.stress.verdict import judge
 
 from .story import hinge, run_of
@@ -22,7 +23,7 @@ def run(results: Results) -> Evidence:
 
 
 def proof(evidence: Evidence, cap: int) -> Proof:
-    return prove(evidence, {DEPLOYMENT: cap})
+    return prove(evidence, {DEFAULTS: cap})
 
 
 def simulated(knee: int, seed: int, noise: float = 2.0) -> list[Evidence]:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.stress.evidence import Evidence, evidence_of, evidence_of_table
 from fanout_guard.stress.model import Goals, Results, Row
-from fanout_guard.stress.proof import DEPLOYMENT, Answer, Proof, prove
+from fanout_guard.stress.proof import Answer, Proof, prove
 
 from .story import flat, hinge, level_of, line, pool_of, run_of
 
@@ -27,7 +28,7 @@ def run(results: Results, goals: Goals | None = None) -> Evidence:
 
 
 def proof(evidence: Evidence, *caps: int | None) -> Proof:
-    names = [DEPLOYMENT, "acme", "zenith"]
+    names = [DEFAULTS, "acme", "zenith"]
     return prove(evidence, dict(zip(names, caps, strict=False)))
 
 
