@@ -26,6 +26,7 @@ from fastapi import FastAPI, Request
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.middleware import SCOPE_KEY
 from fanout_guard.asgi.route import Routes
+from fanout_guard.core.problem import MEDIA_TYPE
 from fanout_guard.errors import FanoutGuardError
 from fanout_guard.settings import Settings
 
@@ -33,7 +34,7 @@ __all__ = ["AdmissionMissing", "current_admission", "document_guard", "optional_
 
 Json: TypeAlias = dict[str, Any]
 
-PROBLEM_JSON = "application/problem+json"
+PROBLEM_JSON = MEDIA_TYPE.decode()
 SCHEMA_NAME = "FanoutGuardProblem"
 
 

@@ -15,7 +15,7 @@ from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import TENANT_UNIDENTIFIED, Extract, Reader, Unreadable, sentence
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
 from fanout_guard.core.model import Decision, Mode
-from fanout_guard.core.problem import refusal, unavailable, unreadable
+from fanout_guard.core.problem import UnreadableKind, refusal, unavailable, unreadable
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
@@ -209,9 +209,9 @@ class FanoutGuardMiddleware:
 
 
 class _Refused(Exception):
-    """A request that gets no decision; ``kind`` ends the problem type, None where the guard itself could not tell."""
+    """A request that gets no decision; ``kind`` is None where the guard itself could not tell what was asked."""
 
-    def __init__(self, kind: str | None, detail: str, tenant: str | None = None) -> None:
+    def __init__(self, kind: UnreadableKind | None, detail: str, tenant: str | None = None) -> None:
         self.kind = kind
         self.detail = detail
         self.tenant = tenant

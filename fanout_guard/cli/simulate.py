@@ -17,7 +17,7 @@ from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import Reader, Unreadable
 from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision, Mode, Outcome
-from fanout_guard.core.problem import Problem, refusal, unreadable
+from fanout_guard.core.problem import Problem, UnreadableKind, refusal, unreadable
 from fanout_guard.core.source import parse_source, parse_sources
 from fanout_guard.core.words import plural
 from fanout_guard.errors import ConfigurationError, CountersUnavailable, UnknownTenant
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Refused(Exception):
-    def __init__(self, kind: str, detail: str, tenant: str | None = None) -> None:
+    def __init__(self, kind: UnreadableKind, detail: str, tenant: str | None = None) -> None:
         self.problem = unreadable(kind, detail)
         self.tenant = tenant
         super().__init__(detail)

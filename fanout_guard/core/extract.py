@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from fanout_guard.core.circulation import Circulation, document_text
 from fanout_guard.core.fields import AmbiguousField, Fields, Path
 from fanout_guard.core.model import Spelling
+from fanout_guard.core.problem import UnreadableKind
 from fanout_guard.core.source import Source, header_values, query_values, scope_value
 from fanout_guard.core.strict_json import Members, NotStrictJson, parse
 from fanout_guard.core.tenant import check_tenant
 from fanout_guard.errors import CirculationError, FanoutGuardError
 
-UnreadableKind: TypeAlias = Literal["unreadable-circulation", "tenant-unidentified"]
 UNREADABLE_CIRCULATION: UnreadableKind = "unreadable-circulation"
 TENANT_UNIDENTIFIED: UnreadableKind = "tenant-unidentified"
 
@@ -27,8 +27,8 @@ _INTEGER = re.compile(r"-?[0-9]+")
 class Unreadable(FanoutGuardError):
     """Raised when a request does not tell its tenant or its circulation for certain.
 
-    ``kind`` ends the problem type; ``detail`` is one sentence for the client, which quotes nothing of the body;
-    ``tenant`` is who asked, where that was read before.
+    ``detail`` is one sentence for the client, which quotes nothing of the body; ``tenant`` is who asked, where that was
+    read before.
     """
 
     def __init__(self, kind: UnreadableKind, detail: str, *, tenant: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 from msgspec import json as msgspec_json
@@ -13,11 +13,17 @@ from fanout_guard.core.words import plural
 
 MEDIA_TYPE = b"application/problem+json"
 
-CAP_EXCEEDED = "urn:problem-type:fanout-guard:circulation-cap-exceeded"
+_OWN = "urn:problem-type:fanout-guard:"
+CAP_EXCEEDED = f"{_OWN}circulation-cap-exceeded"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
-_KINDS: Mapping[str, tuple[int, str]] = {
+UnreadableKind: TypeAlias = Literal[
+    "unreadable-circulation", "tenant-unidentified", "tenant-unknown", "body-too-large", "unsupported-encoding"
+]
+"""Why a request is refused before a decision: the last part of the problem type."""
+
+_UNREADABLE: Mapping[UnreadableKind, tuple[int, str]] = {
     "unreadable-circulation": (400, "The circulation cannot be read"),
     "tenant-unidentified": (400, "The tenant cannot be told"),
     "body-too-large": (413, "The body is too large"),
@@ -52,10 +58,10 @@ class Problem(Struct, frozen=True):
         return fields
 
 
-def unreadable(kind: str, detail: str) -> Problem:
-    """The answer to a request that cannot be decided on; ``kind`` ends the problem type."""
-    status, title = _KINDS[kind]
-    return _problem(f"urn:problem-type:fanout-guard:{kind}", status, title, detail, {})
+def unreadable(kind: UnreadableKind, detail: str) -> Problem:
+    """The answer to a request that cannot be decided on."""
+    status, title = _UNREADABLE[kind]
+    return _problem(f"{_OWN}{kind}", status, title, detail, {})
 
 
 def unavailable(detail: str) -> Problem:

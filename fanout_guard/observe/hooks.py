@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from fanout_guard.core.model import Decision
+from fanout_guard.core.problem import UnreadableKind
 from fanout_guard.observe.failures import Failures, is_own_cancellation
 from fanout_guard.observe.text import where
 
@@ -49,14 +50,8 @@ class Observer:
         """The guard is being closed: write what is held back."""
 
 
-UNREADABLE = (
-    "unreadable-circulation",
-    "tenant-unidentified",
-    "tenant-unknown",
-    "body-too-large",
-    "unsupported-encoding",
-)
-"""Why a request is refused before a decision: the last part of the problem types. All else is ``other``."""
+UNREADABLE: tuple[str, ...] = get_args(UnreadableKind)
+"""Why a request is refused before a decision. All else is ``other``."""
 
 REASONS = (
     "timeout",

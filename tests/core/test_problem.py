@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fanout_guard.core.decide import Asked, decide, precheck, refuse_for_good, refuse_in_outage
 from fanout_guard.core.model import Decision, Lease, Policy, Rate, Reading, Tally
-from fanout_guard.core.problem import Problem, refusal, unavailable, unreadable
+from fanout_guard.core.problem import Problem, UnreadableKind, refusal, unavailable, unreadable
 
 QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
@@ -145,11 +145,12 @@ def test_an_outage_is_503_with_a_time() -> None:
         ("tenant-unknown", 403),
     ],
 )
-def test_what_cannot_be_decided_on(kind: str, status: int) -> None:
+def test_what_cannot_be_decided_on_has_a_type_of_its_own_and_no_time(kind: UnreadableKind, status: int) -> None:
     """Each has a type that a client can tell from the others, and none a time: a retry cannot succeed."""
     document = told(unreadable(kind, "what is wrong"))
     assert document["type"] == f"urn:problem-type:fanout-guard:{kind}"
     assert (document["status"], document["detail"]) == (status, "what is wrong")
+    assert "retry_after" not in document
 
 
 def test_a_hook_that_fails_is_503() -> None:
