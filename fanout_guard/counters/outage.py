@@ -11,6 +11,9 @@ from fanout_guard.errors import CountersUnavailable
 PROBE_EVERY_S = 0.25
 PROBE_AT_MOST_S = 1.0
 
+GRACE_S = 0.005
+"""Where the application held the event loop, an answer that lies in the socket already needs a few more turns of it."""
+
 _NEVER = float("inf")
 
 
@@ -68,17 +71,19 @@ class Breaker:
             self._edge(False, reason)
 
 
+def before_grace(timeout_s: float) -> float:
+    """How much of a time budget to wait before the grace, which is a part of it; at least half, however small it is."""
+    return max(timeout_s - GRACE_S, timeout_s / 2)
+
+
 class Deadlines:
     """One timer for all waits; ``first`` tells when the first one ends that is still going on.
 
-    A wait that is over gets a few more turns of the event loop before ``late`` is called: where the application held
-    the loop, the answer may lie in the socket already.
+    A wait that is over gets its grace before ``late`` is called.
     """
 
-    GRACE_S = 0.005
-
-    def __init__(self, after_s: float, first: Callable[[], float | None], late: Callable[[], None]) -> None:
-        self.after_s = max(after_s - self.GRACE_S, after_s / 2)
+    def __init__(self, timeout_s: float, first: Callable[[], float | None], late: Callable[[], None]) -> None:
+        self.after_s = before_grace(timeout_s)
         self._first = first
         self._late = late
         self._loop = asyncio.get_running_loop()
@@ -104,7 +109,7 @@ class Deadlines:
             return
         if due_s <= self._loop.time():
             self.next_s = due_s
-            self._timer = self._loop.call_later(self.GRACE_S, self._grace)
+            self._timer = self._loop.call_later(GRACE_S, self._grace)
         else:
             self.watch(due_s)
 

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from fanout_guard.core.policy import CAP_FIELDS, Caps
+from fanout_guard.counters.outage import GRACE_S, before_grace
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
 
@@ -20,7 +21,6 @@ logger = logging.getLogger("fanout_guard")
 
 _FOREVER = float("inf")
 _POLL_AFTER_TTLS = 0.8  # leaves the rest of the time to the answer
-_GRACE_S = 0.005
 _NO_OUTAGE = ("noperm", "wrongtype", "script")
 _LATEST_MS = 253_402_300_799_999  # the last that a date can show, in the year 9999
 
@@ -152,9 +152,8 @@ class Overrides:
         reason = counters.out_of_reach
         if reason is None:
             look = self._look()
-            # The second wait gives an answer that lies in the socket the turns of the loop that it needs.
-            await asyncio.wait((look,), timeout=max(counters.timeout_s - _GRACE_S, counters.timeout_s / 2))
-            done, _ = await asyncio.wait((look,), timeout=_GRACE_S)
+            await asyncio.wait((look,), timeout=before_grace(counters.timeout_s))
+            done, _ = await asyncio.wait((look,), timeout=GRACE_S)
             if done:
                 return look.result()
             # The decision that needed this would wait as long again; an outage is waited for once.
