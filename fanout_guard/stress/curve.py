@@ -17,7 +17,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
 CONFIDENCE = 95.0
-SEED = 20_240_300
+_SEED = 20_240_300
 _CHUNK = 2_000_000  # drawn values held in memory at once
 
 
@@ -86,10 +86,10 @@ class Curve:
         return _percent(float(value), self.replicates[:, right] / self.replicates[:, left])
 
 
-def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]], seed: int = SEED) -> Curve:
+def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Curve:
     """The curve of levels given as fan-out and latencies per sweep, by ascending fan-out, two levels at least."""
     resamples = _affordable(max(sum(len(sweep) for sweep in sweeps) for _, sweeps in levels))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(_SEED)
     strata = [[np.asarray(sweep, dtype=np.float64) for sweep in sweeps if len(sweep)] for _, sweeps in levels]
     return Curve(
         sites=np.array([sites for sites, _ in levels], dtype=np.float64),
@@ -98,9 +98,9 @@ def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]], seed: int 
     )
 
 
-def median_bounds(values: Sequence[float], seed: int = SEED) -> tuple[float, float]:
+def median_bounds(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % bounds of the median of values; of up to five they are the least and the greatest."""
-    drawn = _resampled([np.asarray(values, dtype=np.float64)], _affordable(len(values)), np.random.default_rng(seed))
+    drawn = _resampled([np.asarray(values, dtype=np.float64)], _affordable(len(values)), np.random.default_rng(_SEED))
     return bounds(drawn)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from fanout_guard.stress.curve import SEED, Curve, curve_of
+from fanout_guard.stress.curve import Curve, curve_of
 from fanout_guard.stress.goals import GoalCheck, check_level, check_rows
 from fanout_guard.stress.knee import Detection, find_knee
 from fanout_guard.stress.limits import Limit, goal_limit, latency_limit, tail_limit, tightest
@@ -56,7 +56,7 @@ class Evidence:
         return disturbed([level for level in self.levels if level.sites <= up_to])
 
 
-def evidence_of(results: Results, goals: Goals, seed: int = SEED) -> Evidence:
+def evidence_of(results: Results, goals: Goals) -> Evidence:
     """The evidence of a run; a misleading level is named and stays out of the curve."""
     judged = [level for level in results.levels if not is_capped(level)]
     base = base_of(judged)
@@ -72,23 +72,22 @@ def evidence_of(results: Results, goals: Goals, seed: int = SEED) -> Evidence:
             levels=tuple(judged),
         ),
         [(level.sites, list(level.sweeps().values())) for level in usable],
-        seed,
     )
 
 
-def evidence_of_table(rows: Iterable[Row], goals: Goals, seed: int = SEED) -> Evidence:
+def evidence_of_table(rows: Iterable[Row], goals: Goals) -> Evidence:
     """The evidence of a table: medians where every row has them, with the 95th percentiles beside; else these alone."""
     ordered = sorted(rows, key=lambda row: row.sites)
     levels = [list(group) for _, group in groupby(ordered, key=lambda row: row.sites)]
-    p95 = _of_column(levels, [[row.p95_ms for row in level] for level in levels], goals, seed)
+    p95 = _of_column(levels, [[row.p95_ms for row in level] for level in levels], goals)
     medians = [[row.p50_ms for row in level if row.p50_ms is not None] for level in levels]
     if sum(map(len, medians)) < len(ordered):
         return p95
-    p50 = _of_column(levels, medians, goals, seed)
+    p50 = _of_column(levels, medians, goals)
     return replace(p50, column="p50_ms", tail=_tail(replace(p95, column="p95_ms")))
 
 
-def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]], goals: Goals, seed: int) -> Evidence:
+def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]], goals: Goals) -> Evidence:
     """The evidence of one column's values, one of each row."""
     problems = [p for level, value in zip(levels, values, strict=True) for p in find_row_problems(level, value)]
     sites = tuple(level[0].sites for level in levels)
@@ -100,7 +99,6 @@ def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]
             checks=tuple(check for level in levels for check in check_rows(level, goals)),
         ),
         [(s, [value]) for s, value in zip(sites, values, strict=True) if s not in flawed],
-        seed,
     )
 
 
@@ -117,10 +115,10 @@ def _misleading(problems: Iterable[Problem]) -> set[int]:
     return {problem.sites for problem in problems if problem.flaw is not Flaw.UNSTEADY}
 
 
-def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[float]]]], seed: int) -> Evidence:
+def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Evidence:
     if len(levels) < MINIMUM_LEVELS:
         return found
-    curve = curve_of(levels, seed)
+    curve = curve_of(levels)
     detection = find_knee(curve)
     curve = replace(curve, base_levels=1) if detection.early else curve
     latency = latency_limit(curve)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fanout_guard.core.words import plural
 from fanout_guard.stress.anomalies import Anomaly, find_anomalies
-from fanout_guard.stress.curve import SEED, Interval
+from fanout_guard.stress.curve import Interval
 from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence, evidence_of
 from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.knee import Detection, Knee
@@ -116,9 +116,9 @@ def knee_members(knee: Knee | None) -> dict[str, int] | None:
     return {"sites": round(knee.sites), "low": round(knee.low), "high": round(knee.high)}
 
 
-def judge(results: Results, *, seed: int = SEED) -> Judgement:
+def judge(results: Results) -> Judgement:
     """The verdict on ``results.cap``, from the raw samples alone."""
-    evidence = evidence_of(results, results.goals, seed)
+    evidence = evidence_of(results, results.goals)
     verdict, reason = _decide(results, evidence)
     curve, cap = evidence.curve, results.cap
     return Judgement(
