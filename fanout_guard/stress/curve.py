@@ -80,10 +80,10 @@ class Curve:
         latency: Floats = self.replicates[:, left] * (1 - weight) + self.replicates[:, right] * weight
         return latency
 
-    def growth(self, left: int, right: int) -> Interval:
-        """The rise in percent from one level to another, both by index."""
-        value = self.medians[right] / self.medians[left]
-        return _percent(float(value), self.replicates[:, right] / self.replicates[:, left])
+    def second_rise(self) -> Interval:
+        """The rise of the second level over the lowest one, in percent."""
+        value = self.medians[1] / self.medians[0]
+        return _percent(float(value), self.replicates[:, 1] / self.replicates[:, 0])
 
 
 def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Curve:

@@ -117,8 +117,8 @@ def _open_below(curve: Curve, free: _Fit) -> bool:
 
 
 def _second_risen(curve: Curve) -> bool:
-    growth = curve.growth(0, 1)
-    return growth.low > 0 and growth.value >= 100 * MATERIAL_SLOPE
+    rise = curve.second_rise()
+    return rise.low > 0 and rise.value >= 100 * MATERIAL_SLOPE
 
 
 def _unbent(curve: Curve, *, early: bool) -> str:

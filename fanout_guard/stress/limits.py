@@ -72,7 +72,7 @@ def tail_limit(curve: Curve) -> Limit:
     threshold = UNREPEATED_RISE if curve.exact else SIGNIFICANT_RISE
     limit = latency_limit(curve, threshold)
     fine = int(curve.sites[-1]) if limit.exceeded is None else limit.exceeded - 1
-    if _over(curve.growth(0, 1).low, threshold):
+    if _over(curve.second_rise().low, threshold):
         fine = min(fine, int(curve.sites[0]))
     return replace(limit, proven=fine)
 
@@ -80,7 +80,7 @@ def tail_limit(curve: Curve) -> Limit:
 def _proven(curve: Curve, unproven: int, threshold: float) -> int | None:
     if unproven == 0:
         return None
-    if _over(curve.growth(0, 1).low, threshold):
+    if _over(curve.second_rise().low, threshold):
         return int(curve.sites[0])  # no flat part to rise from: only the lowest level stands for itself
     if unproven == len(curve.sites):
         return int(curve.sites[-1])

@@ -41,7 +41,7 @@ def recommended(evidence: Evidence) -> int | None:
         return _round_down(limit.proven)
     # a rise without a knee: between two levels it may begin anywhere, so only a level that was tested counts
     tested = [sites for sites in evidence.tested if sites <= limit.proven]
-    if evidence.detection.open_below and curve.growth(0, 1).high >= 100 * MATERIAL_SLOPE:
+    if evidence.detection.open_below and curve.second_rise().high >= 100 * MATERIAL_SLOPE:
         tested = tested[:1]  # the second may have risen
     return _round_down(tested[-1]) if tested else None
 
