@@ -31,10 +31,10 @@ class Unreadable(FanoutGuardError):
     read before.
     """
 
-    def __init__(self, kind: UnreadableKind, detail: str, *, tenant: str | None = None) -> None:
+    def __init__(self, kind: UnreadableKind, detail: str) -> None:
         self.kind = kind
         self.detail = detail
-        self.tenant = tenant
+        self.tenant: str | None = None
         super().__init__(detail)
 
 
