@@ -612,6 +612,15 @@ async def test_an_idempotent_repeat_is_charged_once(make: Make) -> None:
     assert (await used(guard, "acme"))["rate-60"] == 31
 
 
+async def test_a_block_with_a_repeated_key_is_charged_once(make: Make) -> None:
+    """Work that is taken from a queue twice circulates once, also where it is in flight for as long as it runs."""
+    guard = make(RATE="6000/minute")
+    for repeated in (False, True):
+        async with guard.circulation(tenant="acme", document="d", sites=sites(10), idempotency_key="k") as admission:
+            assert admission.decision.repeated is repeated
+    assert (await used(guard, "acme"))["rate-60"] == 10
+
+
 async def test_a_key_counts_again_after_a_refund(make: Make) -> None:
     """The charge is gone, so a repeat is a first."""
     guard = make(RATE="6000/minute")
