@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from fanout_guard.cli.finding import Finding, Level
+from fanout_guard.counters.redis_link import OLDEST
 
 Info: TypeAlias = Mapping[str, str]
 
-OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
-
+_OLDEST = {"Redis": OLDEST, "Valkey": (7, 2)}
 _NEARLY_FULL = 0.8
 _SLOTS = 16384
 
@@ -49,8 +49,8 @@ def _version(info: Info) -> Finding:
     match = re.match(r"(\d+)\.(\d+)", text)
     if match is None:
         return Finding("version", Level.WARNING, "cannot be told")
-    if (int(match[1]), int(match[2])) < OLDEST[name]:
-        oldest = ".".join(map(str, OLDEST[name]))
+    if (int(match[1]), int(match[2])) < _OLDEST[name]:
+        oldest = ".".join(map(str, _OLDEST[name]))
         return Finding("version", Level.PROBLEM, f"{name} {text} is too old; {oldest} or newer is needed")
     return Finding("version", Level.OK, f"{name} {text}")
 
