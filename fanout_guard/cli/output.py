@@ -67,7 +67,7 @@ def fail(*problems: str) -> None:
 @contextmanager
 def warnings_told() -> Iterator[None]:
     """Print what the package warns of as problems, each once: a command may meet the same one several times."""
-    logger, told = logging.getLogger("fanout_guard"), _Told(logging.WARNING)
+    logger, told = logging.getLogger("fanout_guard"), _Told()
     logger.addHandler(told)
     try:
         yield
@@ -76,8 +76,8 @@ def warnings_told() -> Iterator[None]:
 
 
 class _Told(logging.Handler):
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
         self._texts: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
