@@ -120,6 +120,7 @@ class FanoutGuard:
     def _admit(
         self, tenant: str | None, document: str | int | None, sites: Sequence[object], idempotency_key: str | None
     ) -> Coroutine[Any, Any, Decision]:
+        """The decision, to be awaited; what is wrong with the arguments is raised at once."""
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and is_encodable(idempotency_key)):
             raise CirculationError("the idempotency key is no text")
         counted = self.tenants.name(tenant)

@@ -159,26 +159,32 @@ class TenantKeys(bytes):
 
     @property
     def rates(self) -> bytes:
+        """The tenant's rates."""
         return self + b"r"
 
     @property
     def leases(self) -> bytes:
+        """The tenant's leases."""
         return self + b"f"
 
     @property
     def charge(self) -> bytes:
+        """What a decision charged; its id follows."""
         return self + b"c:"
 
     @property
     def document(self) -> bytes:
+        """The sites that count for a document; its digest follows."""
         return self + b"d:"
 
     @property
     def idempotency(self) -> bytes:
+        """The charge that an idempotency key stands for; its digest follows."""
         return self + b"i:"
 
     @property
     def refunded(self) -> bytes:
+        """The sites of a decision that were refunded; its id follows."""
         return self + b"b:"
 
 

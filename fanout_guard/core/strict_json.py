@@ -69,8 +69,8 @@ def read_plain(body: bytes) -> Members | None:
     array = body[start:end] if end - start <= _CACHED_ARRAY_BYTES else b""
     seen = _arrays.find(array)
     try:
-        # Where all from the first bracket to the last is an array seen before, a small one stands for it: one that
-        # would break a string in two, so that it can only have been an array here too, and the only one.
+        # Where all from the first bracket to the last is an array seen before, a small one takes its place. The quotes
+        # of that would end a string around it, so where the body still parses, it was an array, and the only one.
         found: dict[_Name, Any] = _decode_plain(body if seen is None else body[:start] + b'[""]' + body[end:])
     except (ValueError, RecursionError):
         return None

@@ -73,13 +73,13 @@ class Weigher:
         if not policy.counted:
             return core.admit_uncounted(policy, asked, Lease(own))
         digest = self._document(policy, document)
-        # Where their number is what is wrong, the sites, which may be very many, are not told: a look at what is used.
-        told = digest and not any(name == DOCUMENT for name, _ in over)
+        # Too many sites for any document are not sent, since they may be a great many: what is used is looked at alone.
+        sent = digest and not any(name == DOCUMENT for name, _ in over)
         charge = Charge(
             lease=Lease(own, digest, b"" if key is None else self._idempotency(policy, circulation, key)),
             tenant=tenant,
             cost=entries,
-            sites=self._digests.sites(sites, circulation.text) if told else b"",
+            sites=self._digests.sites(sites, circulation.text) if sent else b"",
             policy=share(policy, self._workers),
             lease_ms=self._lease_ms,
             look=look or bool(over),  # it is refused, and the counters tell what else refuses it

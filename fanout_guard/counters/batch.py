@@ -14,9 +14,9 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 _SHARE = 2
-"""So many requests share a call at least, where there are so many."""
+"""A call carries at least so many requests, where so many wait."""
 _SMALL = 0.5
-"""What is less than this part of those who wait for the calls under way waits for them too."""
+"""A queue shorter than this part of those whose calls are under way is not sent before one of these is answered."""
 
 Outcome: TypeAlias = Sequence[Answer | Exception] | Exception
 """What becomes of a call: an answer or an error for each of its requests, or one error for all."""

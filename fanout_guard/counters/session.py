@@ -179,8 +179,9 @@ class Session:
         return answered or (returning and not self._releases.busy)
 
     async def _decide_by_slot(self, charge: Charge, until_s: float) -> Tally:
-        # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse. For
-        # good: each is asked again by itself, since a reservation that is owed back must not be made again by its id.
+        # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse. That is
+        # for good: what waits for returning leases asks its own slot again (in ``_decide``) and never both, since what
+        # is owed back by an id must not be reserved again by it.
         policy, reservation = charge.policy, Lease(charge.lease.id)
         reserved = await self._decide(
             replace(
