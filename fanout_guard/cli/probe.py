@@ -33,8 +33,7 @@ _FORMAT = re.compile(rb"([0-9]+):\{")
 async def server_findings(settings: Settings, counters: RedisCounters) -> list[Finding]:
     """Every finding of the server; CountersUnavailable where it is out of reach."""
     findings = []
-    for check in (_reach, _info, _cluster, _formats, _overrides, _scripts):
-        name = check.__name__.strip("_")
+    for name, check in _CHECKS:
         try:
             findings += await check(settings, counters)
         except CountersUnavailable as error:
@@ -46,39 +45,30 @@ async def server_findings(settings: Settings, counters: RedisCounters) -> list[F
     return findings
 
 
-_NAMES = {
-    "reach": "connection",
-    "info": "version",
-    "cluster": "cluster",
-    "formats": "key format",
-    "overrides": "overrides",
-    "scripts": "scripts",
-}
-
 _UNSEEN = {
-    "info": "INFO, so version, eviction, memory, replication and persistence cannot be told",
+    "version": "INFO, so version, eviction, memory, replication and persistence cannot be told",
     "cluster": "CLUSTER INFO, so it cannot be told whether all slots are served",
-    "formats": "SCAN, so keys of another release cannot be told",
+    "key format": "SCAN, so keys of another release cannot be told",
 }
 """What counting does not need, with what it would have told."""
 
 
 def _failed(name: str, reason: str) -> Finding:
     if reason == "noperm" and name in _UNSEEN:
-        return Finding(_NAMES[name], Level.WARNING, f"the ACL user may not run {_UNSEEN[name]}")
-    return Finding(_NAMES[name], Level.WARNING if name in ("info", "formats") else Level.PROBLEM, ADVICE[reason])
+        return Finding(name, Level.WARNING, f"the ACL user may not run {_UNSEEN[name]}")
+    return Finding(name, Level.WARNING if name in ("version", "key format") else Level.PROBLEM, ADVICE[reason])
 
 
 async def _reach(settings: Settings, counters: RedisCounters) -> list[Finding]:
     began = time.perf_counter()
-    await counters.command("TIME")
+    await counters.now_ms()
     connected_ms = (time.perf_counter() - began) * 1000
     waits_ms, apart_s = [], 0.0
     for _ in range(_PINGS):
         began = time.perf_counter()
-        seconds, micros = await counters.command("TIME")
+        server_ms = await counters.now_ms()
         waits_ms.append((time.perf_counter() - began) * 1000)
-        apart_s = int(seconds) + int(micros) / 1e6 - time.time()
+        apart_s = server_ms / 1000 - time.time()
     return [latency_finding(connected_ms, waits_ms, settings.redis_timeout * 1000), clock_finding(apart_s)]
 
 
@@ -135,10 +125,9 @@ async def _overrides(settings: Settings, counters: RedisCounters) -> list[Findin
     if not found:
         return [Finding("overrides", Level.OK, "none")]
     defaults = [f"{one.field}={one.value}" for one in found if one.tenant == DEFAULTS]
-    text = f"{len(found)} hold; see fanout-guard caps list"
     if defaults:
         return [Finding("overrides", Level.WARNING, f"the deployment's defaults are overridden: {', '.join(defaults)}")]
-    return [Finding("overrides", Level.NOTE, text)]
+    return [Finding("overrides", Level.NOTE, f"{len(found)} hold; see fanout-guard caps list")]
 
 
 async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]:
@@ -166,3 +155,14 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
             Finding("scripts", Level.OK, f"decide, renew, release and refund work; a decision took {took_ms:.1f} ms")
         ]
     return [Finding("scripts", Level.PROBLEM, "they run and do nothing: " + ADVICE["noperm"])]
+
+
+_CHECKS = (
+    ("connection", _reach),
+    ("version", _info),
+    ("cluster", _cluster),
+    ("key format", _formats),
+    ("overrides", _overrides),
+    ("scripts", _scripts),
+)
+"""What is looked at, in this order, each with what a finding of its failure is called."""
