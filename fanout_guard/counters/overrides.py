@@ -185,9 +185,9 @@ class Overrides:
             version = await self._store.version()
             if version != self._version:
                 now_ms, found = await self._store.read()
-                monotonic = time.monotonic()
-                self._found = [(one, _end(one, now_ms, monotonic)) for one in found]
-                self._apply(monotonic)
+                now_s = time.monotonic()
+                self._found = [(one, _end_s(one, now_ms, now_s)) for one in found]
+                self._apply(now_s)
                 self._version = version
             self._trouble = ""
         except CountersUnavailable as error:
@@ -199,10 +199,10 @@ class Overrides:
             # Also where it failed: an outage is not waited for on every request.
             self._until_s = time.monotonic() + self._ttl_s
 
-    def _apply(self, monotonic: float) -> None:
-        live = [(one, end) for one, end in self._found if end > monotonic]
+    def _apply(self, now_s: float) -> None:
+        live = [(one, end_s) for one, end_s in self._found if end_s > now_s]
         self._caps = caps_of(one for one, _ in live)
-        self._expiry_s = min((end for _, end in live), default=_FOREVER)
+        self._expiry_s = min((end_s for _, end_s in live), default=_FOREVER)
 
     def _tell(self, reason: str) -> None:
         """Once, and only what no outage tells: the counters may work where this does not."""
@@ -226,9 +226,9 @@ class Overrides:
                 await self._look()
 
 
-def _end(override: Override, now_ms: int, monotonic: float) -> float:
-    """When an override ends, by this process's clock."""
-    return _FOREVER if override.until_ms is None else monotonic + (override.until_ms - now_ms) / 1000
+def _end_s(override: Override, now_ms: int, now_s: float) -> float:
+    """When an override ends, by this process's clock; now it is ``now_s`` by that, and ``now_ms`` by the server's."""
+    return _FOREVER if override.until_ms is None else now_s + (override.until_ms - now_ms) / 1000
 
 
 def _quietly(look: asyncio.Task[None]) -> None:

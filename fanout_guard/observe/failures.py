@@ -22,7 +22,7 @@ class Failures:
     """One line per name and ten seconds: what fails once fails on every request."""
 
     def __init__(self) -> None:
-        self._sampler = Sampler(burst=1, interval=_INTERVAL_S)
+        self._sampler = Sampler(burst=1, interval_s=_INTERVAL_S)
 
     def log(self, name: str, why: str, consequence: str = "was ignored") -> None:
         """Say that ``name`` failed, what follows from it, and ``why``: an error by ``observe.text.where``, on one line.

@@ -10,14 +10,14 @@ _REST = "other"
 
 
 class Sampler:
-    """Lets the first ``burst`` events of a kind pass in each ``interval`` seconds and counts the rest.
+    """Lets the first ``burst`` events of a kind pass in each ``interval_s`` seconds and counts the rest.
 
     Memory is bounded whatever the kinds are: past 64 of them at once, the rest share one.
     """
 
-    def __init__(self, *, burst: int, interval: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, burst: int, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._burst = burst
-        self._interval = interval
+        self._interval_s = interval_s
         self._clock = clock
         self._ends = float("-inf")
         self._seen: dict[str, int] = {}
@@ -42,7 +42,7 @@ class Sampler:
         now = self._clock()
         if now < self._ends:
             return
-        self._ends = now + self._interval
+        self._ends = now + self._interval_s
         seen, self._seen = self._seen, {}
         for kind, events in seen.items():
             if events > self._burst:

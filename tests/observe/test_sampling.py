@@ -8,7 +8,7 @@ from tests.observe.conftest import HandClock
 
 def test_the_first_of_each_interval_pass(clock: HandClock) -> None:
     """A flood that lasts must stay visible, at a bounded rate."""
-    sampler = Sampler(burst=2, interval=10, clock=clock)
+    sampler = Sampler(burst=2, interval_s=10, clock=clock)
     assert [sampler.passes("a") for _ in range(3)] == [True, True, False]
     clock.seconds += 10
     assert sampler.passes("a")
