@@ -32,7 +32,7 @@ def out(*command: str) -> str:
 
 
 @pytest.mark.parametrize(("words", "expected"), LINES, ids=lambda value: " ".join(sorted(value)))
-def test_bash(words: list[str], expected: set[str], run: Run, tmp_path: Path) -> None:
+def test_bash_completes_what_may_follow(words: list[str], expected: set[str], run: Run, tmp_path: Path) -> None:
     """Commands, parts, options and fields."""
     line = " ".join(f"'{word}'" for word in words)
     code = (
@@ -44,7 +44,7 @@ def test_bash(words: list[str], expected: set[str], run: Run, tmp_path: Path) ->
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh on this machine")
 @pytest.mark.parametrize(("words", "expected"), LINES, ids=lambda value: " ".join(sorted(value)))
-def test_zsh(words: list[str], expected: set[str], run: Run, tmp_path: Path) -> None:
+def test_zsh_completes_what_may_follow(words: list[str], expected: set[str], run: Run, tmp_path: Path) -> None:
     """The same, by zsh's own builtin, which filters by itself."""
     line = " ".join(f"'{word}'" for word in ["fanout-guard", *words])
     code = (
@@ -57,7 +57,7 @@ def test_zsh(words: list[str], expected: set[str], run: Run, tmp_path: Path) -> 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="no fish on this machine")
 @pytest.mark.parametrize(("words", "expected"), LINES[:1] + LINES[2:], ids=lambda value: " ".join(sorted(value)))
-def test_fish(words: list[str], expected: set[str], run: Run, tmp_path: Path) -> None:
+def test_fish_completes_what_may_follow(words: list[str], expected: set[str], run: Run, tmp_path: Path) -> None:
     """The same, as fish itself answers."""
     line = " ".join(["fanout-guard", *words])
     code = f"source {script(run, 'fish', tmp_path)}; complete -C '{line}'"

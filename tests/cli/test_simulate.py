@@ -77,7 +77,7 @@ def test_shadow_mode_admits_and_says_what_it_would_refuse(
     assert "shadow mode; enforced, circulation, document would refuse" in answer.out
 
 
-def test_standard_input(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_payload_is_read_from_standard_input(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A payload that some other command makes needs no file."""
     monkeypatch.setattr("sys.stdin", _Standard(b'{"document_id": 1, "target_sites": ["a"]}'))
     assert run("simulate", "-", "--tenant", "acme", "--json").document["document"] == "1"

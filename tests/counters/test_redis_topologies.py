@@ -211,8 +211,8 @@ def emptied(request: pytest.FixtureRequest) -> None:
             node.ask("FLUSHALL")
 
 
-async def test_a_cluster(nodes: ClusterOfThree) -> None:
-    """From any of its nodes."""
+async def test_a_cluster_is_found_by_any_of_its_nodes(nodes: ClusterOfThree) -> None:
+    """Those that the address names may be down, or gone, when a worker starts."""
     await works(nodes.url)
     await works(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{nodes.masters[2].port}")
 
