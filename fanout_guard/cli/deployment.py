@@ -48,13 +48,14 @@ def shared_settings(command: str) -> Settings:
     """The settings; ConfigurationError where they name no shared counters."""
     settings = Settings.from_env()
     if not settings.redis_url:
-        raise ConfigurationError(
-            [
-                f"{PREFIX}REDIS_URL: not set, so the counters are inside the application's processes;"
-                f" {command} needs those that all workers share"
-            ]
-        )
+        raise not_shared(f"{command} needs those that all workers share")
     return settings
+
+
+def not_shared(consequence: str) -> ConfigurationError:
+    """The error where the settings name no shared counters, and what follows from it."""
+    problem = f"{PREFIX}REDIS_URL: not set, so the counters are inside the application's processes; {consequence}"
+    return ConfigurationError([problem])
 
 
 def patient_counters(settings: Settings) -> RedisCounters:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fanout_guard.cli.command import Commands, add_command, tenant_id
-from fanout_guard.cli.deployment import deployment
+from fanout_guard.cli.deployment import deployment, not_shared
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.circulation import Circulation
@@ -145,12 +145,7 @@ async def _decide_alone(settings: Settings, tenant: str | None, circulation: Cir
     decision = await _simulate(guard, tenant, circulation)
     if decision.readings:
         caps = ", ".join(reading.policy for reading in decision.readings)
-        raise ConfigurationError(
-            [
-                f"{PREFIX}REDIS_URL: not set, so the counters are inside the application's processes;"
-                f" this circulation is within the circulation cap, and {caps} can only be told from there"
-            ]
-        )
+        raise not_shared(f"this circulation is within the circulation cap, and {caps} can only be told from there")
     return decision
 
 
