@@ -66,9 +66,11 @@ class FanoutGuardMiddleware:
         self._routes = Routes(settings.routes, root_path=root_path_of(app))
         self._tenant_hook = tenant
         self._circulation_hook = circulation
+        source = parse_source(settings.tenant)
+        self._tenant_expected = "" if tenant else f"; expected {source}"
         self._failures = Failures()
         self._reader = Reader(
-            tenant=None if tenant else parse_source(settings.tenant),
+            tenant=None if tenant else source,
             document=parse_source(settings.document) if settings.document else None,
             sites=() if circulation else parse_sources(settings.sites),
         )
@@ -142,7 +144,7 @@ class FanoutGuardMiddleware:
             if self._tenant_hook is not None and named is not None:
                 self._hook_failed("tenant=", error)
                 raise _Refused(None, "It could not be told who asks. Send it again in 1 second.") from None
-            raise _Refused(TENANT_UNIDENTIFIED, sentence(str(error))) from None
+            raise _Refused(TENANT_UNIDENTIFIED, sentence(f"{error}{self._tenant_expected}")) from None
         except UnknownTenant:
             raise _Refused("tenant-unknown", "This tenant may not circulate here.") from None
 

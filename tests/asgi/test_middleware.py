@@ -462,6 +462,16 @@ async def test_a_request_without_a_tenant_counts_for_the_default_or_is_refused()
     assert (await post(guarded(app, DEFAULT_TENANT=""), body_of(3))).status == 400
 
 
+async def test_a_client_that_names_no_tenant_is_told_where_one_is_expected() -> None:
+    """The answer is all that it has; a hook may look anywhere, so there it cannot be told."""
+    sent = await post(guarded(Recorder(), DEFAULT_TENANT=""), body_of(3))
+    assert sent.problem["type"] == detail("tenant-unidentified")
+    assert sent.problem["detail"].endswith("; expected the header 'X-Tenant-ID'.")
+    settings = Settings.from_env({"FANOUT_GUARD_DEFAULT_TENANT": ""})
+    hooked = FanoutGuardMiddleware(Recorder(), settings=settings, tenant=lambda _: None)
+    assert "expected" not in (await post(hooked, body_of(3))).problem["detail"]
+
+
 async def test_header_names_have_any_case() -> None:
     """Servers lower them, test clients do not."""
     app = Recorder()
