@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import analyze, machine, options
 from benchmarks.generator import GeneratorFailed
+from benchmarks.interrupt import interruptible
 from benchmarks.measure import Finished
 from benchmarks.plan import Phase
 from benchmarks.profiles import duration
@@ -23,7 +24,6 @@ from benchmarks.progress import Progress, progress
 from benchmarks.report import ISOLATION, publish
 from benchmarks.request import output_folder
 from benchmarks.session import Session
-from benchmarks.sweep import interruptible
 from benchmarks.target import TargetFailed, example
 from fanout_guard.stress.verdict import judge
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from msgspec.structs import replace as replace_struct
 from benchmarks import measure, options, profiles
 from benchmarks.generator import GeneratorFailed
 from benchmarks.history import append, history_file
+from benchmarks.interrupt import interruptible
 from benchmarks.measure import Finished
 from benchmarks.plan import Phase
 from benchmarks.progress import progress
@@ -225,20 +225,6 @@ def open_target(given: argparse.Namespace, request: Request) -> Iterator[Target]
     target = Target(host=given.host, plan=request.plan, tenant=tenant, lifted_tenant=tenant)
     target.check()
     yield target
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let a termination signal keep what was measured, as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def summary(folder: Path, judgement: Judgement) -> str:

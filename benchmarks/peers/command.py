@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec.json import encode
 
+from benchmarks.interrupt import interruptible
 from benchmarks.machine import describe
 from benchmarks.peers import environment, ratios, text
-from benchmarks.sweep import interruptible
 
 LOOPS = ("asyncio", "uvloop")
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from msgspec.json import encode
 
+from benchmarks.http_cost import measure_http
 from benchmarks.middleware_cost import measure_middleware
-from benchmarks.overhead import measure_http
 from benchmarks.peers import growth, guard, measure
 from benchmarks.peers.figures import Run
 from benchmarks.peers.floor import FLOOR, SCRIPT

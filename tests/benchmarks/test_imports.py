@@ -37,6 +37,15 @@ def test_a_bare_checkout_is_told_what_to_install(arguments: list[str]) -> None:
     assert answer.stderr.count("\n") == 1
 
 
+def test_what_is_measured_beside_the_peers_needs_nothing_that_their_environment_lacks() -> None:
+    """It has the package and the peers, and none of what the other commands need."""
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(('psutil', 'aiohttp', 'jinja2', 'matplotlib', 'numpy', 'rich')));"
+        "import benchmarks.http_cost, benchmarks.middleware_cost, benchmarks.peers.guard, benchmarks.peers.measure"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=FOLDER.parent, check=True)
+
+
 def test_what_locust_loads_has_no_asyncio_client() -> None:
     """An asyncio client under gevent hangs or blocks the whole generator."""
     loaded = [FOLDER / name for name in ("locustfile.py", "sequencer.py", "plan.py", "answers.py")]
