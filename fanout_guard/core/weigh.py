@@ -74,7 +74,7 @@ class Weigher:
             return core.admit_uncounted(policy, asked, Lease(own))
         digest = self._document(policy, document)
         # Too many sites for any document are not sent, since they may be a great many: what is used is looked at alone.
-        sent = digest and not any(name == DOCUMENT for name, _ in over)
+        sent = digest and DOCUMENT not in dict(over)
         charge = Charge(
             lease=Lease(own, digest, b"" if key is None else self._idempotency(policy, circulation, key)),
             tenant=tenant,
