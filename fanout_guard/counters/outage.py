@@ -39,13 +39,11 @@ class Breaker:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        if self.reason is not None:
-            self.reason = None
-            self._edge(False, UNWATCHED)
+        self._end(UNWATCHED)
 
     def shut(self) -> None:
-        """Nothing may reach the server from now on, and nobody watches for it: an outage is told as over."""
-        self._over()
+        """Nothing may reach the server from now on, and nobody watches for it."""
+        self._end(UNWATCHED)
         self.reason = "connection"
 
     async def _watch(self) -> None:
@@ -63,12 +61,13 @@ class Breaker:
             else:
                 break
         self._task = None
-        self._over()
+        self._end()
 
-    def _over(self) -> None:
-        reason, self.reason = self.reason, None
-        if reason is not None:
-            self._edge(False, reason)
+    def _end(self, reason: str | None = None) -> None:
+        """Tell the end of an outage, by its own reason or another; nothing where there is none."""
+        own, self.reason = self.reason, None
+        if own is not None:
+            self._edge(False, reason or own)
 
 
 def before_grace(timeout_s: float) -> float:
