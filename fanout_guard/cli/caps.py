@@ -20,6 +20,7 @@ from fanout_guard.core.model import MAX_SECONDS
 from fanout_guard.core.policy import CAP_FIELDS, Caps
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.values import problem
+from fanout_guard.core.words import plural
 from fanout_guard.counters.overrides import Override, caps_of
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
@@ -146,7 +147,7 @@ def run_unset(arguments: argparse.Namespace) -> int:
         if arguments.json:
             say_json({"tenant": arguments.tenant, "unset": gone})
         else:
-            say(clean(f"{arguments.tenant}: {gone} override{'' if gone == 1 else 's'} taken back"))
+            say(clean(f"{arguments.tenant}: {plural(gone, 'override')} taken back"))
         return Exit.DONE
 
     return with_deployment("caps", change)

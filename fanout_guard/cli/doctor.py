@@ -14,6 +14,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.output import fail, json_option, say, say_json, table
 from fanout_guard.cli.probe import server_findings
+from fanout_guard.core.words import plural
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
 
@@ -78,4 +79,4 @@ def _print(findings: Sequence[Finding]) -> None:
     worst_first = sorted(findings, key=lambda finding: list(Level).index(finding.level), reverse=True)
     table(("", "check", "finding"), [(finding.level.value, finding.check, finding.text) for finding in worst_first])
     counts = {level: sum(finding.level is level for finding in findings) for level in (Level.PROBLEM, Level.WARNING)}
-    say(", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts.items()))
+    say(", ".join(plural(count, level) for level, count in counts.items()))

@@ -21,7 +21,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.frame import COLUMNS, Frame
 from fanout_guard.cli.output import cells, clean, fail, fits, grid, json_option, say, say_json, table
 from fanout_guard.cli.scrape import Scraped, check_address, scrape
-from fanout_guard.cli.survey import Standings, Survey, standings, survey
+from fanout_guard.cli.survey import Survey, standings, survey
 from fanout_guard.core.values import TIMEOUT, problem
 from fanout_guard.core.words import plural
 from fanout_guard.errors import CountersUnavailable
@@ -115,15 +115,16 @@ class Watcher:
         """The picture of now."""
         scraped, per_second = await self._scrape()
         outage = None
-        every = Standings(list(self._last.tenants), dict(self._last.unreadable))
+        tenants, unreadable = self._last.tenants, self._last.unreadable
         try:
             if time.monotonic() >= self._survey_until_s:
                 self._survey = await survey(self._deployment)
                 self._survey_until_s = time.monotonic() + SURVEY_EVERY_S
             every = await standings(self._deployment, self._survey)
+            tenants, unreadable = every.tenants, every.unreadable
         except CountersUnavailable as error:
             outage = error.reason
-        self._last = Frame(every.tenants, outage, scraped, per_second, every.unreadable)
+        self._last = Frame(tenants, outage, scraped, per_second, unreadable)
         return self._last
 
     async def _scrape(self) -> tuple[Scraped | None, dict[str, float] | None]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from fanout_guard.core.words import plural
 from fanout_guard.stress.curve import Curve, curve_of
 from fanout_guard.stress.goals import GoalCheck, check_level, check_rows
 from fanout_guard.stress.knee import Detection, find_knee
@@ -50,6 +51,11 @@ class Evidence:
     def base_sites(self) -> tuple[int, ...]:
         """The two lowest levels, which every rise is measured from."""
         return self.tested[:2]
+
+    @property
+    def too_few(self) -> str:
+        """In words, that there are not enough levels for a curve."""
+        return f"only {plural(len(self.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed"
 
     def disturbance(self, up_to: int) -> str | None:
         """What other programs took of the machine at levels that a cap stands on, in words."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.words import plural
-from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence
+from fanout_guard.stress.evidence import Evidence
 from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE
@@ -132,7 +132,7 @@ def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
     limit, detection = evidence.limit, evidence.detection
     told = Proof(
         answer=Answer.INCONCLUSIVE,
-        reason=f"only {plural(len(evidence.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed",
+        reason=evidence.too_few,
         column=evidence.column,
         knee=detection.knee,
         no_knee=detection.reason,

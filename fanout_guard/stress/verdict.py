@@ -11,7 +11,7 @@ from typing import Any
 from fanout_guard.core.words import plural
 from fanout_guard.stress.anomalies import Anomaly, find_anomalies
 from fanout_guard.stress.curve import Interval
-from fanout_guard.stress.evidence import MINIMUM_LEVELS, Evidence, evidence_of
+from fanout_guard.stress.evidence import Evidence, evidence_of
 from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.knee import Detection, Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE, Limit
@@ -148,8 +148,7 @@ def _decide(results: Results, evidence: Evidence) -> tuple[Verdict, str]:
     if obstacle is not None:
         return Verdict.INCONCLUSIVE, obstacle
     if evidence.latency is None:
-        text = f"only {plural(len(evidence.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed"
-        return Verdict.INCONCLUSIVE, text
+        return Verdict.INCONCLUSIVE, evidence.too_few
     missed = next(_failed_goals(evidence, cap), None)
     if missed is not None:
         return Verdict.FAIL_GOALS, missed

@@ -54,10 +54,10 @@ local function decide(
     own, global = leases_key and leases.at(leases_key, true), global_key and leases.at(global_key, true)
     local look = not record_key
     if own and caps[3] >= 0 then
-      fits = note(out, caps[3], leases.reading(leases_key, own, entries, caps[3], look)) and fits
+      fits = note(out, caps[3], leases.reading(own, entries, caps[3], look)) and fits
     end
     if global and caps[4] >= 0 then
-      fits = note(out, caps[4], leases.reading(global_key, global, entries, caps[4], look)) and fits
+      fits = note(out, caps[4], leases.reading(global, entries, caps[4], look)) and fits
     end
     if record_key then -- a look leaves the dead to the next decision, which counts them
       if own and #own.gone > own.told then

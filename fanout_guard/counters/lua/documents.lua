@@ -119,8 +119,8 @@ local function open_documents()
     return sections
   end
 
-  -- Where the clock went back, what it has not come to again counts from now, and from no later now.
-  local function set_back(key, view)
+  -- Note in the sections that count from now, where they are kept, that they do.
+  local function stamp(key, view)
     for _, s in ipairs(view) do
       if s.at == now then call('SETRANGE', key, s.from - HEAD_BYTES - 1, struct.pack('<I6', now)) end
     end
@@ -133,10 +133,10 @@ local function open_documents()
     if #view == 0 then
       keep(key, struct.pack(HEAD, now, tag, view.total) .. view.sites, ends + window)
     elseif view.staying == view.total then
-      if view.back then set_back(key, view) end
       for _, s in ipairs(view) do
-        if s.overlap > 0 then call('SETRANGE', key, s.from - HEAD_BYTES - 1, struct.pack('<I6', now)) end
+        if s.overlap > 0 then s.at = now end
       end
+      stamp(key, view)
       call('PEXPIRE', key, ends + window - now)
     else
       local sections = open_sections()
@@ -154,7 +154,7 @@ local function open_documents()
   -- A refusal charges nothing, but where the window has grown the sites must be known for as long as they count now.
   local function stay(key, view, window)
     local last = 0
-    if view.back then set_back(key, view) end
+    if view.back then stamp(key, view) end -- or it would count from a later now each time
     for _, s in ipairs(view) do last = max(last, s.ends + window) end
     if last > 0 and call('PTTL', key) < last - now then call('PEXPIRE', key, last - now) end
   end

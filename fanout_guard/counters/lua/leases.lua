@@ -6,11 +6,11 @@ local function open_leases()
   local sets = {}             -- by key
 
   -- Take out so many of the dead, bounded work, and as many again as before where those were not enough.
-  local function bury(key, leases)
+  local function bury(leases)
     local AT_MOST = 2000
     local gone, total = leases.gone, leases.total
     local before = #gone
-    local dead = call('ZRANGEBYSCORE', key, '(0', now, 'LIMIT', before, max(AT_MOST, before))
+    local dead = call('ZRANGEBYSCORE', leases.key, '(0', now, 'LIMIT', before, max(AT_MOST, before))
     for i = 1, #dead do
       total = total - string.match(dead[i], '^%d+')
       gone[before + i] = dead[i]
@@ -24,15 +24,15 @@ local function open_leases()
     local leases = sets[key]
     if leases then return leases end
     local total = max(-(call('ZSCORE', key, '=') or 0), 0)
-    leases = {total = total, gone = {}, more = false, told = 0, added = nil, last = 0}
-    if living then bury(key, leases) end
+    leases = {key = key, total = total, gone = {}, more = false, told = 0, added = nil, last = 0}
+    if living then bury(leases) end
     sets[key] = leases
     return leases
   end
 
   -- How the leases stand: used, needed, wait, reset. All the dead are out for a `look`, and before anybody is refused.
-  local function reading(key, leases, entries, cap, look)
-    while leases.more and (look or leases.total + entries > cap) do bury(key, leases) end
+  local function reading(leases, entries, cap, look)
+    while leases.more and (look or leases.total + entries > cap) do bury(leases) end
     local used = leases.total
     local wait = (entries > 0 and used + entries > cap) and 1000 or 0
     return used, entries, wait, used > 0 and 1000 or 0
@@ -59,7 +59,8 @@ local function open_leases()
     else
       call('DEL', key)
     end
-    for i = 1, #gone, UNPACKED do -- after that: one call may renew a lease, and then release it
+    -- After that: one call may renew a lease, and then release it. Of a set that is gone too: whoever may not is told.
+    for i = 1, #gone, UNPACKED do
       call('ZREM', key, unpack(gone, i, math.min(i + UNPACKED - 1, #gone)))
     end
     if total == 0 or not added[1] then return end

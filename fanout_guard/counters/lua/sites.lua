@@ -61,7 +61,7 @@ local function open_sites()
     return moved
   end
 
-  -- Take the sites that a text has out of `set`, and leave the text as it is; how many they were.
+  -- As `sift` of a text that stays as it is, whose sites need not be noted; how many are taken out of `set`.
   local function take(text, from, count, set)
     local taken = 0
     while count > 0 do
@@ -178,7 +178,8 @@ local function open_sites()
     end
     if unknown == missing then return texts_of(sites, gaps) end
     local texts = {}
-    for i = 1, unknown > 0 and #gaps or 0, 2 do sift(sites, gaps[i], gaps[i + 1], set, texts, {}) end
+    if unknown == 0 then return texts end
+    for i = 1, #gaps, 2 do sift(sites, gaps[i], gaps[i + 1], set, texts, {}) end
     return texts
   end
 

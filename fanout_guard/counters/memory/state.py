@@ -181,9 +181,11 @@ class State:
             buckets.append(each)
         if policy.leased:
             cost = charge.cost if held else 0
-            while (charge.look or self._full(policy, tenant, cost)) and (found := self._leases.expire(now)):
+            leases = self._read_leases(policy, tenant, cost)
+            while (charge.look or not all(each.fits for each in leases)) and (found := self._leases.expire(now)):
                 self._expired += found
-            readings += self._read_leases(policy, tenant, cost)
+                leases = self._read_leases(policy, tenant, cost)
+            readings += leases
         return _Read(view, buckets, tuple(readings))
 
     def _sections(self, tenant: str, document_id: bytes, window: int, now: int) -> list[Section]:
@@ -194,12 +196,6 @@ class State:
             document.window = window
             self._counted.update(document, max(document.expires, document.frees(window)), document.size)
         return document.live(window, now)
-
-    def _full(self, policy: Policy, tenant: str, cost: int) -> bool:
-        own, everybody = policy.inflight, policy.inflight_global
-        return (own is not None and self._leases.of(tenant) + cost > own) or (
-            everybody is not None and self._leases.everywhere + cost > everybody
-        )
 
     def _read_leases(self, policy: Policy, tenant: str, cost: int) -> list[Reading]:
         readings = []
