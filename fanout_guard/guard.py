@@ -17,9 +17,9 @@ from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, parse_lease
-from fanout_guard.core.model import CIRCULATION, Charge, Decision, Lease, Mode, Policy, Reading
+from fanout_guard.core.model import CIRCULATION, WHOLE, Charge, Decision, Lease, Mode, Part, Policy, Reading
 from fanout_guard.core.policy import share
-from fanout_guard.core.weigh import NOTHING, WHOLE, Part, Question, Weigher
+from fanout_guard.core.weigh import NOTHING, Question, Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
@@ -354,9 +354,8 @@ class FanoutGuard:
             return False
 
     async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
-        entries, sites, counts = part
         try:
-            back = await self._holder(lease).refund(tenant, lease, entries=entries, sites=sites, counts=counts)
+            back = await self._holder(lease).refund(tenant, lease, part)
         except CountersUnavailable:
             return 0
         if back:

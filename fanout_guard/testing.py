@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from fanout_guard.core.model import Charge, Decision, Lease, Tally
+from fanout_guard.core.model import WHOLE, Charge, Decision, Lease, Part, Tally
 from fanout_guard.counters.base import Counters, LeaseInfo
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.errors import CountersUnavailable
@@ -66,16 +66,8 @@ class FailingCounters:
         with suppress(CountersUnavailable):
             self._reached().release_soon(tenant, lease)
 
-    async def refund(
-        self,
-        tenant: str,
-        lease: Lease,
-        *,
-        entries: int | None = None,
-        sites: bytes = b"",
-        counts: Sequence[int] = (),
-    ) -> int:
-        return await self._reached().refund(tenant, lease, entries=entries, sites=sites, counts=counts)
+    async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
+        return await self._reached().refund(tenant, lease, part)
 
     async def reset(self, tenant: str, document: bytes | None = None) -> None:
         await self._reached().reset(tenant, document)

@@ -5,6 +5,7 @@ Structs are msgspec's: as strict as frozen dataclasses, several times cheaper to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -159,6 +160,25 @@ class Charge(Struct, frozen=True, kw_only=True, gc=False):
     lease_ms: int
     look: bool = False
     waited_s: float = 0.0
+
+
+class Part(NamedTuple):
+    """What of a charge is taken back: so many entries, or some sites with the entries of each; all of it by default.
+
+    ``sites`` are given as in ``Charge``, with ``counts`` the entries of each (empty: one each).
+    """
+
+    entries: int | None = None
+    sites: bytes = b""
+    counts: Sequence[int] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all that is left of the charge."""
+        return self.entries is None and not self.sites
+
+
+WHOLE = Part()
 
 
 class Reading(Struct, frozen=True, gc=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -11,7 +11,18 @@ from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, new_id
-from fanout_guard.core.model import CIRCULATION, DOCUMENT, MAX_ENTRIES, Charge, Decision, Lease, Mode, Policy
+from fanout_guard.core.model import (
+    CIRCULATION,
+    DOCUMENT,
+    MAX_ENTRIES,
+    WHOLE,
+    Charge,
+    Decision,
+    Lease,
+    Mode,
+    Part,
+    Policy,
+)
 from fanout_guard.core.policy import share, without_document
 from fanout_guard.errors import CirculationError
 
@@ -19,18 +30,6 @@ Question: TypeAlias = tuple[Policy, Asked, Charge]
 """What the counters are asked, with what their answer is judged by."""
 
 
-class Part(NamedTuple):
-    """What of a charge is taken back: so many entries, or these sites with the entries of each; all of it by default.
-
-    ``sites`` are given as in ``Charge``.
-    """
-
-    entries: int | None = None
-    sites: bytes = b""
-    counts: Sequence[int] = ()
-
-
-WHOLE = Part()
 NOTHING = Part(entries=0)
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from fanout_guard.core.model import Charge, Lease, Tally
+from fanout_guard.core.model import WHOLE, Charge, Lease, Part, Tally
 
 
 class LeaseInfo(Struct, frozen=True):
@@ -40,20 +40,10 @@ class Counters(Protocol):
     def release_soon(self, tenant: str, lease: Lease) -> None:
         """As ``release``, with nobody who waits for it and no error; what an outage prevents may be done after it."""
 
-    async def refund(
-        self,
-        tenant: str,
-        lease: Lease,
-        *,
-        entries: int | None = None,
-        sites: bytes = b"",
-        counts: Sequence[int] = (),
-    ) -> int:
-        """Take a charge back: all of it (``entries`` None), some entries, or some sites.
+    async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
+        """Take a charge back, or a part of it; a site that was refunded before counts nothing.
 
-        ``sites`` are given as in ``Charge``, with ``counts`` the entries of each (empty: one each); ``entries`` is
-        then ignored, and a site that was refunded before counts nothing. Returns the entries taken back. A whole
-        refund also ends the lease.
+        Returns the entries taken back. A whole refund also ends the lease.
         """
 
     async def reset(self, tenant: str, document: bytes | None = None) -> None:

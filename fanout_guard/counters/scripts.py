@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec import ValidationError, convert, msgpack
 
 from fanout_guard.core.keys import KeySpace, new_id
-from fanout_guard.core.model import Charge, Lease, Numbers, Reading, Tally
+from fanout_guard.core.model import WHOLE, Charge, Lease, Numbers, Part, Reading, Tally
 from fanout_guard.counters.reasons import reason_of_text
 from fanout_guard.errors import CountersUnavailable
 
@@ -193,16 +193,7 @@ def pack_release(tenant: str, lease: Lease, lease_ms: int, exact: bool, space: K
     return keys, (str(lease), lease_ms, int(exact)), b""
 
 
-def pack_refund(
-    tenant: str,
-    lease: Lease,
-    space: KeySpace,
-    *,
-    entries: int | None = None,
-    sites: bytes = b"",
-    counts: Sequence[int] = (),
-    undo: bool = False,
-) -> Packed:
+def pack_refund(tenant: str, lease: Lease, space: KeySpace, part: Part = WHOLE, *, undo: bool = False) -> Packed:
     """A refund as ``refund.lua`` reads it."""
     names = space.of(tenant)
     own = lease.id
@@ -214,6 +205,7 @@ def pack_refund(
         names.leases,
         names.idempotency + lease.idempotency,
     ]
+    entries, sites, counts = part
     if entries is not None and not sites:
         # As a site of its own, which the server takes back once, however often it is asked.
         sites, counts = pack("<d", randbits(53)), (entries,)

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import EVERYBODY, KeySpace
-from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Policy, Tally
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Policy, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, passes
@@ -106,15 +106,15 @@ class Session:
         if future.cancelled() or (isinstance(error, CountersUnavailable) and passes(error)):
             self._owe("release", request)
 
-    async def refund(self, tenant: str, lease: Lease, entries: int | None, sites: bytes, counts: Sequence[int]) -> int:
+    async def refund(self, tenant: str, lease: Lease, part: Part) -> int:
         """Take a charge back, whole or in part."""
-        if entries is None and not sites:
+        if part.whole:
             requests = [pack_refund(*each, self._space) for each in self._places(tenant, lease)]
             return int((await self._all("refund", self._refunds, requests))[0])
-        request = pack_refund(tenant, lease, self._space, entries=entries, sites=sites, counts=counts)
+        request = pack_refund(tenant, lease, self._space, part)
         back = int((await self._all("refund", self._refunds, [request]))[0])
         if back:
-            others = [pack_refund(*each, self._space, entries=back) for each in self._places(tenant, lease)[1:]]
+            others = [pack_refund(*each, self._space, Part(entries=back)) for each in self._places(tenant, lease)[1:]]
             await self._all("refund", self._refunds, others)
         return back
 

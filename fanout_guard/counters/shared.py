@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from typing import Any, TypeVar, cast
 
 from fanout_guard.core.keys import KeySpace
-from fanout_guard.core.model import UNWATCHED, Charge, Lease, Tally
+from fanout_guard.core.model import UNWATCHED, WHOLE, Charge, Lease, Part, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.redis import open_server
 from fanout_guard.counters.scripts import Call, script
@@ -76,16 +76,8 @@ class RedisCounters:
         """As ``release``, without an answer to wait for: what every request does at its end."""
         self.session.release_soon(tenant, lease)
 
-    async def refund(
-        self,
-        tenant: str,
-        lease: Lease,
-        *,
-        entries: int | None = None,
-        sites: bytes = b"",
-        counts: Sequence[int] = (),
-    ) -> int:
-        return await self.session.refund(tenant, lease, entries, sites, counts)
+    async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
+        return await self.session.refund(tenant, lease, part)
 
     async def reset(self, tenant: str, document: bytes | None = None) -> None:
         names, command = self.space.of(tenant), self.command

@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import new_id
-from fanout_guard.core.model import Charge, Lease, Policy, Rate, Reading, Tally
+from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Reading, Tally
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.shared import RedisCounters
@@ -199,17 +199,10 @@ class Circulated:
             )
         ).tally
 
-    async def refund(
-        self, entries: int | None = None, sites: Sequence[int] | None = None, counts: Sequence[int] = ()
-    ) -> int:
+    async def refund(self, entries: int | None = None, sites: Sequence[int] = (), counts: Sequence[int] = ()) -> int:
         """Take it back."""
-        return await self._bench.counters.refund(
-            self.charge.tenant,
-            self.lease,
-            entries=entries,
-            sites=packed(sites) if sites is not None else b"",
-            counts=counts,
-        )
+        part = Part(entries, packed(sites), counts)
+        return await self._bench.counters.refund(self.charge.tenant, self.lease, part)
 
     async def release(self) -> bool:
         """End its lease."""

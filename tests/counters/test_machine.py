@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from msgspec.structs import replace
 
-from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
+from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.testing import FakeClock
 from tests.counters.bench import digest, packed
@@ -151,13 +151,13 @@ class Counting(RuleBasedStateMachine):
     @rule(charge=charges, entries=st.integers(0, 15))
     def refund_entries(self, charge: Charge, entries: int) -> None:
         expected = self.oracle.refund_part(charge.tenant, charge.lease.id, entries, (), self.clock())
-        assert run(self.counters.refund(charge.tenant, charge.lease, entries=entries)) == expected
+        assert run(self.counters.refund(charge.tenant, charge.lease, Part(entries=entries))) == expected
 
     @rule(charge=charges, chosen=st.data())
     def refund_sites(self, charge: Charge, chosen: st.DataObject) -> None:
         sites = chosen.draw(st.sets(st.sampled_from(sorted(self.sites[charge.lease.id])), min_size=1))
         expected = self.oracle.refund_part(charge.tenant, charge.lease.id, 0, sorted(sites), self.clock())
-        assert run(self.counters.refund(charge.tenant, charge.lease, sites=packed(sites))) == expected
+        assert run(self.counters.refund(charge.tenant, charge.lease, Part(sites=packed(sites)))) == expected
 
     @rule(tenant=st.sampled_from(TENANTS), document=st.one_of(st.none(), st.sampled_from(("d", "e"))))
     def reset(self, tenant: str, document: str | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from msgspec import msgpack
 
 from fanout_guard.core.keys import new_id
-from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
+from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import rates
@@ -78,9 +78,9 @@ async def test_a_partial_refund_sent_twice_gives_back_once(server: Node, proxy: 
     counters = RedisCounters(proxy.url, timeout_ms=2000)
     one = charge()
     await counters.decide(one)
-    await counters.refund("acme", Lease(new_id()), entries=1)  # so that the server knows the script
+    await counters.refund("acme", Lease(new_id()), Part(entries=1))  # so that the server knows the script
     proxy.lose_replies = True
-    refunding = asyncio.create_task(counters.refund("acme", one.lease, entries=3))
+    refunding = asyncio.create_task(counters.refund("acme", one.lease, Part(entries=3)))
     await asyncio.to_thread(until, lambda: server.ask("DBSIZE") == 3)  # the record, the rates, what is refunded
     proxy.lose_replies = False
     proxy.cut()

@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import new_id
-from fanout_guard.core.model import UNWATCHED, Charge, Lease, Policy, Rate
+from fanout_guard.core.model import UNWATCHED, Charge, Lease, Part, Policy, Rate
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import packed
@@ -151,7 +151,7 @@ async def test_what_was_held_before_an_outage_is_released_after_it(
     for undoing in (
         counters.release("acme", one.lease),
         counters.refund("acme", two.lease),
-        counters.refund("acme", three.lease, entries=1),
+        counters.refund("acme", three.lease, Part(entries=1)),
     ):
         with pytest.raises(CountersUnavailable):
             await undoing
@@ -169,7 +169,7 @@ async def test_a_refund_repeated_after_an_outage_gives_back_once(
     assert (await counters.decide(one)).charged
     proxy.lose_replies = True
     with pytest.raises(CountersUnavailable):
-        await counters.refund("acme", one.lease, entries=4)
+        await counters.refund("acme", one.lease, Part(entries=4))
     proxy.lose_replies = False
     proxy.cut()
     await edges.back()

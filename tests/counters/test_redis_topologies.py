@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.core.keys import KeySpace, new_id
-from fanout_guard.core.model import Charge, Lease, Policy, Rate, Tally
+from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.redis import slot_of
 from fanout_guard.counters.redis_address import parse_address
@@ -58,7 +58,7 @@ async def works(url: str) -> None:
     assert await counters.release("acme", one.lease)
     assert not await counters.release("acme", one.lease)
     assert await used(counters) == {"rate-3600": 20, "inflight": 10, "inflight-global": 10}
-    assert await counters.refund("acme", two.lease, entries=3) == 3
+    assert await counters.refund("acme", two.lease, Part(entries=3)) == 3
     assert await used(counters) == {"rate-3600": 17, "inflight": 7, "inflight-global": 7}
     assert await counters.refund("acme", two.lease) == 7
     assert await used(counters) == {"rate-3600": 10, "inflight": 0, "inflight-global": 0}
@@ -426,7 +426,7 @@ async def test_what_is_given_back_while_a_slot_moves_is_given_back_afterwards(no
     for refused in (
         counters.release("acme", released.lease),
         counters.refund("acme", refunded.lease),
-        counters.refund("acme", part.lease, entries=4),
+        counters.refund("acme", part.lease, Part(entries=4)),
         counters.decide(charge(policy=held)),
     ):
         with pytest.raises(CountersUnavailable, match="cluster"):

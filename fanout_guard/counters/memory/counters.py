@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from threading import Lock
 from time import monotonic_ns
 
-from fanout_guard.core.model import Charge, Lease, Tally
+from fanout_guard.core.model import WHOLE, Charge, Lease, Part, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.memory.state import State
 from fanout_guard.types import Clock
@@ -57,20 +57,12 @@ class MemoryCounters:
     def release_soon(self, tenant: str, lease: Lease) -> None:
         self._release(tenant, lease)
 
-    async def refund(
-        self,
-        tenant: str,
-        lease: Lease,
-        *,
-        entries: int | None = None,
-        sites: bytes = b"",
-        counts: Sequence[int] = (),
-    ) -> int:
+    async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
         with self._lock:
             now = self._clock()
-            if entries is None and not sites:
+            if part.whole:
                 return self._state.refund(tenant, lease.id, now)
-            return self._state.refund_part(tenant, lease.id, now, entries or 0, sites, counts)
+            return self._state.refund_part(tenant, lease.id, now, part)
 
     async def reset(self, tenant: str, document: bytes | None = None) -> None:
         with self._lock:

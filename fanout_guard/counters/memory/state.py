@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple, TypeVar
 
-from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Policy, Reading, Tally
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Policy, Reading, Tally
 from fanout_guard.counters.memory.charges import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
 from fanout_guard.counters.memory.documents import Document, Section, View
 from fanout_guard.counters.memory.leases import Hold, Leases
@@ -109,7 +108,7 @@ class State:
             self._take_back(tenant, origin, back, None)
         return back
 
-    def refund_part(self, tenant: str, id_: bytes, now: int, entries: int, sites: bytes, counts: Sequence[int]) -> int:
+    def refund_part(self, tenant: str, id_: bytes, now: int, part: Part) -> int:
         """Take a part of a charge back; nothing of one on which others stand."""
         record = self._record(tenant, id_, now)
         if record is None or record.settled or record.origin:
@@ -117,9 +116,9 @@ class State:
         key = _live(record.idempotency, now)
         if key and record.holders > 1:
             return 0
-        fresh: set[int] = set()
-        if sites:
-            fresh, entries = record.first_time(sites, counts)
+        fresh, entries = set[int](), part.entries or 0
+        if part.sites:
+            fresh, entries = record.first_time(part.sites, part.counts)
             self._recorded.update(record, record.expires, record.size)
         back = min(entries, record.entries)
         if back <= 0:
