@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import Self, TypeAlias
 
+from fanout_guard.charges import Charges
 from fanout_guard.core.model import MAX_SECONDS, RENEWALS, Decision, Lease
-
-if TYPE_CHECKING:
-    from fanout_guard.guard import FanoutGuard
 
 _RAISED = 500
 
@@ -21,18 +19,18 @@ class Admission:
     ``sites`` is the number of entries, ``shadowed`` the policies that would have rejected it.
     """
 
-    __slots__ = ("_guard", "_held_until_s", "_refunded", "_settled", "_together", "decision")
+    __slots__ = ("_charges", "_held_until_s", "_refunded", "_settled", "_together", "decision")
 
-    def __init__(self, guard: FanoutGuard, decision: Decision) -> None:
+    def __init__(self, charges: Charges, decision: Decision) -> None:
         self.decision = decision
-        self._guard = guard
+        self._charges = charges
         self._held_until_s = 0.0
         self._settled = False
         self._refunded = False
         self._together: set[Admission] | None = None
-        guard.observers.inflight(decision.requested)
+        charges.observers.inflight(decision.requested)
         if decision.leased:
-            self._together = _renewed_together(guard.lease_ms)
+            self._together = _renewed_together(charges.lease_ms)
             self._together.add(self)
 
     @property
@@ -71,7 +69,7 @@ class Admission:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """The work is done: an error that it raised counts as a response with status 500 does (``REFUND_ON``)."""
         try:
-            if isinstance(error, Exception) and self._guard.refunds(_RAISED):
+            if isinstance(error, Exception) and _RAISED in self._charges.refund_on:
                 await self.refund()
         finally:
             self.settle()
@@ -85,7 +83,7 @@ class Admission:
         check_seconds("hold", seconds)
         self._held_until_s = asyncio.get_running_loop().time() + seconds
         if self.decision.leased:
-            await self._guard.extend(self.tenant, self._lease, seconds)
+            await self._charges.renew(self.tenant, self._lease, seconds)
         return self.lease_id
 
     async def refund(self, sites: Sequence[object] | int | None = None) -> int:
@@ -96,7 +94,7 @@ class Admission:
         """
         if sites is None:
             self._refunded = True
-        return await self._guard.take_back(self.tenant, self._lease, sites)
+        return await self._charges.refund(self.tenant, self._lease, self._charges.part(sites))
 
     def settle(self) -> None:
         """Give the lease back, or leave it for as long as it is held; without waiting, and once."""
@@ -105,10 +103,10 @@ class Admission:
         self._settled = True
         if self._together is not None:
             self._together.discard(self)
-        self._guard.observers.inflight(-self.decision.requested)
+        self._charges.observers.inflight(-self.decision.requested)
         if self.decision.leased and not self._refunded:
             held_s = self._held_until_s - asyncio.get_running_loop().time() if self._held_until_s else 0.0
-            self._guard.settle(self.decision, held_s)
+            self._charges.settle(self.decision, held_s)
 
     @property
     def _lease(self) -> Lease:
@@ -118,7 +116,7 @@ class Admission:
 
     def _renew(self) -> None:
         if not self._settled and not self._refunded:
-            self._guard.keep(self.decision)
+            self._charges.keep(self.decision)
 
 
 _Key: TypeAlias = tuple[asyncio.AbstractEventLoop, int]

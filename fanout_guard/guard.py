@@ -1,31 +1,25 @@
-"""``FanoutGuard``: decides on circulations, in a request or outside of any; the only caller of the counters."""
+"""``FanoutGuard``: decides on circulations, in a request or outside of any."""
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from fanout_guard.admission import Admission, check_seconds
-from fanout_guard.core import decide as core
+from fanout_guard.charges import Charges, milliseconds
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
-from fanout_guard.core.decide import Asked
 from fanout_guard.core.keys import Digests, parse_lease
-from fanout_guard.core.model import CIRCULATION, WHOLE, Charge, Decision, Lease, Mode, Part, Policy, Reading
-from fanout_guard.core.policy import share
-from fanout_guard.core.weigh import NOTHING, Question, Weigher
+from fanout_guard.core.model import CIRCULATION, Decision, Lease, Mode, Reading
+from fanout_guard.core.weigh import Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
-from fanout_guard.errors import CirculationError, CountersUnavailable, FanoutRejected, UnknownTenant
-from fanout_guard.observe.held import HeldLeases
+from fanout_guard.errors import CirculationError, FanoutRejected, UnknownTenant
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.install import observers
 from fanout_guard.settings import Settings
@@ -64,7 +58,6 @@ class FanoutGuard:
         counters: Counters | None = None,
     ) -> None:
         self.settings = settings = Settings.from_env() if settings is None else settings
-        self.lease_ms = _milliseconds(settings.lease_ttl)
         policies = settings.policies()
         names = {name for policy in policies.all() for name in policy.names}
         self.observers = observers(
@@ -74,11 +67,11 @@ class FanoutGuard:
             tenants=policies.configured() if settings.metrics_tenants == "configured" else None,
             on_decision=on_decision,
         )
-        self._local = MemoryCounters()
-        self._counters = counters if counters is not None else self._open(settings) or self._local
+        local = MemoryCounters()
+        counters = counters if counters is not None else self._open(settings) or local
         overrides = None
-        if isinstance(self._counters, RedisCounters):
-            overrides = Overrides(OverrideStore(self._counters), settings.overrides_ttl)
+        if isinstance(counters, RedisCounters):
+            overrides = Overrides(OverrideStore(counters), settings.overrides_ttl)
         self._overrides = overrides
         self.tenants = Tenants(
             policies,
@@ -88,16 +81,13 @@ class FanoutGuard:
             hook=caps,
             hook_ttl_s=settings.overrides_ttl,
         )
-        self._workers = settings.workers
         self._weigher = Weigher(
             Digests(settings.digest_secret),
             distinct=settings.count == "distinct",
-            lease_ms=self.lease_ms,
-            workers=settings.workers if self._counters is self._local else 1,
+            lease_ms=milliseconds(settings.lease_ttl),
+            workers=settings.workers if counters is local else 1,
         )
-        self._refund_on = settings.refund_statuses
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._held = HeldLeases(self.observers.inflight)
+        self.charges = Charges(counters, local, self._weigher, self.observers, settings)
 
     async def admit(
         self,
@@ -114,7 +104,7 @@ class FanoutGuard:
         must be known and is not.
         """
         decision = await self._admit(tenant, document, sites, idempotency_key)
-        self._hold(decision, self.lease_ms / 1000)
+        self.charges.hold(decision, self.settings.lease_ttl)
         return decision
 
     def _admit(
@@ -123,8 +113,7 @@ class FanoutGuard:
         """The decision, to be awaited; what is wrong with the arguments is raised at once."""
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and is_encodable(idempotency_key)):
             raise CirculationError("the idempotency key is no text")
-        counted = self.tenants.name(tenant)
-        return self.decide(counted, Circulation(document=document, sites=sites), idempotency_key)
+        return self.decide(self.tenants.name(tenant), Circulation(document=document, sites=sites), idempotency_key)
 
     async def simulate(
         self, *, tenant: str | None = None, document: str | int | None = None, sites: Sequence[object]
@@ -135,7 +124,7 @@ class FanoutGuard:
         """
         circulation = Circulation(document=document, sites=sites)
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
-        return await self._count(self._weigher.weigh(counted, policy, circulation, look=True))
+        return await self.charges.decide(self._weigher.weigh(counted, policy, circulation, look=True))
 
     @asynccontextmanager
     async def circulation(
@@ -154,19 +143,13 @@ class FanoutGuard:
         decision = await self._admit(tenant, document, sites, idempotency_key)
         if not decision.admitted:
             raise FanoutRejected(decision)
-        async with Admission(self, decision) as admission:
+        async with Admission(self.charges, decision) as admission:
             yield admission
 
     async def release(self, tenant: str, lease_id: str) -> bool:
         """Give a lease back before it expires; False where there was none, or during an outage (it is done later)."""
         named = await self._named(tenant, lease_id)
-        if named is None:
-            return False
-        counted, lease = named
-        released = await self._release(counted, lease)
-        if released:
-            self._held.end(lease.id)
-        return released
+        return named is not None and await self.charges.release(*named)
 
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
         """Let a lease live for at least ``seconds`` from now; False where it is gone.
@@ -175,7 +158,7 @@ class FanoutGuard:
         """
         check_seconds("renew", seconds)
         named = await self._named(tenant, lease_id)
-        return named is not None and await self.extend(*named, seconds)
+        return named is not None and await self.charges.renew(*named, seconds)
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
         """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
@@ -183,9 +166,9 @@ class FanoutGuard:
         Each entry once, while the lease lives and for 60 s after the decision; 0 from then on. During an outage 0 as
         well: it is done when the server is back. Raises CirculationError where ``sites`` are none, or negative.
         """
-        part = self._weigher.part(sites)
+        part = self.charges.part(sites)
         named = await self._named(tenant, lease_id)
-        return 0 if named is None else await self._take_back(*named, part)
+        return 0 if named is None else await self.charges.refund(*named, part)
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
         """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
@@ -195,7 +178,7 @@ class FanoutGuard:
         """
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         known = None if document is None else document_text(document)
-        tally = await self._counters.decide(self._weigher.usage(counted, policy, known))
+        tally = await self.charges.look(self._weigher.usage(counted, policy, known))
         usages = {}
         if policy.circulation is not None:
             usages[CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
@@ -209,19 +192,15 @@ class FanoutGuard:
 
     async def aclose(self) -> None:
         """Finish what is under way in this event loop and close its connections."""
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._overrides is not None:
             await self._overrides.aclose()
-        await self._counters.aclose()
-        self._held.close()
+        await self.charges.aclose()
         self.observers.close()
-
-    # For the ASGI edge.
 
     async def decide(self, tenant: str, circulation: Circulation, idempotency_key: str | None = None) -> Decision:
         """``admit`` for what has been read already; raises UnknownTenant. What holds its entries is the caller's."""
-        began_s, waited_s = monotonic(), 0.0
+        began_s = monotonic()
+        waited_s = 0.0
         policy = self.tenants.at_hand(tenant, began_s)
         if policy is None:
             await self.tenants.refresh()
@@ -229,95 +208,20 @@ class FanoutGuard:
             tenant, policy = await self.tenants.resolve(tenant)
         weighed = self._weigher.weigh(tenant, policy, circulation, idempotency_key, waited_s=waited_s)
         del circulation  # its list is not needed any more, and that of all who wait at once is a lot of memory
-        decision = await self._count(weighed)
+        decision = await self.charges.decide(weighed)
         if policy.mode is not Mode.OFF:
             self.observers.decided(decision, monotonic() - began_s)
             if self.observers.hook is not None:
                 await self._tell(decision)
         return decision
 
-    def refunds(self, status: int) -> bool:
-        """Whether a response with this status takes the charge back."""
-        return status in self._refund_on
-
-    # By the tenant that was counted, who need not be known any more.
-
-    async def extend(self, tenant: str, lease: Lease, seconds: float) -> bool:
-        """``renew`` for the tenant that was counted."""
-        renewed = await self._renew(tenant, lease, _milliseconds(seconds))
-        if renewed:
-            self._held.renew(lease.id, seconds)
-        return renewed
-
-    async def take_back(self, tenant: str, lease: Lease, sites: Sequence[object] | int | None) -> int:
-        """``refund`` for the tenant that was counted."""
-        return await self._take_back(tenant, lease, self._weigher.part(sites))
-
-    def settle(self, decision: Decision, held_s: float = 0) -> None:
-        """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""
-        lease = decision.lease
-        if lease is None:
-            return
-        if held_s > 0:
-            self._hold(decision, held_s)
-            self._later(lease, self._renew(decision.tenant, lease, _milliseconds(held_s), exact=True))
-        else:
-            self._holder(lease).release_soon(decision.tenant, lease)
-
-    def keep(self, decision: Decision) -> None:
-        """Renew the entries in flight, without making anybody wait."""
-        lease = decision.lease
-        if lease is not None:
-            self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
-
-    def _hold(self, decision: Decision, seconds: float) -> None:
-        if self.observers.count_inflight and decision.leased and decision.lease is not None:
-            self._held.hold(decision.lease.id, decision.requested, seconds)
-
-    def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:
-        if isinstance(self._holder(lease), MemoryCounters):
-            # Counters in this process never wait, so that it is done before the next request can come.
-            with suppress(StopIteration):
-                work.send(None)
-            return
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _tell(self, decision: Decision) -> None:
         try:
             await self.observers.notify(decision)
         except BaseException:
             # Cancelled while the user's hook ran: nobody will use this decision.
-            lease = decision.lease
-            if lease is not None and decision.admitted:
-                self._later(lease, self._refund(decision.tenant, lease, WHOLE))
+            self.charges.undo(decision)
             raise
-
-    async def _count(self, weighed: Decision | Question) -> Decision:
-        if isinstance(weighed, Decision):
-            return weighed
-        policy, asked, charge = weighed
-        try:
-            tally = await self._counters.decide(charge)
-        except CountersUnavailable:
-            return await self._without_counters(policy, asked, charge)
-        if tally.expired:
-            self.observers.leases_expired(tally.expired)
-        return core.decide(policy, asked, tally, charge.lease)
-
-    async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
-        over = core.precheck(policy, asked)
-        if over:
-            return core.refuse_for_good(policy, asked, over, charge.lease, degraded=True)
-        rule = self.settings.on_outage
-        if rule == "open":
-            return core.admit_uncounted(policy, asked, charge.lease, degraded=True)
-        if rule == "closed":
-            return core.refuse_in_outage(policy, asked, charge.lease)
-        lease = replace(charge.lease, local=True)
-        tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
-        return core.decide(policy, asked, tally, lease, degraded=True)
 
     async def _named(self, tenant: str, lease_id: str) -> tuple[str, Lease] | None:
         """The tenant that is counted for ``tenant``, and the lease.
@@ -334,48 +238,12 @@ class FanoutGuard:
             return None
         return counted, lease
 
-    async def _take_back(self, tenant: str, lease: Lease, part: Part) -> int:
-        if part == NOTHING:
-            return 0
-        back = await self._refund(tenant, lease, part)
-        self._held.end(lease.id, None if part == WHOLE else back)
-        return back
-
-    async def _release(self, tenant: str, lease: Lease) -> bool:
-        try:
-            return await self._holder(lease).release(tenant, lease)
-        except CountersUnavailable:
-            return False
-
-    async def _renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
-        try:
-            return await self._holder(lease).renew(tenant, lease, lease_ms, exact=exact)
-        except CountersUnavailable:
-            return False
-
-    async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
-        try:
-            back = await self._holder(lease).refund(tenant, lease, part)
-        except CountersUnavailable:
-            return 0
-        if back:
-            self.observers.refunded(back)
-        return back
-
-    def _holder(self, lease: Lease) -> Counters:
-        return self._local if lease.local else self._counters
-
     def _open(self, settings: Settings) -> RedisCounters | None:
         if not settings.redis_url:
             return None
         counters = RedisCounters(
-            settings.redis_url, prefix=settings.key_prefix, timeout_ms=_milliseconds(settings.redis_timeout)
+            settings.redis_url, prefix=settings.key_prefix, timeout_ms=milliseconds(settings.redis_timeout)
         )
         counters.on_outage = self.observers.outage
         counters.on_error = self.observers.counter_error
         return counters
-
-
-def _milliseconds(seconds: float) -> int:
-    """Whole milliseconds, rounded up."""
-    return math.ceil(seconds * 1000)

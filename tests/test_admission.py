@@ -49,7 +49,7 @@ async def test_one_that_fails_to_renew_ends_no_other(monkeypatch: pytest.MonkeyP
 
     async with one.circulation(tenant="acme", document="d", sites=["a"]):
         async with other.circulation(tenant="acme", document="d", sites=["a"]):
-            monkeypatch.setattr(other, "keep", keep)
+            monkeypatch.setattr(other.charges, "keep", keep)
             await asyncio.sleep(TTL_S / 2)
         await asyncio.sleep(TTL_S)
         assert failures
@@ -78,7 +78,7 @@ async def test_renewing_keeps_nothing_of_the_request_that_it_begins_with() -> No
 async def test_no_timer_is_left_where_nothing_is_under_way() -> None:
     """A guard that is not used must not wake its process."""
     one = guard()
-    key = (asyncio.get_running_loop(), one.lease_ms)
+    key = (asyncio.get_running_loop(), one.charges.lease_ms)
     async with one.circulation(tenant="acme", document="d", sites=["a"]):
         assert len(_under_way[key]) == 1
     assert not _under_way[key]

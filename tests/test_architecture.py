@@ -19,12 +19,12 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("types", "errors"),
     ("core",),
     ("counters", "observe", "settings", "stress"),
-    ("admission", "tenants", "guard"),
+    ("charges", "admission", "tenants", "guard"),
     ("asgi",),
     ("cli", "testing", "client", "fastapi"),
 )
-# One unit: an admission belongs to its guard, which asks the tenants.
-ONE_UNIT = {"admission", "tenants", "guard"}
+# One unit: a guard asks the tenants, and what it charges is in the hands of admissions.
+ONE_UNIT = {"charges", "admission", "tenants", "guard"}
 HEAVY = {"prometheus_client", "locust", "gevent", "numpy", "rich", "httpx", "fastapi", "limits"}
 
 

@@ -150,9 +150,10 @@ class FanoutGuardMiddleware:
 
     async def _run(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with its admission, and settle when it is done."""
-        async with Admission(self.guard, decision) as admission:
+        charges = self.guard.charges
+        async with Admission(charges, decision) as admission:
             scope[SCOPE_KEY] = admission
-            responder = Responder(send, self._fields(decision), self.guard.refunds, admission.refund)
+            responder = Responder(send, self._fields(decision), charges.refund_on, admission.refund)
             await self.app(scope, receive, responder)
 
     async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:

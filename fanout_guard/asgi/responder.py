@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from typing import TypeAlias
 
 from fanout_guard.core.problem import Problem
@@ -23,21 +23,21 @@ async def respond(problem: Problem, fields: Iterable[Field], scope: Scope, send:
 class Responder:
     """The ``send`` of one admitted request: adds fields to the start of the response, passes the rest on as it is.
 
-    ``refund`` is awaited before a response starts whose status ``refunds``.
+    ``refund`` is awaited before a response starts whose status is one of ``refund_on``.
     """
 
-    __slots__ = ("_fields", "_refund", "_refunds", "_send", "_started")
+    __slots__ = ("_fields", "_refund", "_refund_on", "_send", "_started")
 
     def __init__(
         self,
         send: Send,
         fields: Iterable[Field],
-        refunds: Callable[[int], bool],
+        refund_on: Set[int],
         refund: Callable[[], Awaitable[object]],
     ) -> None:
         self._send = send
         self._fields = fields
-        self._refunds = refunds
+        self._refund_on = refund_on
         self._refund = refund
         self._started = False
 
@@ -48,7 +48,7 @@ class Responder:
         return self._start(message)
 
     async def _start(self, message: Message) -> None:
-        if self._refunds(message["status"]):
+        if message["status"] in self._refund_on:
             await self._refund()
         # The application's own fields stand: none is dropped, and none of ours doubles one.
         headers = list(message.get("headers", ()))

@@ -16,6 +16,7 @@ from fanout_guard.cli.info_findings import cluster_finding, info_findings, parse
 from fanout_guard.core.keys import FORMAT, Digests, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate
 from fanout_guard.core.tenant import DEFAULTS
+from fanout_guard.core.weigh import look_at
 from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
@@ -138,14 +139,13 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
     policy = Policy(document=1, document_window_ms=1000, rates=(Rate(1, 1000),), inflight=1)
     charge = Charge(lease=lease, tenant=tenant, cost=1, sites=digests.sites(("site",)), policy=policy, lease_ms=1000)
     everybody = Policy(document=None, inflight_global=1)
-    look = Charge(lease=lease, tenant=tenant, cost=0, sites=b"", policy=everybody, lease_ms=1000, look=True)
     began = time.perf_counter()
     charged = (await counters.decide(charge)).charged
     took_ms = (time.perf_counter() - began) * 1000
     renewed = await counters.renew(tenant, lease, 2000)
     released = await counters.release(tenant, lease)
     refunded = await counters.refund(tenant, lease)
-    await counters.decide(look)
+    await counters.decide(look_at(tenant, everybody))
     with suppress(CountersUnavailable):  # what is left ends by itself
         names = counters.space.of(tenant)
         for key in (names.rates, names.leases, names.document + lease.document, names.idempotency + lease.idempotency):

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from fanout_guard.cli.deployment import Deployment
-from fanout_guard.core.keys import new_id, tag, tenant_of
-from fanout_guard.core.model import DOCUMENT, Charge, Lease, Policy
+from fanout_guard.core.keys import tag, tenant_of
+from fanout_guard.core.model import DOCUMENT, Policy
 from fanout_guard.core.tenant import DEFAULTS
+from fanout_guard.core.weigh import look_at
 from fanout_guard.errors import CountersUnavailable, UnknownTenant
 from fanout_guard.guard import Usage
 
@@ -49,9 +50,9 @@ class Standing:
         return {
             "tenant": self.tenant,
             "mode": self.mode,
-            "policies": {policy: _members(usage) for policy, usage in self.policies.items()},
+            "policies": {policy: asdict(usage) for policy, usage in self.policies.items()},
             "documents_found": self.documents_found,
-            "documents": [{"document": name} | _members(usage) for name, usage in self.documents[:documents_shown]],
+            "documents": [{"document": name} | asdict(usage) for name, usage in self.documents[:documents_shown]],
         }
 
 
@@ -125,18 +126,7 @@ async def _documents(
     deployment: Deployment, tenant: str, policy: Policy, digests: Sequence[bytes]
 ) -> list[tuple[str, Usage]]:
     alone = replace(policy, rates=(), inflight=None, inflight_global=None)
-    charges = [
-        Charge(
-            lease=Lease(new_id(), digest),
-            tenant=tenant,
-            cost=0,
-            sites=b"",
-            policy=alone,
-            lease_ms=deployment.guard.lease_ms,
-            look=True,
-        )
-        for digest in digests
-    ]
+    charges = [look_at(tenant, alone, digest) for digest in digests]
     usages: list[tuple[str, Usage]] = []
     for start in range(0, len(charges), _AT_ONCE):
         some = charges[start : start + _AT_ONCE]
@@ -146,12 +136,3 @@ async def _documents(
             if usage.used:
                 usages.append((charge.lease.document.decode(), usage))
     return sorted(usages, key=lambda each: (-each[1].used, each[0]))
-
-
-def _members(usage: Usage) -> dict[str, int]:
-    return {
-        "limit": usage.limit,
-        "used": usage.used,
-        "remaining": usage.remaining,
-        "reset_after": usage.reset_after,
-    }

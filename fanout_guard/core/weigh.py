@@ -43,7 +43,7 @@ class Weigher:
     def __init__(self, digests: Digests, *, distinct: bool, lease_ms: int, workers: int) -> None:
         self._digests = digests
         self._distinct = distinct
-        self._lease_ms = lease_ms
+        self.lease_ms = lease_ms
         self._workers = workers
 
     def weigh(
@@ -80,7 +80,7 @@ class Weigher:
             cost=entries,
             sites=self._digests.sites(sites, circulation.text) if sent else b"",
             policy=share(policy, self._workers),
-            lease_ms=self._lease_ms,
+            lease_ms=self.lease_ms,
             look=look or bool(over),  # it is refused, and the counters tell what else refuses it
             waited_s=waited_s,
         )
@@ -88,15 +88,7 @@ class Weigher:
 
     def usage(self, tenant: str, policy: Policy, document: str | None) -> Charge:
         """A look at how a tenant stands, and at one of its documents."""
-        return Charge(
-            lease=Lease(new_id(), self._document(policy, document)),
-            tenant=tenant,
-            cost=0,
-            sites=b"",
-            policy=share(policy, self._workers),
-            lease_ms=self._lease_ms,
-            look=True,
-        )
+        return look_at(tenant, share(policy, self._workers), self._document(policy, document))
 
     def part(self, sites: Sequence[object] | int | None) -> Part:
         """What a refund of these sites, of so many entries, or (None) of everything takes back.
@@ -121,3 +113,10 @@ class Weigher:
         if policy.document is None and not policy.rates:
             return b""
         return self._digests.idempotency(key, circulation.document, circulation.keys)
+
+
+def look_at(tenant: str, policy: Policy, document: bytes = b"") -> Charge:
+    """The question how a tenant stands, and the document with this digest, which charges nothing."""
+    return Charge(
+        lease=Lease(new_id(), document), tenant=tenant, cost=0, sites=b"", policy=policy, lease_ms=0, look=True
+    )

@@ -1,0 +1,172 @@
+"""What circulations are charged, on which counters, and how it is given or taken back; the only caller of counters."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+from msgspec.structs import replace
+
+from fanout_guard.core import decide as core
+from fanout_guard.core.decide import Asked
+from fanout_guard.core.model import WHOLE, Charge, Decision, Lease, Part, Policy, Tally
+from fanout_guard.core.policy import share
+from fanout_guard.core.weigh import NOTHING, Question, Weigher
+from fanout_guard.counters.base import Counters
+from fanout_guard.counters.memory import MemoryCounters
+from fanout_guard.errors import CountersUnavailable
+from fanout_guard.observe.held import HeldLeases
+from fanout_guard.observe.hooks import Observers
+from fanout_guard.settings import Settings
+
+
+class Charges:
+    """Charges on a deployment's counters or, in an outage, by its rule; each is settled where it was made.
+
+    ``local`` are this process's own counters, and ``counters`` the same where none are shared. A tenant is the one that
+    was counted, who need not be known any more.
+    """
+
+    def __init__(
+        self, counters: Counters, local: MemoryCounters, weigher: Weigher, observers: Observers, settings: Settings
+    ) -> None:
+        self.observers = observers
+        self.lease_ms = weigher.lease_ms
+        self.refund_on = settings.refund_statuses
+        """The statuses of a response that take its charge back."""
+        self._counters = counters
+        self._local = local
+        self._weigher = weigher
+        self._on_outage = settings.on_outage
+        self._workers = settings.workers
+        self._held = HeldLeases(observers.inflight)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def decide(self, weighed: Decision | Question) -> Decision:
+        """The decision: the one that is there already, the counters', or that of the outage's rule."""
+        if isinstance(weighed, Decision):
+            return weighed
+        policy, asked, charge = weighed
+        try:
+            tally = await self._counters.decide(charge)
+        except CountersUnavailable:
+            return await self._without_counters(policy, asked, charge)
+        if tally.expired:
+            self.observers.leases_expired(tally.expired)
+        return core.decide(policy, asked, tally, charge.lease)
+
+    async def look(self, charge: Charge) -> Tally:
+        """How the counters stand; CountersUnavailable in an outage."""
+        return await self._counters.decide(charge)
+
+    def hold(self, decision: Decision, seconds: float) -> None:
+        """Nobody is at work on what is in flight: it ends in ``seconds``, unless its lease is settled before."""
+        if self.observers.count_inflight and decision.leased and decision.lease is not None:
+            self._held.hold(decision.lease.id, decision.requested, seconds)
+
+    def keep(self, decision: Decision) -> None:
+        """Renew the entries in flight, without making anybody wait."""
+        lease = decision.lease
+        if lease is not None:
+            self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
+
+    def settle(self, decision: Decision, held_s: float = 0) -> None:
+        """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""
+        lease = decision.lease
+        if lease is None:
+            return
+        if held_s > 0:
+            self.hold(decision, held_s)
+            self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
+        else:
+            self._holder(lease).release_soon(decision.tenant, lease)
+
+    def undo(self, decision: Decision) -> None:
+        """Take back what nobody will use, without making anybody wait."""
+        lease = decision.lease
+        if lease is not None and decision.admitted:
+            self._later(lease, self._refund(decision.tenant, lease, WHOLE))
+
+    async def release(self, tenant: str, lease: Lease) -> bool:
+        """End a lease; False where there was none, or in an outage."""
+        try:
+            released = await self._holder(lease).release(tenant, lease)
+        except CountersUnavailable:
+            return False
+        if released:
+            self._held.end(lease.id)
+        return released
+
+    async def renew(self, tenant: str, lease: Lease, seconds: float) -> bool:
+        """Let a lease live for at least ``seconds`` from now; False where it is gone, or in an outage."""
+        renewed = await self._renew(tenant, lease, milliseconds(seconds))
+        if renewed:
+            self._held.renew(lease.id, seconds)
+        return renewed
+
+    async def refund(self, tenant: str, lease: Lease, part: Part) -> int:
+        """Take a charge back, or a part of it; the entries taken back, 0 in an outage."""
+        if part == NOTHING:
+            return 0
+        back = await self._refund(tenant, lease, part)
+        self._held.end(lease.id, None if part == WHOLE else back)
+        return back
+
+    def part(self, sites: Sequence[object] | int | None) -> Part:
+        """What a refund of ``sites`` takes back; CirculationError where they are none, or negative."""
+        return self._weigher.part(sites)
+
+    async def aclose(self) -> None:
+        """Finish what is under way in this event loop and close its connections."""
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._counters.aclose()
+        self._held.close()
+
+    async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
+        over = core.precheck(policy, asked)
+        if over:
+            return core.refuse_for_good(policy, asked, over, charge.lease, degraded=True)
+        if self._on_outage == "open":
+            return core.admit_uncounted(policy, asked, charge.lease, degraded=True)
+        if self._on_outage == "closed":
+            return core.refuse_in_outage(policy, asked, charge.lease)
+        lease = replace(charge.lease, local=True)
+        tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
+        return core.decide(policy, asked, tally, lease, degraded=True)
+
+    async def _renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
+        try:
+            return await self._holder(lease).renew(tenant, lease, lease_ms, exact=exact)
+        except CountersUnavailable:
+            return False
+
+    async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
+        try:
+            back = await self._holder(lease).refund(tenant, lease, part)
+        except CountersUnavailable:
+            return 0
+        if back:
+            self.observers.refunded(back)
+        return back
+
+    def _holder(self, lease: Lease) -> Counters:
+        return self._local if lease.local else self._counters
+
+    def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:
+        if isinstance(self._holder(lease), MemoryCounters):
+            # Counters in this process never wait, so that it is done before the next request can come.
+            with suppress(StopIteration):
+                work.send(None)
+            return
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def milliseconds(seconds: float) -> int:
+    """Whole milliseconds, rounded up."""
+    return math.ceil(seconds * 1000)
