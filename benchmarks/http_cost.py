@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.peers.server import valkey
+from examples.publishing_api.servers import ServerFailed, free_port, stop
 
 ROOT = Path(__file__).resolve().parents[1]
 STACKS = {"uvloop": ("uvloop", "httptools"), "asyncio": ("asyncio", "httptools")}
@@ -42,12 +43,8 @@ class HttpCost:
         return self.servers[name]["rate"] / self.servers["bare"]["rate"]
 
 
-class ServerFailed(RuntimeError):
-    """Raised when a server does not start, or does not answer as it should."""
-
-
 def measure_http(loop: str, *, rounds: int, seconds: float) -> HttpCost:
-    """Start the three servers and load them in turn, from another process; an error answer is a failure."""
+    """Start the three servers and load them in turn, from another process; an error answer is ServerFailed."""
     measured: dict[str, list[dict[str, float]]] = {"bare": [], "in process": [], "Redis": []}
     with ExitStack() as stack:
         redis = stack.enter_context(valkey())
@@ -75,9 +72,7 @@ def _load(port: int, seconds: float) -> dict[str, float]:
 
 @contextmanager
 def _uvicorn(loop: str, environ: Mapping[str, str]) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     event_loop, parser = STACKS[loop]
     command = [sys.executable, "-m", "uvicorn", "benchmarks.overhead_app:app", "--port", str(port)]
     command += ["--loop", event_loop, "--http", parser, "--no-access-log", "--log-level", "warning"]
@@ -87,8 +82,7 @@ def _uvicorn(loop: str, environ: Mapping[str, str]) -> Iterator[int]:
         _await_port(process, port)
         yield port
     finally:
-        process.terminate()
-        process.wait(timeout=10)
+        stop(process)
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int) -> None:

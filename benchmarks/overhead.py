@@ -9,9 +9,10 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.http_cost import STACKS, ServerFailed, measure_http
+from benchmarks.http_cost import STACKS, measure_http
 from benchmarks.interrupt import interruptible
 from benchmarks.middleware_cost import MiddlewareCost, measure_middleware
+from examples.publishing_api.servers import ServerFailed
 
 
 def register(commands: Any) -> None:
