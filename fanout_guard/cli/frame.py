@@ -50,6 +50,7 @@ class Frame:
             "workers_in_outage": None if scraped is None else scraped.in_outage,
             "metrics_silent": None if scraped is None else scraped.silent,
             "tenants": [each.members(1) for each in sorted(self.tenants, key=_urgency, reverse=True)],
+            "unreadable": dict(self.unreadable),
         }
 
     def _everybody(self) -> str:

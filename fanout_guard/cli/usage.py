@@ -74,7 +74,7 @@ async def _all(deployment: Deployment, arguments: argparse.Namespace) -> int:
     every = await standings(deployment, found)
     if arguments.json:
         tenants = [each.members(arguments.documents) for each in every.tenants]
-        say_json({"tenants": tenants, "nameless": found.nameless})
+        say_json({"tenants": tenants, "nameless": found.nameless, "unreadable": every.unreadable})
     else:
         _print_all(every, found.nameless)
     fail(*(not_shown(tenant, reason) for tenant, reason in every.unreadable.items()))

@@ -79,7 +79,7 @@ def test_an_id_too_long_for_a_key_is_found_by_name(url: str, run: Run, monkeypat
             await guard.admit(tenant=tenant, document="d", sites=sites(3))
 
     with_guard(circulate)
-    assert run("usage", "--json").document == {"tenants": [], "nameless": 2}
+    assert run("usage", "--json").document == {"tenants": [], "nameless": 2, "unreadable": {}}
     assert run("caps", "set", known, "max_sites=299").code == 0
     document = run("usage", "--json").document
     assert [each["tenant"] for each in document["tenants"]] == [known]
@@ -182,6 +182,7 @@ def test_a_key_of_another_type_hides_its_own_tenant_alone(kind: str, url: str, r
         answer = run(*arguments)
         assert answer.code == 3
         assert sorted(each["tenant"] for each in answer.document["tenants"]) == ["acme", "zeta"]
+        assert answer.document["unreadable"] == {"beta": "wrongtype"}
         assert answer.err.startswith("fanout-guard: tenant 'beta' is not shown: wrongtype: ")
         assert answer.err.count("\n") == 1
     assert "zeta" in run("usage").out
@@ -191,7 +192,7 @@ def test_a_key_of_another_type_hides_its_own_tenant_alone(kind: str, url: str, r
 def test_nothing_counted_is_said(url: str, run: Run) -> None:
     """A heading without a row leaves open whether anything was looked at."""
     assert run("usage").out == "no tenant is configured or overridden, and none has anything counted\n"
-    assert run("usage", "--json").document == {"tenants": [], "nameless": 0}
+    assert run("usage", "--json").document == {"tenants": [], "nameless": 0, "unreadable": {}}
 
 
 @pytest.mark.parametrize("number", ["-1", "x", "1.5", "٣", ""])
