@@ -44,7 +44,7 @@ class Save(Struct, frozen=True):
 
 # None after a request: the deadline passed before its answer was there.
 Outcome: TypeAlias = httpx.Response | httpx.RequestError | StateError | None
-Conversation: TypeAlias = Generator[Request | Save | Wait, Outcome, Report]
+Conversation: TypeAlias = Generator[Request | Save | Wait | Report, Outcome, None]
 
 
 def conversation(
@@ -56,7 +56,7 @@ def conversation(
     journal: Journal,
     progress: Callable[[Progress], object] | None,
 ) -> Conversation:
-    """Yield requests, waits and states to keep, take their outcomes, and return the report."""
+    """Yield requests, waits and states to keep, take their outcomes, and yield the report at last."""
     began = time.monotonic()
     if not isinstance(document, Mapping):
         raise ValueError(f"the document must be a mapping of the request's members, not {type(document).__name__}")
@@ -77,7 +77,8 @@ def conversation(
                 plan, failure = _kept(plan, (yield Save(plan.state)), failure)
             if failure is not None and not requests:
                 raise failure
-            return _report(plan, wanted, repeated, plan.stop or action.stop, requests)
+            yield _report(plan, wanted, repeated, plan.stop or action.stop, requests)
+            return
         if isinstance(action, Wait):
             tell(_progress(plan, total, action))
             slept = time.monotonic()

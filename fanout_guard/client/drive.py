@@ -56,11 +56,9 @@ def circulate(
         _check_request(client, rules, url, headers)  # before anything is in the journal
         outcome: Outcome = None
         while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as end:
-                report: Report = end.value
-                return report
+            step = steps.send(outcome)
+            if isinstance(step, Report):
+                return step
             if isinstance(step, Wait):
                 time.sleep(_spread(step))
                 outcome = None
@@ -92,11 +90,9 @@ async def circulate_async(
         _check_request(client, rules, url, headers)  # before anything is in the journal
         outcome: Outcome = None
         while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as end:
-                report: Report = end.value
-                return report
+            step = steps.send(outcome)
+            if isinstance(step, Report):
+                return step
             if isinstance(step, Wait):
                 await anyio.sleep(_spread(step))
                 outcome = None
