@@ -184,12 +184,16 @@ def stem_of(request: Packed) -> bytes:
     return key[: key.rindex(b"}:") + 2]
 
 
-def pack_release(tenant: str, lease: Lease, lease_ms: int, exact: bool, space: KeySpace) -> Packed:
-    """A release (``lease_ms`` -1) or a renewal as ``release.lua`` reads it."""
+def pack_release(tenant: str, lease: Lease, space: KeySpace) -> Packed:
+    """A release as ``release.lua`` reads it."""
     names = space.of(tenant)
-    keys = [names.charge + lease.id, names.leases]
-    if lease_ms >= 0:
-        keys.append(names.refunded + lease.id)
+    return [names.charge + lease.id, names.leases], (str(lease),), b""
+
+
+def pack_renewal(tenant: str, lease: Lease, space: KeySpace, lease_ms: int, *, exact: bool) -> Packed:
+    """A renewal as ``release.lua`` reads it."""
+    names = space.of(tenant)
+    keys = [names.charge + lease.id, names.leases, names.refunded + lease.id]
     return keys, (str(lease), lease_ms, int(exact)), b""
 
 

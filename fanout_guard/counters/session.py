@@ -23,6 +23,7 @@ from fanout_guard.counters.scripts import (
     pack_probe,
     pack_refund,
     pack_release,
+    pack_renewal,
     stem_of,
     tally,
 )
@@ -79,9 +80,17 @@ class Session:
             return self._decide_by_slot(charge, until_s)
         return self._decide(charge, until_s)
 
-    async def settle(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
-        """Release a lease (``lease_ms`` -1) or let it end at another time."""
-        own, *others = [pack_release(*each, lease_ms, exact, self._space) for each in self._places(tenant, lease)]
+    async def release(self, tenant: str, lease: Lease) -> bool:
+        """End a lease; False if there was none."""
+        return await self._settle([pack_release(*each, self._space) for each in self._places(tenant, lease)])
+
+    async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool) -> bool:
+        """Let a lease end at another time; False if it is gone."""
+        places = self._places(tenant, lease)
+        return await self._settle([pack_renewal(*each, self._space, lease_ms, exact=exact) for each in places])
+
+    async def _settle(self, requests: Sequence[Packed]) -> bool:
+        own, *others = requests
         try:
             found = any(await self._all("release", self._releases, [own]))
         except (asyncio.CancelledError, CountersUnavailable):
@@ -94,7 +103,7 @@ class Session:
     def release_soon(self, tenant: str, lease: Lease) -> None:
         """Release a lease without making anybody wait; what an outage prevents is done when it is over."""
         for each in self._places(tenant, lease):
-            request = pack_release(*each, -1, False, self._space)
+            request = pack_release(*each, self._space)
             if self.breaker.reason is not None:
                 self._owe("release", request)
                 continue
@@ -206,7 +215,7 @@ class Session:
             charged = mine.charged
         finally:
             if reserved.charged and not charged and not charge.look:
-                self._owe("release", pack_release(EVERYBODY, reservation, -1, False, self._space))
+                self._owe("release", pack_release(EVERYBODY, reservation, self._space))
         own_readings = mine.readings if policy.inflight is not None else mine.readings[:-1]
         return Tally(
             reserved.charged and mine.charged,

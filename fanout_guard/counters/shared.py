@@ -67,10 +67,10 @@ class RedisCounters:
         return self.session.decide(charge)
 
     async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
-        return await self.session.settle(tenant, lease, lease_ms, exact=exact)
+        return await self.session.renew(tenant, lease, lease_ms, exact=exact)
 
     async def release(self, tenant: str, lease: Lease) -> bool:
-        return await self.session.settle(tenant, lease, -1)
+        return await self.session.release(tenant, lease)
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
         """As ``release``, without an answer to wait for: what every request does at its end."""

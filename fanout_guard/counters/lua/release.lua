@@ -2,8 +2,8 @@
 --
 -- KEYS    per request: record, leases and, unless the lease ends, refunded sites; the global leases are KEYS[1] where
 --         ARGV[2] is 1
--- ARGV    [1] msgpack: the requests, each {lease, lease ms, exact}: lease ms -1 ends the lease; otherwise it ends that
---             long from now, exactly where exact is 1, else not before
+-- ARGV    [1] msgpack: the requests: {lease} ends it; with {lease, lease ms, exact} it ends that long from now, exactly
+--             where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
 -- Output  per request 1, or 0 where there was no live lease; {-1, error} where only this request failed
 
@@ -37,7 +37,7 @@ local function settle(record_key, lease_key, refunded_key, lease, lease_ms, exac
     local expiry = expiry_of(key, set, member)
     if expiry then
       found = 1
-      if lease_ms < 0 then
+      if not lease_ms then
         finish(set, member, entries)
       else
         expiry = exact == 1 and now + lease_ms or max(expiry, now + lease_ms)
@@ -46,7 +46,7 @@ local function settle(record_key, lease_key, refunded_key, lease, lease_ms, exac
       end
     end
   end
-  if found == 1 and lease_ms > 0 and lease_ms > call('PTTL', record_key) then
+  if found == 1 and lease_ms and lease_ms > call('PTTL', record_key) then
     call('PEXPIRE', record_key, lease_ms)
     call('PEXPIRE', refunded_key, lease_ms) -- else its sites could be refunded once more
   end
@@ -57,7 +57,7 @@ local answers, at = {}, GLOBAL and 2 or 1
 for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
   local ok, answer = pcall(settle, KEYS[at], KEYS[at + 1], KEYS[at + 2], unpack(r))
   answers[i] = ok and answer or failed(answer)
-  at = at + (r[2] < 0 and 2 or 3)
+  at = at + (r[2] and 3 or 2)
 end
 leases.write_all()
 return answers
