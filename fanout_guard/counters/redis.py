@@ -13,7 +13,7 @@ from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.redis_address import Servers, parse_address
 from fanout_guard.counters.redis_cluster import Cluster, scan
 from fanout_guard.counters.redis_errors import reason_of
-from fanout_guard.counters.redis_link import Address, Evaluation, Link, evaluate
+from fanout_guard.counters.redis_link import Address, Evaluation, Link, outcome_of
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 
@@ -50,10 +50,7 @@ class Single:
 
     async def call(self, call: Call) -> list[Any]:
         """Run one script call; safe to send again, since a script applies an id once."""
-        (reply,) = await evaluate(self._link, (call,))
-        if isinstance(reply, BaseException):
-            raise CountersUnavailable(reason_of(reply))
-        return cast("list[Any]", reply)
+        return cast("list[Any]", await outcome_of(partial(self.start, call)))
 
     async def command(self, *arguments: str | bytes | int) -> Any:
         """Run one command, where speed does not matter; the answer is as it came, whatever the driver makes of it."""

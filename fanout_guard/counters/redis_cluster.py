@@ -11,7 +11,7 @@ from redis import exceptions
 from redis.crc import key_slot
 
 from fanout_guard.counters.redis_errors import reason_of
-from fanout_guard.counters.redis_link import Address, Command, Link, evaluate
+from fanout_guard.counters.redis_link import Address, Command, Link, is_unknown, script_command
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 
@@ -152,7 +152,7 @@ class Cluster:
             together.setdefault(target, []).append(index)
         found = await asyncio.gather(
             *(
-                evaluate(self._node(address), [calls[index] for index in indexes], asking=asking)
+                _evaluate(self._node(address), [calls[index] for index in indexes], asking=asking)
                 for (address, asking), indexes in together.items()
             ),
             return_exceptions=True,
@@ -192,6 +192,28 @@ class Cluster:
                 raise CountersUnavailable("connection", sent=False)
             link = self._links[address] = self._link(address)
         return link
+
+
+async def _evaluate(link: Link, calls: Sequence[Call], *, asking: bool) -> list[Any]:
+    """Run script calls in one exchange; two where the node does not know a script. Answers, or the errors met."""
+    replies = await _exchange(link, "EVALSHA", calls, asking)
+    unknown = [index for index, reply in enumerate(replies) if is_unknown(reply)]
+    if unknown:
+        # Sent whole, the node knows it again; once only, so that one that never learns is an outage.
+        again = await _exchange(link, "EVAL", [calls[index] for index in unknown], asking)
+        for index, reply in zip(unknown, again, strict=True):
+            replies[index] = reply
+    return replies
+
+
+async def _exchange(link: Link, command: str, calls: Sequence[Call], asking: bool) -> list[Any]:
+    commands: list[Command] = []
+    for call in calls:
+        if asking:
+            commands.append(("ASKING",))
+        commands.append(script_command(command, call))
+    replies = await link.exchange(commands)
+    return replies[1::2] if asking else replies
 
 
 async def scan(link: Link, pattern: bytes) -> AsyncIterator[bytes]:

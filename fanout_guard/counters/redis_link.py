@@ -51,16 +51,7 @@ class Link:
 
     async def exchange(self, commands: Sequence[Command]) -> Replies:
         """As ``start``, for those who wait."""
-        replied: asyncio.Future[Replies | Exception] = asyncio.get_running_loop().create_future()
-        begun = self.start(commands, partial(_settle, replied))
-        try:
-            outcome = await replied
-        except asyncio.CancelledError:
-            begun.cancel()
-            raise
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        return cast(Replies, await outcome_of(partial(self.start, commands)))
 
     async def open(self) -> Wire:
         """A new connection to the server."""
@@ -198,49 +189,29 @@ class Evaluation(_Exchange):
 
     def __init__(self, link: Link, call: Call, done: Callable[[Any], None]) -> None:
         self._call: Call | None = call
-        super().__init__(link, _packed(_command("EVALSHA", call)), 1, done)
+        super().__init__(link, _packed(script_command("EVALSHA", call)), 1, done)
 
     def _end(self, outcome: Replies | Exception) -> None:
         reply = outcome if isinstance(outcome, Exception) else outcome[0]
         if isinstance(reply, exceptions.RedisError):
             call, self._call = self._call, None
-            if call is not None and _unknown_script(reply):
+            if call is not None and is_unknown(reply):
                 # Once only, so that a server that never learns is an outage.
-                self._packed = _packed(_command("EVAL", call))
+                self._packed = _packed(script_command("EVAL", call))
                 self._begin()
                 return
             reply = CountersUnavailable(reason_of(reply))
         super()._end(reply)
 
 
-async def evaluate(link: Link, calls: Sequence[Call], *, asking: bool = False) -> list[Any]:
-    """Run script calls in one exchange; two where the server does not know a script. Answers, or the errors met."""
-    replies = await _evaluate(link, "EVALSHA", calls, asking)
-    unknown = [index for index, reply in enumerate(replies) if _unknown_script(reply)]
-    if unknown:
-        # Sent whole, the server knows it again; once only, so that a server that never learns is an outage.
-        again = await _evaluate(link, "EVAL", [calls[index] for index in unknown], asking)
-        for index, reply in zip(unknown, again, strict=True):
-            replies[index] = reply
-    return replies
-
-
-async def _evaluate(link: Link, command: str, calls: Sequence[Call], asking: bool) -> list[Any]:
-    commands: list[Command] = []
-    for call in calls:
-        if asking:
-            commands.append(("ASKING",))
-        commands.append(_command(command, call))
-    replies = await link.exchange(commands)
-    return replies[1::2] if asking else replies
-
-
-def _command(command: str, call: Call) -> Command:
+def script_command(command: str, call: Call) -> Command:
+    """The EVALSHA or, with the whole script, EVAL for a call."""
     script, keys, arguments = call
     return (command, script.sha if command == "EVALSHA" else script.text, len(keys), *keys, *arguments)
 
 
-def _unknown_script(reply: object) -> bool:
+def is_unknown(reply: object) -> bool:
+    """Whether a server answers that it does not know the script of an EVALSHA."""
     return isinstance(reply, exceptions.ResponseError) and reason_of(reply) == "noscript"
 
 
@@ -265,6 +236,15 @@ def _packed(command: Command) -> bytes:
     return pack_command(tuple(command))  # type: ignore[arg-type, no-any-return]  # the stub wants a tuple of one
 
 
-def _settle(replied: asyncio.Future[Replies | Exception], outcome: Replies | Exception) -> None:
-    if not replied.done():
-        replied.set_result(outcome)
+async def outcome_of(start: Callable[[Callable[[Any], None]], Begun]) -> Any:
+    """What ``start`` tells to the function that it is given, raised if it is an error; ended where nobody waits."""
+    told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    begun = start(lambda outcome: None if told.done() else told.set_result(outcome))
+    try:
+        outcome = await told
+    except asyncio.CancelledError:
+        begun.cancel()
+        raise
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
