@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+from fanout_guard.counters.outage import PROBE_EVERY_S
 from fanout_guard.counters.scripts import Packed
 from fanout_guard.errors import CountersUnavailable
 
@@ -60,6 +62,59 @@ class Debts:
                     unpaid = answer
             if unpaid is not None:
                 raise unpaid
+
+
+class Payer:
+    """Pays debts beside everything else, while ``may_pay``; ``failed`` is told why the server did not take them.
+
+    Each call has ``within_s``, and not all of them: a crowd that leaves at once is no outage.
+    """
+
+    def __init__(
+        self,
+        debts: Debts,
+        call: Call,
+        *,
+        within_s: float,
+        may_pay: Callable[[], bool],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._debts = debts
+        self._call = call
+        self._within_s = within_s
+        self._may_pay = may_pay
+        self._failed = failed
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Pay, where anything is owed and is not being paid already."""
+        if self._debts and self._task is None and self._may_pay():
+            self._task = asyncio.get_running_loop().create_task(self._pay())
+            self._task.add_done_callback(self._paid)
+
+    async def finish(self) -> None:
+        """Wait for what is being paid, no longer than one call may take."""
+        if self._task is not None:
+            await asyncio.wait((self._task,), timeout=self._within_s)
+
+    async def _pay(self) -> None:
+        try:
+            await self._debts.pay(self._in_time)
+            if self._debts:
+                await asyncio.sleep(PROBE_EVERY_S)  # a slot is on the move
+        except TimeoutError:
+            self._failed("timeout")
+        except CountersUnavailable as error:
+            self._failed(error.reason)
+
+    async def _in_time(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
+        async with asyncio.timeout(self._within_s):
+            return await self._call(name, requests)
+
+    def _paid(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is None:
+            self.begin()
 
 
 def passes(error: CountersUnavailable) -> bool:

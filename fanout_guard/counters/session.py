@@ -8,15 +8,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from msgspec.structs import replace
-
 from fanout_guard.core.keys import EVERYBODY, KeySpace
-from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Policy, Tally
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.calls import Calls
-from fanout_guard.counters.debts import Debts, passes
-from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines
+from fanout_guard.counters.debts import Debts, Payer, passes
+from fanout_guard.counters.outage import Breaker, Deadlines
 from fanout_guard.counters.redis import Server
+from fanout_guard.counters.reservation import decide_in_two
 from fanout_guard.counters.scripts import (
     Packed,
     pack_decide,
@@ -33,7 +32,6 @@ _BATCH_WEIGHT = 1000  # about microseconds of the server's time
 _WEIGHT = 4  # of one request without sites, in the same
 _LOOP_ENDS_WITHIN_S = 1.0
 _UNATTENDED_S = 1.0  # so long what nobody waits for may queue behind its like before the server is blamed
-_UNBOUNDED = 2**53  # a cap that bounds nothing, in what the server computes with
 _PAY_FIRST_S = 0.5  # so long the end of an outage waits for what it left to do
 
 
@@ -53,7 +51,7 @@ class Session:
         timeout_s: float,
         on_outage: Callable[[bool, str], None],
         on_error: Callable[[str], None],
-        on_end: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None],
     ) -> None:
         self.server = server
         self._space = space
@@ -65,8 +63,11 @@ class Session:
         self._decisions = self._lane("decide", calls=2, items=64)
         self._releases = self._lane("release", calls=1, items=128)
         self._refunds = self._lane("refund", calls=1, items=32)
+        self._lanes = (self._decisions, self._releases, self._refunds)
         self._debts = Debts()
-        self._payer: asyncio.Task[None] | None = None
+        self._payer = Payer(
+            self._debts, self._calls, within_s=self._deadlines.after_s, may_pay=self._may_pay, failed=self.give_up
+        )
         self._suspect: bytes = space.everybody
         self._deciding = 0
         # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose.
@@ -77,7 +78,7 @@ class Session:
         """One decision, within the time budget."""
         until_s = self._loop.time() + self._deadlines.after_s - charge.waited_s
         if self.server.clustered and charge.policy.inflight_global is not None:
-            return self._decide_by_slot(charge, until_s)
+            return decide_in_two(charge, partial(self._decide, until_s=until_s), self._give_back)
         return self._decide(charge, until_s)
 
     async def release(self, tenant: str, lease: Lease) -> bool:
@@ -134,14 +135,12 @@ class Session:
 
     async def aclose(self) -> None:
         """Let what is under way end, then close the connections."""
-        lanes = (self._decisions, self._releases, self._refunds)
         await asyncio.sleep(0)  # whoever has asked just now is here by then
-        while self._deciding or any(lane.awaited for lane in lanes):
-            for lane in lanes:
+        while self._deciding or any(lane.awaited for lane in self._lanes):
+            for lane in self._lanes:
                 await lane.finish()
             await asyncio.sleep(0)
-        if self._payer is not None:
-            await asyncio.wait((self._payer,), timeout=self._deadlines.after_s)
+        await self._payer.finish()
         await self.breaker.aclose()
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
@@ -187,43 +186,6 @@ class Session:
         answered = await self._releases.answered(until_s - self._loop.time())
         return answered or (returning and not self._releases.busy)
 
-    async def _decide_by_slot(self, charge: Charge, until_s: float) -> Tally:
-        # The global leases lie in another slot: reserved there first, and given back where the tenant's refuse. That is
-        # for good: what waits for returning leases asks its own slot again (in ``_decide``) and never both, since what
-        # is owed back by an id must not be reserved again by it.
-        policy, reservation = charge.policy, Lease(charge.lease.id)
-        reserved = await self._decide(
-            replace(
-                charge,
-                tenant=EVERYBODY,
-                lease=reservation,
-                sites=b"",
-                policy=Policy(document=None, inflight=policy.inflight_global),
-            ),
-            until_s,
-        )
-        # It holds a lease of the tenant's too where only everybody's are capped: to be listed, and counted if it dies.
-        limit = _UNBOUNDED if policy.inflight is None else policy.inflight
-        own = replace(
-            charge,
-            policy=replace(policy, inflight=limit, inflight_global=None),
-            look=charge.look or not reserved.charged,
-        )
-        charged = False
-        try:
-            mine = await self._decide(own, until_s)
-            charged = mine.charged
-        finally:
-            if reserved.charged and not charged and not charge.look:
-                self._owe("release", pack_release(EVERYBODY, reservation, self._space))
-        own_readings = mine.readings if policy.inflight is not None else mine.readings[:-1]
-        return Tally(
-            reserved.charged and mine.charged,
-            (*own_readings, *(replace(reading, policy=INFLIGHT_GLOBAL) for reading in reserved.readings)),
-            mine.repeated,
-            mine.expired,
-        )
-
     def _submit(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> asyncio.Future[Any]:
         if self.breaker.reason is not None:
             raise CountersUnavailable(self.breaker.reason, sent=False)
@@ -254,38 +216,18 @@ class Session:
     def _owe(self, name: str, *requests: Packed) -> None:
         for request in requests:
             self._debts.add(name, request)
-        self._pay_soon()
+        self._payer.begin()
+
+    def _give_back(self, reservation: Lease) -> None:
+        self._owe("release", pack_release(EVERYBODY, reservation, self._space))
+
+    def _may_pay(self) -> bool:
+        return self.breaker.reason is None and not self._ending  # in an outage the probe that ends it pays
 
     @property
     def _ending(self) -> bool:
         """Whether the loop or the session ends, so that no task is begun any more."""
         return self._keeper.done() or bool(self._keeper.cancelling())
-
-    def _pay_soon(self) -> None:
-        # In an outage the probe that ends it pays.
-        if self._debts and self._payer is None and self.breaker.reason is None and not self._ending:
-            self._payer = self._loop.create_task(self._pay())
-            self._payer.add_done_callback(self._paid)
-
-    async def _pay(self) -> None:
-        try:
-            await self._debts.pay(self._in_time)
-            if self._debts:
-                await asyncio.sleep(PROBE_EVERY_S)  # a slot is on the move
-        except TimeoutError:
-            self.give_up("timeout")
-        except CountersUnavailable as error:
-            self.give_up(error.reason)
-
-    async def _in_time(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
-        # One call, and not all of them: a crowd that leaves at once is no outage.
-        async with asyncio.timeout(self._deadlines.after_s):
-            return await self._calls(name, requests)
-
-    def _paid(self, task: asyncio.Task[None]) -> None:
-        self._payer = None
-        if not task.cancelled() and task.exception() is None:
-            self._pay_soon()
 
     def _failed(self, request: Packed, error: Exception) -> None:
         if not isinstance(error, CountersUnavailable):
@@ -297,7 +239,7 @@ class Session:
             self._loop.call_soon(self._down, error.reason)
 
     def _first_wait(self) -> float | None:
-        waits = (lane.first_wait() for lane in (self._decisions, self._releases, self._refunds))
+        waits = (lane.first_wait() for lane in self._lanes)
         return min((until_s for until_s in waits if until_s is not None), default=None)
 
     def _late(self) -> None:
@@ -306,7 +248,7 @@ class Session:
     def _down(self, reason: str) -> None:
         if not self._ending:
             self.breaker.open(reason)
-        for lane in (self._decisions, self._releases, self._refunds):
+        for lane in self._lanes:
             lane.fail(lambda sent: CountersUnavailable(reason, sent=sent))
 
     async def _probe(self) -> None:
@@ -320,7 +262,7 @@ class Session:
         with suppress(TimeoutError):
             async with asyncio.timeout(_PAY_FIRST_S):
                 await self._debts.pay(self._calls)
-        self._loop.call_soon(self._pay_soon)  # what could not be paid yet, beside the first decisions
+        self._loop.call_soon(self._payer.begin)  # what could not be paid yet, beside the first decisions
 
     async def _keep(self) -> None:
         try:
