@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -45,25 +45,34 @@ def serving(app: ASGIApp) -> Iterator[str]:
         listener.close()
 
 
-@contextmanager
-def hanging_up() -> Iterator[str]:
+def hanging_up() -> AbstractContextManager[str]:
     """A server that reads a request and closes the connection: nobody knows whether it was done."""
+
+    def answer_nothing(connection: socket.socket) -> None:
+        with connection:
+            while b"target_sites" not in connection.recv(65536):
+                pass
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+
+    return accepting(answer_nothing)
+
+
+@contextmanager
+def accepting(take: Callable[[socket.socket], None]) -> Iterator[str]:
+    """An address where each connection is taken by ``take``, one after the other."""
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def answer_nothing() -> None:
+    def accept() -> None:
         while True:
             try:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
-                while b"target_sites" not in connection.recv(65536):
-                    pass
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):
-                    pass
+            take(connection)
 
-    thread = threading.Thread(target=answer_nothing)
+    thread = threading.Thread(target=accept)
     thread.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -9,11 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from starlette.routing import Route
 
 from fanout_guard.client import Report, Rules, StateError, StateFile, StopReason, circulate
 from tests.client.model_server import ModelServer
-from tests.client.serving import publishing_api, serving
+from tests.client.serving import accepting, publishing_api, serving
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = {"document_id": "d-1"}
@@ -97,13 +96,12 @@ def test_a_client_that_is_killed_again_and_again_sends_no_site_twice(tmp_path: P
     assert api.delivered == Counter(SITES)
 
 
-@contextmanager
-def dropping(url: str, fate: Callable[[], str]) -> Iterator[str]:
+def dropping(url: str, fate: Callable[[], str]) -> AbstractContextManager[str]:
     """The way to a server, on which each connection has a fate: refused, cut before, after, or within the answer."""
     target = url.removeprefix("http://").split(":")
-    listener = socket.create_server(("127.0.0.1", 0))
 
-    def carry(client: socket.socket, how: str) -> None:
+    def carry(client: socket.socket) -> None:
+        how = fate()
         with client, suppress(OSError):
             if how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -116,22 +114,7 @@ def dropping(url: str, fate: Callable[[], str]) -> Iterator[str]:
                 answer = _answer(server)
             client.sendall({"mute": b"", "half": answer[: len(answer) // 2]}.get(how, answer))
 
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            carry(client, fate())
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
+    return accepting(carry)
 
 
 def _request(client: socket.socket) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import pytest
 from msgspec import msgpack
@@ -14,15 +13,13 @@ from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import rates
-from tests.faults.network import Answering, Proxy, answering, black_hole
+from tests.faults.network import HANGS, HELLO, Answering, Proxy, answering, hanging, saying
 from tests.faults.servers import Node, until
 
 HOUR = rates((1000, 3_600_000))
 BUDGET_MS = 150
 SLACK_S = 0.25
 """What a busy machine may add."""
-
-HELLO = b"*2\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n"
 
 
 def charge(tenant: str = "acme", cost: int = 10, policy: Policy = HOUR) -> Charge:
@@ -113,29 +110,21 @@ async def test_a_cancelled_caller_leaves_no_answer_for_the_next(server: Node, pr
     await counters.aclose()
 
 
-@pytest.mark.parametrize("hang", ["accepts and says nothing", "is a black hole"])
+@pytest.mark.parametrize("hang", HANGS)
 async def test_a_server_that_never_answers_costs_the_budget_once(hang: str) -> None:
     """Connecting, greeting and asking have one budget together, and all who wait share the wait."""
-    if hang == "is a black hole":
-        with black_hole() as port:
-            await _costs_the_budget_once(f"redis://127.0.0.1:{port}")
-    else:
-        async with answering(lambda command: b"") as fake:
-            await _costs_the_budget_once(fake.url)
-
-
-async def _costs_the_budget_once(url: str) -> None:
-    counters = RedisCounters(url, timeout_ms=BUDGET_MS)
-    began = time.monotonic()
-    answers = await asyncio.gather(*(counters.decide(charge()) for _ in range(50)), return_exceptions=True)
-    assert time.monotonic() - began < BUDGET_MS / 1000 + SLACK_S
-    assert {str(answer) for answer in answers} == {"counters unavailable: timeout"}
-    began = time.monotonic()
-    for _ in range(100):
-        with pytest.raises(CountersUnavailable):
-            await counters.decide(charge())
-    assert time.monotonic() - began < BUDGET_MS / 1000 / 2
-    await counters.aclose()
+    async with hanging(hang) as url:
+        counters = RedisCounters(url, timeout_ms=BUDGET_MS)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(counters.decide(charge()) for _ in range(50)), return_exceptions=True)
+        assert time.monotonic() - began < BUDGET_MS / 1000 + SLACK_S
+        assert {str(answer) for answer in answers} == {"counters unavailable: timeout"}
+        began = time.monotonic()
+        for _ in range(100):
+            with pytest.raises(CountersUnavailable):
+                await counters.decide(charge())
+        assert time.monotonic() - began < BUDGET_MS / 1000 / 2
+        await counters.aclose()
 
 
 SCRIPT_GONE = b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
@@ -144,7 +133,7 @@ SCRIPT_GONE = b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
 @pytest.mark.parametrize("error", [SCRIPT_GONE, b"-ERR Error running script: NOSCRIPT no matching script\r\n"])
 async def test_a_server_that_never_learns_the_script_is_an_outage(error: bytes) -> None:
     """At most one reload for a decision, never a loop, whatever the error looks like."""
-    async with answering(lambda command: HELLO if command[0] == b"HELLO" else error) as fake:
+    async with answering(saying(error)) as fake:
         counters = RedisCounters(fake.url, timeout_ms=1000)
         reason, _ = await refused(counters)
         assert reason == "noscript"
@@ -160,10 +149,6 @@ async def test_forgotten_scripts_are_sent_again_unnoticed(server: Node) -> None:
         assert (await counters.decide(charge())).charged
         assert await used(counters) == number * 10
     await counters.aclose()
-
-
-def _says(error: bytes) -> Callable[[list[bytes]], bytes]:
-    return lambda command: HELLO if command[0] == b"HELLO" else error + b"\r\n"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +183,7 @@ def _says(error: bytes) -> Callable[[list[bytes]], bytes]:
 async def test_every_error_of_a_server_is_an_outage_with_a_reason(error: bytes, reason: str) -> None:
     """No error may ever read as an answer, least of all as a yes."""
     edges: list[tuple[bool, str]] = []
-    async with answering(_says(error)) as fake:
+    async with answering(saying(error + b"\r\n")) as fake:
         counters = RedisCounters(fake.url, timeout_ms=1000)
         counters.on_outage = lambda active, why: edges.append((active, why))
         assert (await refused(counters))[0] == reason
@@ -248,7 +233,7 @@ def _packed(value: object) -> bytes:
 )
 async def test_what_no_script_answers_is_never_a_yes(words: bytes) -> None:
     """Nor an error that the counters do not know: something else stands where the server was."""
-    async with answering(lambda command: HELLO if command[0] == b"HELLO" else words) as fake:
+    async with answering(saying(words)) as fake:
         counters = RedisCounters(fake.url, timeout_ms=1000)
         assert (await refused(counters))[0] == "other"
         if words[1:] != b"1\r\n:1\r\n":  # what a release and a refund do answer
@@ -265,7 +250,7 @@ async def test_what_the_driver_cannot_read_is_an_outage_and_no_error_of_the_even
     """Redirections that name no place: the loop would log a trace for each, and the reason would be a guess."""
     told: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    async with answering(lambda command: HELLO if command[0] == b"HELLO" else words) as fake:
+    async with answering(saying(words)) as fake:
         counters = RedisCounters(fake.url, timeout_ms=1000)
         assert (await refused(counters))[0] == "other"
         await counters.aclose()
@@ -284,7 +269,7 @@ async def test_nonsense_in_answer_to_a_password_is_an_outage_too(words: bytes) -
 @pytest.mark.parametrize("words", [b"+OK\r\n+OK\r\n", b":1\r\n$2\r\nab\r\n*0\r\n"])
 async def test_more_replies_than_questions_are_nobodys(words: bytes) -> None:
     """The next question on that connection would get the answer to another one."""
-    async with answering(lambda command: HELLO if command[0] == b"HELLO" else words) as fake:
+    async with answering(saying(words)) as fake:
         counters = RedisCounters(fake.url, timeout_ms=1000)
         assert (await refused(counters))[0] == "other"
         await counters.aclose()
@@ -320,7 +305,7 @@ async def test_a_connection_that_dies_while_nothing_is_asked_is_forgotten_at_onc
 @pytest.mark.parametrize("answer", [b"-ERR unknown command 'HELLO'\r\n", HELLO.replace(b"7.2.4", b"6.0.9")])
 async def test_a_server_that_is_too_old_is_an_outage(answer: bytes) -> None:
     """Half-supported scripts could count wrongly; the reason says what to do."""
-    async with answering(lambda command: answer if command[0] == b"HELLO" else b"*1\r\n*2\r\n:1\r\n:0\r\n") as fake:
+    async with answering(saying(b"*1\r\n*2\r\n:1\r\n:0\r\n", answer)) as fake:
         counters = RedisCounters(fake.url, timeout_ms=1000)
         assert (await refused(counters))[0] == "version"
         await counters.aclose()

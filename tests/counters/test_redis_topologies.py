@@ -25,13 +25,12 @@ from fanout_guard.counters.scripts import Packed
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import digest, packed
-from tests.faults.network import answering
+from tests.faults.network import HELLO, answering, saying
 from tests.faults.servers import ClusterOfThree, cluster, running, until, watched
 from tests.ports import free_port
 
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=2000)
-HELLO = b"*2\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n"
 AWKWARD = "p@ss:w/ö%40rd #?&=+"
 """A password with what an address gives a meaning to."""
 
@@ -185,7 +184,7 @@ async def test_a_sentinel_that_names_a_replica_is_not_believed() -> None:
     """It may not have heard yet; the server itself says what it is when it is greeted."""
     with watched() as service:
         replica = b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%d\r\n" % service.replica.port
-        async with answering(lambda command: HELLO if command[0] == b"HELLO" else replica) as behind:
+        async with answering(saying(replica)) as behind:
             assert await refused(f"redis+sentinel://127.0.0.1:{behind.port}/counters") == "readonly"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -97,12 +97,10 @@ class Proxy:
 async def proxied(port: int) -> AsyncIterator[Proxy]:
     """A proxy in front of a server on this machine."""
     proxy = Proxy(port)
-    listener = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
-    proxy.port = listener.sockets[0].getsockname()[1]
     try:
-        yield proxy
+        async with _accepting(proxy.accept) as proxy.port:
+            yield proxy
     finally:
-        listener.close()
         await proxy.close()
 
 
@@ -159,9 +157,41 @@ class Answering:
 async def answering(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[Answering]:
     """A server that is none."""
     fake = Answering(answer)
-    listener = await asyncio.start_server(fake.accept, "127.0.0.1", 0)
-    fake.port = listener.sockets[0].getsockname()[1]
-    try:
+    async with _accepting(fake.accept) as fake.port:
         yield fake
+
+
+@asynccontextmanager
+async def _accepting(
+    accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """A free port where ``accept`` gets each client."""
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield int(listener.sockets[0].getsockname()[1])
     finally:
         listener.close()
+
+
+HELLO = b"*2\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n"
+"""How a server of a good version greets."""
+
+
+def saying(words: bytes, hello: bytes = HELLO) -> Callable[[list[bytes]], bytes]:
+    """An ``answer`` that greets, and says the same to everything else."""
+    return lambda command: hello if command[0] == b"HELLO" else words
+
+
+HANGS = ("connecting", "answering")
+"""What a server can keep a client waiting with for ever."""
+
+
+@asynccontextmanager
+async def hanging(hang: str) -> AsyncIterator[str]:
+    """The address of a server that never gets past ``hang``."""
+    if hang == "connecting":
+        with black_hole() as port:
+            yield f"redis://127.0.0.1:{port}"
+    else:
+        async with answering(lambda command: b"") as fake:
+            yield fake.url

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fanout_guard import Decision, FanoutGuard, FanoutGuardMiddleware, Settings
-from tests.faults.network import answering, black_hole, proxied
+from tests.faults.network import HANGS, hanging, proxied
 from tests.faults.servers import Node
 from tests.ports import free_port
 
@@ -166,26 +166,18 @@ async def _back(guard: FanoutGuard) -> Decision:
     return decision
 
 
-@pytest.mark.parametrize("hang", ["connecting", "answering"])
+@pytest.mark.parametrize("hang", HANGS)
 async def test_the_first_decision_of_a_worker_keeps_the_budget_too(hang: str) -> None:
     """Looking at overrides comes before it, and has no time of its own."""
-    if hang == "connecting":
-        with black_hole() as port:
-            await _keeps_the_budget(f"redis://127.0.0.1:{port}")
-    else:
-        async with answering(lambda command: b"") as fake:
-            await _keeps_the_budget(fake.url)
-
-
-async def _keeps_the_budget(url: str) -> None:
-    guard = FanoutGuard(settings(url))
-    began = time.monotonic()
-    decisions = await asyncio.gather(
-        *(guard.admit(tenant=f"t-{number}", document="d", sites=sites(3)) for number in range(20))
-    )
-    assert time.monotonic() - began < BUDGET_S + SLACK_S
-    assert all(decision.admitted and decision.degraded for decision in decisions)
-    await guard.aclose()
+    async with hanging(hang) as url:
+        guard = FanoutGuard(settings(url))
+        began = time.monotonic()
+        decisions = await asyncio.gather(
+            *(guard.admit(tenant=f"t-{number}", document="d", sites=sites(3)) for number in range(20))
+        )
+        assert time.monotonic() - began < BUDGET_S + SLACK_S
+        assert all(decision.admitted and decision.degraded for decision in decisions)
+        await guard.aclose()
 
 
 async def test_a_slow_server_gets_one_budget_for_all_that_a_decision_asks(server: Node) -> None:
