@@ -63,7 +63,7 @@ class Charges:
         return await self._counters.decide(charge)
 
     def hold(self, decision: Decision, seconds: float) -> None:
-        """Nobody is at work on what is in flight: it ends in ``seconds``, unless its lease is settled before."""
+        """Show as in flight what no admission stands for: until its lease is given back, or for ``seconds``."""
         if self.observers.count_inflight and decision.leased and decision.lease is not None:
             self._held.hold(decision.lease.id, decision.requested, seconds)
 
