@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fanout_guard.core.model import Decision
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 class FanoutGuardError(Exception):
     """Base of all errors of this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, or what another process reads, has the text and all that it carries; nothing is made from the text.
+        return _anew, (type(self), *self.args), vars(self)
 
 
 class ConfigurationError(FanoutGuardError, ValueError):
@@ -53,3 +57,7 @@ class CountersUnavailable(FanoutGuardError):
         self.sent = sent
         self.alone = alone
         super().__init__(f"counters unavailable: {reason}")
+
+
+def _anew(kind: type[FanoutGuardError], *args: object) -> FanoutGuardError:
+    return kind.__new__(kind, *args)
