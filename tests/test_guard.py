@@ -621,6 +621,15 @@ async def test_a_block_with_a_repeated_key_is_charged_once(make: Make) -> None:
     assert (await used(guard, "acme"))["rate-60"] == 10
 
 
+async def test_an_empty_key_is_no_key(make: Make) -> None:
+    """A worker passes on what its message had; those without a key are not repeats of each other."""
+    guard = make(RATE="6000/minute")
+    for _ in range(2):
+        decision = await guard.admit(tenant="acme", document="d", sites=sites(10), idempotency_key="")
+        assert decision.repeated is False
+    assert (await used(guard, "acme"))["rate-60"] == 20
+
+
 async def test_a_key_counts_again_after_a_refund(make: Make) -> None:
     """The charge is gone, so a repeat is a first."""
     guard = make(RATE="6000/minute")

@@ -208,7 +208,7 @@ class FanoutGuardMiddleware:
             return None
         values = header_values(scope["headers"], self._idempotency_header)
         # Two keys name no one circulation: it is charged as one without a key.
-        return values[0].decode("latin-1") if len(values) == 1 and values[0] else None
+        return values[0].decode("latin-1") if len(values) == 1 else None
 
 
 class _Refused(Exception):

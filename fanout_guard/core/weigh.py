@@ -56,7 +56,10 @@ class Weigher:
         look: bool = False,
         waited_s: float = 0.0,
     ) -> Decision | Question:
-        """The decision, or what the counters are to be asked for it; ``key`` is the request's idempotency key."""
+        """The decision, or what the counters are to be asked for it.
+
+        ``key`` is the request's idempotency key; an empty one is none.
+        """
         own, document, sites = new_id(), circulation.document, circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
         asked = Asked(tenant, document, entries, entries)
@@ -75,7 +78,7 @@ class Weigher:
         # Too many sites for any document are not sent, since they may be a great many: what is used is looked at alone.
         sent = digest and DOCUMENT not in dict(over)
         charge = Charge(
-            lease=Lease(own, digest, b"" if key is None else self._idempotency(policy, circulation, key)),
+            lease=Lease(own, digest, self._idempotency(policy, circulation, key) if key else b""),
             tenant=tenant,
             cost=entries,
             sites=self._digests.sites(sites, circulation.text) if sent else b"",
