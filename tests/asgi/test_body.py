@@ -204,6 +204,11 @@ def test_json_is_read_under_any_other_type(headers: list[tuple[bytes, bytes]]) -
         (b"content-type", b"multipart/form-data; boundary=x"),
         (b"content-type", b"multipart/mixed"),
         (b"content-type", b"application/json, multipart/form-data"),
+        (b"content-type", b"\xa0application/x-www-form-urlencoded"),
+        (b"content-type", b"\x85multipart/form-data; boundary=x"),
+        (b"content-type", b"application / x-www-form-urlencoded"),
+        (b"content-type", b'"application/x-www-form-urlencoded"'),
+        (b"content-type", b"application/x-url-encoded"),
     ],
 )
 def test_compressed_bodies_and_forms_are_refused(name: bytes, value: bytes) -> None:
