@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import urlparse, urlsplit
 
 from fanout_guard.core.routes import Route, parse_routes
 
@@ -27,7 +27,7 @@ class _Table:
     patterns: list[re.Pattern[str]] = field(default_factory=list)
 
     def find(self, path: str) -> PathParams | None:
-        if path in self.plain or (path[-1:] in ("/", "\n") and _bare(path) in self.plain):
+        if path in self.plain or _bare(path).lower() in self.plain:
             return _NO_PARAMS
         for pattern in self.patterns:
             if match := pattern.match(path):
@@ -38,10 +38,10 @@ class _Table:
 class Routes:
     """The guarded routes, ready to be matched, from ``METHOD /path, …``; ValueError where that is wrong.
 
-    A path counts decoded, as servers give it, with any slashes and one newline at its end, and repeated slashes as
-    one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts let it
-    pull a second slash along. A target without its first slash, or with scheme and host, counts as the path that it
-    names: servers on h11 pass it on as it came. Case and the rest are exact, as they are to routers.
+    A path counts decoded, as servers give it, in any case, with any slashes and one newline at its end, and repeated
+    slashes as one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts
+    let it pull a second slash along. A target that is not of this form (without its first slash, with scheme and host,
+    with a fragment) counts as each path that it could name: servers on h11 pass it on as it came. The rest is exact.
     ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
     """
 
@@ -56,7 +56,7 @@ class Routes:
                 table.patterns.append(_pattern(route))
             else:
                 path = "".join(f"/{segment.text}" for segment in route.segments)
-                table.plain.add(_bare(_single_slashed(path)))
+                table.plain.update((_bare(_single_slashed(path)), _bare(_single_slashed(path)).lower()))
 
     def match(self, scope: Mapping[str, Any]) -> PathParams | None:
         """The path parameters of a guarded HTTP request; None if it is not guarded."""
@@ -67,9 +67,10 @@ class Routes:
             return None
         path = scope["path"]
         root_path = scope.get("root_path") or self._root_path
-        if path.startswith("/"):
-            return self._find(table, path, root_path)
-        tried = (self._find(table, each, root_path) for each in _rooted(path))
+        found = self._find(table, path, root_path)
+        if found is not None or (path.startswith("/") and "#" not in path):
+            return found
+        tried = (self._find(table, each, root_path) for each in _readings(path))
         return next((found for found in tried if found is not None), None)
 
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
@@ -99,11 +100,16 @@ def root_path_of(app: object) -> str:
     return ""
 
 
-def _rooted(path: str) -> tuple[str, ...]:
-    """What routers make of a path without its slash: they put it there, or take an absolute URL (RFC 9112, 3.2.2)."""
+def _readings(path: str) -> tuple[str, ...]:
+    """What routers make of a target that is no plain path.
+
+    They put the first slash there, or where an asterisk is, leave out a fragment, or take the path of a URL (RFC 9112,
+    3.2.2), some without what follows a semicolon.
+    """
+    paths = ("/" + path, "/" + path.removeprefix("*").partition("#")[0])
     with suppress(ValueError):
-        return ("/" + path, "/" + urlsplit(path).path)
-    return ("/" + path,)
+        return (*paths, "/" + urlsplit(path).path, "/" + urlparse(path).path)
+    return paths
 
 
 def _single_slashed(path: str) -> str:
@@ -116,4 +122,4 @@ def _bare(path: str) -> str:
 
 def _pattern(route: Route) -> re.Pattern[str]:
     parts = [f"(?P<{part.text}>[^/]+)" if part.is_param else re.escape(part.text) for part in route.segments]
-    return re.compile(_single_slashed("/" + "/".join(parts)).rstrip("/") + r"/*\n?\Z")
+    return re.compile(_single_slashed("/" + "/".join(parts)).rstrip("/") + r"/*\n?\Z", re.IGNORECASE)

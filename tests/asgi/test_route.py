@@ -99,6 +99,25 @@ def test_the_spellings_of_a_path_are_guarded(path: str) -> None:
     assert match("POST /%63irculate-document", path) == {}
 
 
+@pytest.mark.parametrize("path", [PATH.upper(), "/Circulate-Document/", "/CIRCULATE-document\n", PATH[1:].upper()])
+def test_a_path_in_any_case_is_guarded(path: str) -> None:
+    """Some routers do not look at case: another spelling once reached the handler uncounted."""
+    for routes in (f"POST {PATH}", "POST /Circulate-Document"):
+        assert match(routes, path) == {}
+    assert match("POST /t/{tenant}/Circulate-Document", f"/T/Acme/{path.lstrip('/')}") == {"tenant": "Acme"}
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+@pytest.mark.parametrize(
+    "path",
+    [PATH[1:] + ";", PATH[1:] + ";x", "http://example.org" + PATH + ";x", "*" + PATH[1:], PATH + "#", PATH + "/#x"],
+)
+def test_a_target_that_some_router_cuts_down_to_the_path_is_guarded(path: str, root_path: str) -> None:
+    """Quart's cuts what follows a semicolon, Sanic's a fragment and the first character, whatever it is."""
+    assert match(f"POST {PATH}", path, root_path=root_path) == {}
+    assert match("POST /t/{tenant}/c", "/t/a#b;/c") == {"tenant": "a#b;"}
+
+
 @pytest.mark.parametrize(
     "path",
     [PATH[1:], PATH[1:] + "/", "http://example.org" + PATH, "http://example.org:80/" + PATH + "/", "http:" + PATH[1:]],
@@ -126,7 +145,7 @@ def test_what_litestar_serves_without_a_slash_is_guarded() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("", "/", "/circulate", PATH + "s", PATH + "/x", "/x" + PATH, "/." + PATH, PATH.upper(), "*"),
+        *("", "/", "/circulate", PATH + "s", PATH + "/x", "/x" + PATH, "/." + PATH, "*", PATH + "s#x", "*s" + PATH),
         *("x" + PATH, PATH[2:], "http://[/" + PATH[1:], "//example.org" + PATH),
         *("/%63irculate-document", PATH + "\n\n", PATH + "\n/x", PATH + " ", PATH + "\0", PATH + "?x=1", PATH + ";x=1"),
     ],
