@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -55,8 +55,8 @@ class Routes:
             if route.params:
                 table.patterns.append(_pattern(route))
             else:
-                path = "".join(f"/{segment.text}" for segment in route.segments)
-                table.plain.update((_bare(_single_slashed(path)), _bare(_single_slashed(path)).lower()))
+                path = _bare(_single_slashed("".join(f"/{segment.text}" for segment in route.segments)))
+                table.plain.update((path, path.lower()))
 
     def match(self, scope: Mapping[str, Any]) -> PathParams | None:
         """The path parameters of a guarded HTTP request; None if it is not guarded."""
@@ -74,20 +74,22 @@ class Routes:
         return next((found for found in tried if found is not None), None)
 
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
-        path = _single_slashed(path)
-        if root_path and (found := self._find_below(table, path, root_path)) is not None:
-            return found
-        # Servers that leave the root path out, and routers that do not take it away, go by the whole path.
-        return table.find(path)
-
-    def _find_below(self, table: _Table, path: str, root_path: str) -> PathParams | None:
-        """As routers do: the application's own root path replaces the server's, and ends at a segment."""
-        for prefix in (self._root_path, _single_slashed(root_path).rstrip("/")):
-            if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
-                found = table.find(path[len(prefix) :])
-                if found is not None:
+        if root_path:
+            for below in self._below(path, root_path):
+                if (found := table.find(below)) is not None:
                     return found
-        return None
+        # Servers that leave the root path out, and routers that do not take it away, go by the whole path.
+        return table.find(_single_slashed(path))
+
+    def _below(self, path: str, root_path: str) -> Iterator[str]:
+        """What routers make of a path below a root path; the application's own replaces the server's.
+
+        Litestar takes what follows it wherever it first occurs; Litestar and Quart serve that without its slash, too.
+        """
+        for prefix in (self._root_path, _single_slashed(root_path).rstrip("/")):
+            for each in (path, _single_slashed(path)):
+                if prefix and prefix in each:
+                    yield _single_slashed("/" + each.partition(prefix)[2])
 
 
 def root_path_of(app: object) -> str:

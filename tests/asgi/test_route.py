@@ -195,15 +195,21 @@ def test_a_parameter_at_the_end_keeps_its_newline() -> None:
         ("POST /circulate", "/circulate", "/api", True),
         ("POST /circulate", "/apis/circulate", "/api", False),
         ("POST /v1/circulate", "/v1/circulate", "/v", True),
-        ("POST /1/circulate", "/v1/circulate", "/v", False),
+        ("POST /1/circulate", "/v1/circulate", "/v", True),
+        ("POST /circulate", "/x/api/circulate", "/api", True),
+        ("POST /circulate", "/api//v1/x/api/v1/circulate", "/api/v1", True),
+        ("POST /circulate", "/apicirculate", "/api", True),
+        ("POST /circulate", "/x/api/y/api/circulate", "/api", False),
         ("POST /api/circulate", "/api/circulate", "/api", True),
         ("POST /", "/api", "/api", True),
         ("POST /circulate", "/api//circulate", "/api", True),
         ("POST /circulate", "/api//circulate", "/api/", True),
     ],
 )
-def test_a_root_path_ends_at_a_segment(routes: str, path: str, root_path: str, guarded: bool) -> None:
-    """Stripping ``/v`` from ``/v1`` skipped a policy; not stripping at all did, too."""
+def test_what_follows_a_root_path_is_guarded_and_so_is_the_whole(
+    routes: str, path: str, root_path: str, guarded: bool
+) -> None:
+    """Stripping ``/v`` from ``/v1`` skipped a policy; so did not stripping at all, or only where a segment ends."""
     assert (match(routes, path, root_path=root_path) is not None) is guarded
 
 
