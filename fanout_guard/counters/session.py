@@ -91,15 +91,7 @@ class Session:
         return await self._settle([pack_renewal(*each, self._space, lease_ms, exact=exact) for each in places])
 
     async def _settle(self, requests: Sequence[Packed]) -> bool:
-        own, *others = requests
-        try:
-            found = any(await self._all("release", self._releases, [own]))
-        except (asyncio.CancelledError, CountersUnavailable):
-            self._owe("release", *others)
-            raise
-        if found:  # a lease of another tenant is not touched, though everybody's know it by its id alone
-            await self._all("release", self._releases, others)
-        return found
+        return await self._where_found("release", self._releases, requests) > 0
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
         """Release a lease without making anybody wait; what an outage prevents is done when it is over."""
@@ -120,9 +112,9 @@ class Session:
         """Take a charge back, whole or in part."""
         if part.whole:
             requests = [pack_refund(*each, self._space) for each in self._places(tenant, lease)]
-            return int((await self._all("refund", self._refunds, requests))[0])
+            return max(await self._where_found("refund", self._refunds, requests), 0)
         request = pack_refund(tenant, lease, self._space, part)
-        back = int((await self._all("refund", self._refunds, [request]))[0])
+        back = max(int((await self._all("refund", self._refunds, [request]))[0]), 0)
         if back:
             others = [pack_refund(*each, self._space, Part(entries=back)) for each in self._places(tenant, lease)[1:]]
             await self._all("refund", self._refunds, others)
@@ -192,6 +184,21 @@ class Session:
         if until_s < self._deadlines.next_s:
             self._deadlines.watch(until_s)
         return lane.submit(request, until_s, weight)
+
+    async def _where_found(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> int:
+        """Make the first request, and the others where it finds what it is about; its answer, below 0 if it does not.
+
+        So a lease of another tenant is not touched, though everybody's know it by its id alone.
+        """
+        own, *others = requests
+        try:
+            (answer,) = await self._all(name, lane, [own])
+        except (asyncio.CancelledError, CountersUnavailable):
+            self._owe(name, *others)
+            raise
+        if answer >= 0:
+            await self._all(name, lane, others)
+        return int(answer)
 
     async def _all(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> list[Any]:
         """Make all requests; what an outage or a cancellation prevents is done when it is over."""

@@ -6,7 +6,8 @@
 --             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some
--- Output  per request the entries taken back; {-1, error} where only this request failed
+-- Output  per request the entries taken back, or -1 where there is no such charge; {-1, error} where only this request
+--         failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
 local matching, rates = open_sites(), open_rates()
@@ -95,7 +96,7 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   local raw = call('GET', record_key)
   if not raw or raw == 'x' then
     if r[5] == 1 and not raw then call('SET', record_key, 'x', 'PX', RECORD_MS) end
-    return 0
+    return raw and 0 or -1
   end
   local whole, record = r[2] < 0, cmsgpack.unpack(raw)
   if record[5] == false then return 0 end
