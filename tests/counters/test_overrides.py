@@ -108,6 +108,13 @@ async def test_what_was_taken_back_is_counted(store: Counted) -> None:
     assert [one.tenant for one in await store.list()] == ["beta"]
 
 
+async def test_what_has_expired_is_not_taken_back(store: Counted) -> None:
+    """Who ends a kill switch that had ended by itself would else believe that it was on until now."""
+    await store.set("*", {"mode": "shadow"}, by="ann", for_ms=1)
+    await asyncio.sleep(0.01)
+    assert await store.unset("*") == 0
+
+
 @pytest.mark.parametrize("values", [{"max_sites": -1}, {"max_sites": True}, {"mode": "on"}, {"rate": "fast"}])
 async def test_what_is_no_cap_is_not_kept(values: dict[str, object], store: Counted) -> None:
     """No worker could read it."""

@@ -3,7 +3,7 @@
 -- KEYS    [1] the overrides, a hash: field:tenant → JSON {value, by, at, until}; [2] their version
 -- ARGV    [1] who changes them, as JSON  [2] for how many ms, or -1 to stay
 --         [3…] pairs of a name in the hash and its value as JSON; an empty value takes the override back
--- Output  {how many of the named ones there were before}
+-- Output  {how many of the named ones held before}
 -- What has expired is cleared on the way.
 
 local function ends(text)
@@ -12,14 +12,14 @@ local function ends(text)
 end
 
 call('INCR', KEYS[2]) -- first: where it fails, nothing has changed; readers see both or neither
-local before = 0
-for i = 3, #ARGV, 2 do before = before + call('HEXISTS', KEYS[1], ARGV[i]) end
-
 local found = call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do
   local until_ms = ends(found[i + 1])
   if until_ms and until_ms <= now then call('HDEL', KEYS[1], found[i]) end
 end
+
+local before = 0
+for i = 3, #ARGV, 2 do before = before + call('HEXISTS', KEYS[1], ARGV[i]) end
 
 local until_ms = tonumber(ARGV[2]) < 0 and 'null' or string.format('%.0f', now + ARGV[2])
 for i = 3, #ARGV, 2 do
