@@ -93,7 +93,10 @@ def _text_of(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise ValueError("no regular file")
-        return path.read_bytes().decode()
+        text = path.read_bytes().decode()
+        if text.startswith("\ufeff"):
+            raise ValueError("begins with a byte order mark (BOM); save it as UTF-8 without one")
+        return text
     except UnicodeDecodeError:
         message = "not UTF-8"
     except OSError as error:

@@ -195,6 +195,8 @@ def test_a_toml_file_is_read(tmp_path: Path, name: str) -> None:
         ("t.json", b"", "not JSON"),
         ("t.json", b'{"acme\xff": {}}', "not UTF-8"),
         ("t.json", b"\xef\xbb\xbf{}", "BOM"),
+        ("t.toml", b"\xef\xbb\xbf[acme]", "BOM"),
+        ("t", b"\xef\xbb\xbf{}", "BOM"),
         ("t.toml", b'{"acme": {}}', "not TOML"),
         ("t.toml", b"[acme]\n[acme]", "not TOML"),
         ("t.toml", b"[acme]\nmax_sites = 300.0", "tenant 'acme': max_sites"),
