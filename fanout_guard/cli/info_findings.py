@@ -24,6 +24,10 @@ def parse_info(answer: bytes) -> dict[str, str]:
 
 def info_findings(info: Info, *, clustered: bool) -> Iterator[Finding]:
     """Every finding of ``INFO``; ``clustered`` is whether the address is a cluster's."""
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
+        text = "REDIS_URL names a Sentinel as if it were the server; use redis+sentinel:// and the name of the service"
+        yield Finding("sentinel", Level.PROBLEM, text)
+        return
     yield _version(info)
     yield _eviction(info)
     yield from _memory(info)

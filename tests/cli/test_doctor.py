@@ -232,6 +232,8 @@ def test_without_a_server_the_configuration_is_still_examined(run: Run) -> None:
         ({"aof_enabled": "1"}, "persistence", Level.OK),
         ({"rdb_last_bgsave_status": "err"}, "persistence", Level.WARNING),
         ({"cluster_enabled": "1"}, "cluster", Level.PROBLEM),
+        ({"redis_mode": "sentinel"}, "sentinel", Level.PROBLEM),
+        ({"server_mode": "sentinel"}, "sentinel", Level.PROBLEM),
     ],
 )
 def test_what_a_server_says_of_itself(info: dict[str, str], check: str, level: Level) -> None:
