@@ -67,11 +67,11 @@ def register(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Watch until interrupted."""
     settings = shared_settings("top")
+    if arguments.once or arguments.json or not sys.stdout.isatty():
+        return asyncio.run(_once(settings, arguments))
+    # Ended as by Ctrl-C: it would leave the terminal without its cursor.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if arguments.once or arguments.json or not sys.stdout.isatty():
-            return asyncio.run(_once(settings, arguments))
-        # Ended as by Ctrl-C: it would leave the terminal without its cursor.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         return asyncio.run(_watch(settings, arguments))
     except KeyboardInterrupt:
         return Exit.DONE

@@ -19,6 +19,7 @@ import pytest
 
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.cli.deployment import deployment
+from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.scrape import Scraped, check_address, samples, scrape
 from fanout_guard.cli.top import Watcher
 from tests.cli.conftest import Run
@@ -214,6 +215,16 @@ async def test_an_outage_keeps_the_last_figures_and_ends(monkeypatch: pytest.Mon
 
 
 PLAIN = "import fanout_guard.cli.top as top; top.find_spec = lambda name: None"
+
+
+def test_one_picture_that_is_interrupted_is_not_done(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script must not take nothing for an answer; only the live picture has no other end."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fanout_guard.cli.top.survey", interrupted)
+    assert run("top", "--json") == (Exit.INTERRUPTED, "", "")
 
 
 @pytest.mark.usefixtures("_in_flight")
