@@ -69,11 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     decide = _decide if settings.redis_url else _decide_alone
     try:
         decision = asyncio.run(decide(settings, tenant, circulation))
-    except UnknownTenant:
-        mode = asyncio.run(_mode(settings, None))
-        if mode is Mode.ENFORCE:
-            raise
-        return _print_unread(_Refused("tenant-unknown", "The tenant is not known."), mode, arguments)
+    except UnknownTenant as error:
+        detail = f"tenant {error.tenant!a} is not known, and {PREFIX}UNKNOWN_TENANTS is 'reject'"
+        return _print_unread(_Refused("tenant-unknown", detail), asyncio.run(_mode(settings, None)), arguments)
     _print(decision, settings.reject_status, as_json=arguments.json)
     return Exit.DONE if decision.admitted else Exit.NO
 

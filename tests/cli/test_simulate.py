@@ -206,10 +206,12 @@ def test_a_document_that_is_not_in_the_body_has_to_be_named(
 
 
 def test_an_unknown_tenant_is_status_2(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would get 403; who simulates has mistyped it."""
+    """It would get 403, which a script can read as any other refusal; who simulates has mistyped it."""
     monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
-    answer = run("simulate", payload(tmp_path, 1), "--tenant", "acmee")
+    answer = run("simulate", payload(tmp_path, 1), "--tenant", "acmee", "--json")
     assert (answer.code, "'acmee' is not known" in answer.err) == (2, True)
+    assert (answer.document["admitted"], answer.document["status"]) == (False, 403)
+    assert answer.document["problem"]["type"] == "urn:problem-type:fanout-guard:tenant-unknown"
 
 
 @pytest.mark.parametrize("source", ["query:site", "scope:sites"])
