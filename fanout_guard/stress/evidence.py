@@ -90,7 +90,7 @@ def evidence_of_table(rows: Iterable[Row], goals: Goals) -> Evidence:
     if sum(map(len, medians)) < len(ordered):
         return p95
     p50 = _of_column(levels, medians, goals)
-    return replace(p50, column="p50_ms", tail=_tail(replace(p95, column="p95_ms")))
+    return replace(p50, column="p50_ms", tail=_tail(replace(p95, column="p95_ms"), p50.latency))
 
 
 def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]], goals: Goals) -> Evidence:
@@ -108,11 +108,11 @@ def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]
     )
 
 
-def _tail(p95: Evidence) -> Evidence:
+def _tail(p95: Evidence, median: Limit | None) -> Evidence:
     """The evidence of a column that only speaks up where it has risen beyond doubt."""
-    if p95.curve is None:
+    if p95.curve is None or median is None:
         return p95
-    latency = tail_limit(p95.curve)
+    latency = tail_limit(p95.curve, median)
     return replace(p95, latency=latency, limit=tightest([latency, *_goal_limits(p95.checks)]))
 
 

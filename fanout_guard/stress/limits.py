@@ -63,18 +63,24 @@ def latency_limit(curve: Curve, threshold: float = SIGNIFICANT_RISE) -> Limit:
     )
 
 
-def tail_limit(curve: Curve) -> Limit:
+def tail_limit(curve: Curve, median: Limit) -> Limit:
     """The limit by the 95th percentile beside a median: fine up to where it has risen beyond doubt.
 
     It bends earlier and noisier than the median, so what its noise leaves open does not count; and where nothing is
-    known of the noise, nothing short of a doubling.
+    known of the noise, nothing short of a doubling, or of two levels in a row.
     """
-    threshold = UNREPEATED_RISE if curve.exact else SIGNIFICANT_RISE
+    threshold = UNREPEATED_RISE if curve.exact and not _stays_up(curve, median) else SIGNIFICANT_RISE
     limit = latency_limit(curve, threshold)
     fine = int(curve.sites[-1]) if limit.exceeded is None else limit.exceeded - 1
     if _over(curve.second_rise().low, threshold):
         fine = min(fine, int(curve.sites[0]))
     return replace(limit, proven=fine)
+
+
+def _stays_up(curve: Curve, median: Limit) -> bool:
+    """Whether the last two levels that the median leaves fine have risen: chance hardly lifts two and keeps them up."""
+    last = [sites for sites in curve.sites if median.allows(int(sites)) is not False][-2:]
+    return all(_over(curve.rise_at(sites).value, SIGNIFICANT_RISE) for sites in last)
 
 
 def _proven(curve: Curve, unproven: int, threshold: float) -> int | None:
