@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from fanout_guard.counters.outage import PROBE_EVERY_S
@@ -96,6 +97,11 @@ class Payer:
         """Wait for what is being paid, no longer than one call may take."""
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=self._within_s)
+
+    async def pay_last(self) -> None:
+        """Pay what can be paid now; whatever the server does not take is given up."""
+        with suppress(TimeoutError, CountersUnavailable):
+            await self._debts.pay(self._in_time)
 
     async def _pay(self) -> None:
         try:

@@ -34,17 +34,13 @@ class Breaker:
             self._edge(True, reason)
 
     async def aclose(self) -> None:
-        """Stop watching; an outage that goes on is told as one that nobody watches any more."""
+        """Nothing may reach the server from now on; an outage that goes on is told as one that nobody watches."""
         task, self._task = self._task, None
+        self._end(UNWATCHED)
+        self.reason = "connection"
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self._end(UNWATCHED)
-
-    def shut(self) -> None:
-        """Nothing may reach the server from now on, and nobody watches for it."""
-        self._end(UNWATCHED)
-        self.reason = "connection"
 
     async def _watch(self) -> None:
         while True:

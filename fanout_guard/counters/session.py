@@ -133,7 +133,6 @@ class Session:
                 await lane.finish()
             await asyncio.sleep(0)
         await self._payer.finish()
-        await self.breaker.aclose()
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
 
@@ -275,10 +274,15 @@ class Session:
         try:
             await self._loop.create_future()
         except asyncio.CancelledError:
+            reached = self.breaker.reason is None
             self._deadlines.cancel()
-            # Whatever still wants to be given back now would open a connection that nobody closes.
-            self.breaker.shut()
+            # Whatever still wants to be given back from now on would open a connection that nobody closes.
+            await self.breaker.aclose()
             self._down("connection")
+            if reached:
+                # What was on its way, or is owed by those who end with the loop: no later loop knows of it.
+                await asyncio.sleep(0)
+                await self._payer.pay_last()
             await self.server.aclose()
             raise
 

@@ -341,6 +341,25 @@ def test_a_loop_may_end_in_the_middle_of_decisions(server: Node, caplog: pytest.
     assert [record.getMessage() for record in caplog.records if record.name != "asyncio" or record.levelno > 10] == []
 
 
+async def test_what_was_to_be_given_back_is_before_its_loop_ends(counters: RedisCounters, proxy: Proxy) -> None:
+    """A task of a queue is often one asyncio.run, and nobody closes the guard: its tenant must not stay full."""
+    proxy.delay_s = 0.02
+    unclosed = RedisCounters(proxy.url, timeout_ms=5000)
+
+    async def circulate() -> None:
+        held = [charge(), charge()]
+        for each in held:
+            assert (await unclosed.decide(each)).charged
+        for each in held:
+            unclosed.release_soon("acme", each.lease)
+            await asyncio.sleep(0.001)  # so that the second waits for the reply to the first
+
+    for _ in range(3):
+        await asyncio.to_thread(asyncio.run, circulate())
+    proxy.delay_s = 0
+    assert await used(counters) == [3, 18, 0, 0]
+
+
 @pytest.mark.parametrize("asked_first", [True, False])
 def test_what_is_given_back_while_a_loop_ends_opens_no_connection(
     asked_first: bool, server: Node, caplog: pytest.LogCaptureFixture
