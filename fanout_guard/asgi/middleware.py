@@ -146,7 +146,7 @@ class FanoutGuardMiddleware:
                 raise _Refused(None, "It could not be told who asks. Send it again in 1 second.") from None
             raise _Refused(TENANT_UNIDENTIFIED, sentence(f"{error}{self._tenant_expected}")) from None
         except UnknownTenant:
-            raise _Refused("tenant-unknown", "This tenant may not circulate here.") from None
+            raise _Refused("tenant-unknown", "This tenant may not circulate here.", named) from None
 
     async def _run(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with its admission, and settle when it is done."""
@@ -159,7 +159,7 @@ class FanoutGuardMiddleware:
     async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:
         mode = await self.guard.tenants.mode(refused.tenant)
         if mode is not Mode.OFF:
-            self.guard.observers.unreadable(refused.kind or "other")
+            self.guard.observers.unreadable(refused.kind or "other", refused.detail, refused.tenant)
         if mode is not Mode.ENFORCE:
             await self.app(scope, body.receive, send)
             return

@@ -25,8 +25,11 @@ class Observer:
     def decided(self, decision: Decision, seconds: float) -> None:
         """One circulation was decided on, in ``seconds``."""
 
-    def unreadable(self, kind: str) -> None:
-        """One request was refused before a decision; ``kind`` is one of ``UNREADABLE``."""
+    def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
+        """One request was refused before a decision; ``kind`` is one of ``UNREADABLE``.
+
+        ``detail`` is what its client is told, ``tenant`` whom it names, as far as that was read.
+        """
 
     def refunded(self, entries: int) -> None:
         """Entries of an admitted circulation were taken back."""
@@ -120,9 +123,9 @@ class Observers:
         """Tell of one decision."""
         self._tell(self._decided, decision, seconds)
 
-    def unreadable(self, kind: str) -> None:
+    def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
         """Tell of one request refused before a decision."""
-        self._tell(self._unreadable, kind)
+        self._tell(self._unreadable, kind, detail, tenant)
 
     def refunded(self, entries: int) -> None:
         """Tell of entries taken back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fanout_guard.core.model import UNWATCHED, Decision, Outcome
 from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
@@ -41,11 +41,17 @@ class LogObserver(Observer):
         if self._sampler.passes(str(fields["policy"])):
             _write(f"circulation {decision.outcome}", f"circulation-{decision.outcome}", fields)
 
-    def unreadable(self, kind: str) -> None:
+    def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
         self._summarise()
         kind = kind if kind in UNREADABLE else "other"
         if self._sampler.passes(kind):
-            _write("request unreadable", "request-unreadable", {"outcome": str(Outcome.UNREADABLE), "policy": kind})
+            fields = {
+                "outcome": str(Outcome.UNREADABLE),
+                "tenant": None if tenant is None else printable(tenant),
+                "policy": kind,
+                "detail": printable(detail),
+            }
+            _write("request unreadable", "request-unreadable", fields)
 
     def outage(self, active: bool, reason: str) -> None:
         if active and self._outage is None:
@@ -98,7 +104,7 @@ def _fields(decision: Decision) -> dict[str, object]:
     }
 
 
-def _write(what: str, event: str, fields: dict[str, object]) -> None:
+def _write(what: str, event: str, fields: Mapping[str, object]) -> None:
     said = " ".join(f"{name}={quoted(value)}" for name, value in fields.items() if _worth_saying(name, value))
     logger.warning("%s: %s", what, said, extra={"event": event, **fields})
 

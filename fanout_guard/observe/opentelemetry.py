@@ -27,7 +27,7 @@ class SpanObserver(Observer):
                 if value is not None:
                     span.set_attribute(f"fanout_guard.{name}", value)
 
-    def unreadable(self, kind: str) -> None:
+    def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
         span = self._current_span()
         if span.is_recording():
             span.set_attribute("fanout_guard.outcome", str(Outcome.UNREADABLE))

@@ -52,7 +52,7 @@ class PrometheusObserver(Observer):
             for policy in _near_caps(decision):
                 self._near_cap[families.policy(policy), *tenant].inc()
 
-    def unreadable(self, kind: str) -> None:
+    def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
         self._decisions[Outcome.UNREADABLE, kind if kind in UNREADABLE else REST, *self._rest].inc()
 
     def refunded(self, entries: int) -> None:

@@ -515,6 +515,26 @@ async def test_shadow_mode_passes_on_a_body_over_its_bound_unharmed() -> None:
     assert (sent.status, app.seen) == (200, [body])
 
 
+async def test_what_shadow_mode_passes_on_unread_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Its client is told nothing, so that whoever is to enforce learns here who has to change what."""
+    known = {"TENANT__acme__MAX_SITES": "10", "UNKNOWN_TENANTS": "reject"}
+    guard = guarded(Recorder(), MODE="shadow", **known)
+    await post(guard, b'{"document_id": "d-1"}', headers=[("x-tenant-id", "acme")])
+    await post(guard, body_of(3), headers=[("x-tenant-id", "nobody")])
+    assert [record.getMessage() for record in caplog.records] == [
+        "request unreadable: tenant=acme policy=unreadable-circulation"
+        " detail=\"The list of sites is missing; expected the member 'target_sites'.\"",
+        'request unreadable: tenant=nobody policy=tenant-unknown detail="This tenant may not circulate here."',
+    ]
+
+
+async def test_a_tenant_that_is_not_known_does_not_have_the_default_tenants_mode() -> None:
+    """A request that names nobody is the default tenant's; one that names somebody else is not."""
+    guard = guarded(Recorder(), UNKNOWN_TENANTS="reject", TENANT__default__MODE="shadow")
+    assert (await post(guard, body_of(301))).status == 200
+    assert (await post(guard, body_of(3), headers=[("x-tenant-id", "nobody")])).status == 403
+
+
 async def test_a_tenant_can_have_its_own_mode() -> None:
     """Enforcement can begin with one tenant."""
     app = Recorder()

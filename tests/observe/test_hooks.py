@@ -21,8 +21,8 @@ class Recorder(Observer):
     def decided(self, decision: Decision, seconds: float) -> None:
         self.told.append(("decided", decision, seconds))
 
-    def unreadable(self, kind: str) -> None:
-        self.told.append(("unreadable", kind))
+    def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
+        self.told.append(("unreadable", kind, detail, tenant))
 
     def refunded(self, entries: int) -> None:
         self.told.append(("refunded", entries))
@@ -56,7 +56,7 @@ def test_every_event_reaches_every_observer_in_order(decide: Decide) -> None:
     observers = Observers([first, Observer(), second])
     decision = decide()
     observers.decided(decision, 0.001)
-    observers.unreadable("body-too-large")
+    observers.unreadable("body-too-large", "Too long.", "acme")
     observers.refunded(3)
     observers.leases_expired(2)
     observers.inflight(-10)
@@ -66,7 +66,7 @@ def test_every_event_reaches_every_observer_in_order(decide: Decide) -> None:
     assert first.told == second.told
     assert first.told == [
         ("decided", decision, 0.001),
-        ("unreadable", "body-too-large"),
+        ("unreadable", "body-too-large", "Too long.", "acme"),
         ("refunded", 3),
         ("leases_expired", 2),
         ("inflight", -10),

@@ -67,18 +67,34 @@ def test_an_admitted_circulation_is_not_logged(decide: Decide, log: pytest.LogCa
     assert not log.records
 
 
-def test_an_unreadable_request_is_logged_by_its_kind(log: pytest.LogCaptureFixture) -> None:
-    """A client that has begun to send another body shape is seen here first."""
-    LogObserver().unreadable("tenant-unidentified")
+def test_an_unreadable_request_is_logged_with_what_is_wrong_and_whose_it_is(log: pytest.LogCaptureFixture) -> None:
+    """In shadow mode nobody else is told, and in any other only the client is."""
+    LogObserver().unreadable("unreadable-circulation", "Site 1 is a list.", "acme")
     (record,) = log.records
-    assert record.getMessage() == "request unreadable: policy=tenant-unidentified"
+    expected = 'request unreadable: tenant=acme policy=unreadable-circulation detail="Site 1 is a list."'
+    assert record.getMessage() == expected
     assert fields(record)["event"] == "request-unreadable"
+    assert (fields(record)["tenant"], fields(record)["detail"]) == ("acme", "Site 1 is a list.")
+
+
+def test_an_unreadable_request_that_names_nobody_is_logged_without_a_tenant(log: pytest.LogCaptureFixture) -> None:
+    """The default tenant is not to be blamed for what could not be read."""
+    LogObserver().unreadable("tenant-unidentified", "No tenant.", None)
+    assert log.records[0].getMessage() == 'request unreadable: policy=tenant-unidentified detail="No tenant."'
+
+
+@pytest.mark.parametrize("hostile", ["a\nrequest", "\u2028", "\x1b[2J"])
+def test_the_tenant_of_an_unreadable_request_cannot_forge_a_line(hostile: str, log: pytest.LogCaptureFixture) -> None:
+    """It is whatever the client sent, and has not been checked yet."""
+    LogObserver().unreadable("body-too-large", "Too long.", hostile)
+    assert log.records[0].getMessage().isprintable()
+    assert str(fields(log.records[0])["tenant"]).isprintable()
 
 
 def test_a_refusal_of_no_known_kind_is_logged_as_other(log: pytest.LogCaptureFixture) -> None:
     """A user's ``tenant=`` hook that fails refuses requests too, and an empty reason would look like a bug here."""
-    LogObserver().unreadable("")
-    assert log.records[0].getMessage() == "request unreadable: policy=other"
+    LogObserver().unreadable("", "Why.", None)
+    assert log.records[0].getMessage() == "request unreadable: policy=other detail=Why."
 
 
 def test_a_flood_is_sampled_and_counted(reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock) -> None:

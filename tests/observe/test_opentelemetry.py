@@ -80,7 +80,7 @@ def test_a_shadowed_circulation_shows_what_would_have_refused_it(
 def test_an_unreadable_request_is_on_the_span(tracing: Tracing, observer: SpanObserver) -> None:
     """A 400 from the guard and a 400 from the app look alike from outside."""
     with tracing.tracer.start_as_current_span("request"):
-        observer.unreadable("unreadable-circulation")
+        observer.unreadable("unreadable-circulation", "", None)
     assert tracing.attributes() == {
         "fanout_guard.outcome": "unreadable",
         "fanout_guard.policy": "unreadable-circulation",
@@ -97,7 +97,7 @@ def test_a_long_document_id_is_cut(tracing: Tracing, observer: SpanObserver, dec
 def test_no_span_or_one_that_is_not_sampled_is_no_problem(observer: SpanObserver, decide: Decide) -> None:
     """Most requests are not traced, and must neither fail nor pay."""
     observer.decided(decide(), 0.001)
-    observer.unreadable("body-too-large")
+    observer.unreadable("body-too-large", "", None)
     provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
     with provider.get_tracer("tests").start_as_current_span("request"):
         observer.decided(decide(), 0.001)

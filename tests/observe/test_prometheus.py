@@ -83,7 +83,7 @@ def test_each_outcome_counts_requests_and_sites(registry: CollectorRegistry, dec
     observer.decided(decide(requested=250), 0.001)
     observer.decided(reject("document", requested=400), 0.001)
     observer.decided(decide(Outcome.SHADOWED, requested=500, shadowed=("circulation", "document")), 0.001)
-    observer.unreadable("body-too-large")
+    observer.unreadable("body-too-large", "", None)
     assert value(registry, "decisions_total", outcome="admitted", policy="") == 1
     assert value(registry, "decisions_total", outcome="rejected", policy="document") == 1
     assert value(registry, "decisions_total", outcome="shadowed", policy="circulation") == 1
@@ -171,7 +171,7 @@ def test_what_is_not_one_of_the_fixed_words_counts_as_other(registry: CollectorR
     observer = PrometheusObserver(registry=registry)
     before = series(registry)
     observer.counter_error("AUTH failed for redis://:hunter2@redis")
-    observer.unreadable("something new")
+    observer.unreadable("something new", "", None)
     assert value(registry, "counter_errors_total", reason="other") == 1
     assert value(registry, "decisions_total", outcome="unreadable", policy="other") == 1
     assert series(registry) == before
@@ -236,7 +236,7 @@ def test_configured_tenants_are_labels_and_the_rest_is_other(registry: Collector
 
 def test_an_unreadable_request_has_the_tenant_other(registry: CollectorRegistry) -> None:
     """It was refused before anybody knew whose it was."""
-    PrometheusObserver(registry=registry, tenants=["acme"]).unreadable("tenant-unknown")
+    PrometheusObserver(registry=registry, tenants=["acme"]).unreadable("tenant-unknown", "", None)
     labels = {"outcome": "unreadable", "policy": "tenant-unknown", "tenant": "other"}
     assert value(registry, "decisions_total", **labels) == 1
 
@@ -292,7 +292,7 @@ def test_no_tenant_policy_or_reason_makes_labels_without_bound(
         readings=tuple(Reading(policy, 10, 10, 0, 0, 0) for policy in policies),
     )
     observer.decided(decision, 0.001)
-    observer.unreadable(reason)
+    observer.unreadable(reason, "", None)
     observer.counter_error(reason)
     labels: dict[str, set[str]] = {}
     for _, pairs in series(registry):
