@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,13 @@ from redis.backoff import NoBackoff
 
 from fanout_guard.core.redis_url import TRUE
 from fanout_guard.counters.redis_link import Address
+
+# Without an introduction the driver makes one for each connection, and looks its own version up in the file system.
+_INTRODUCTION: dict[str, Any] = {}
+with suppress(ImportError):  # before 7.2 it looks once
+    from redis.driver_info import DriverInfo
+
+    _INTRODUCTION = {"driver_info": DriverInfo(lib_version="")}
 
 DEFAULT_PORT = 6379
 SENTINEL_PORT = 26379
@@ -36,6 +44,7 @@ class Servers:
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
+            **_INTRODUCTION,
         }
         if not trusted:
             for secret in ("username", "password", "db"):

@@ -46,6 +46,11 @@ _KINDS = {
     "release": ((0, "leases"), (0, "members")),
     "override": (),
 }
+# Read beforehand, and not in the time of a decision.
+_PARTS = {
+    part: (files("fanout_guard.counters") / "lua" / f"{part}.lua").read_bytes()
+    for part in {"state", *_KINDS, *(part for kinds in _KINDS.values() for _, part in kinds)}
+}
 _WHICH_CAPS = Struct("<H").pack
 _DECISION = Struct("<BQQ").pack
 
@@ -54,8 +59,7 @@ _DECISION = Struct("<BQQ").pack
 def script(name: str, flags: int = 0) -> Script:
     """The script ``lua/<name>.lua``, after what all share and the kinds of state that it, or its ``flags``, touch."""
     kinds = [kind for needed, kind in _KINDS[name] if not needed or needed & flags]
-    folder = files("fanout_guard.counters") / "lua"
-    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("state", *kinds, name))
+    text = b"\n".join(_PARTS[part] for part in ("state", *kinds, name))
     return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
 
 

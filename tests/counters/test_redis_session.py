@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import subprocess
 import sys
 import time
 import warnings
@@ -339,6 +340,24 @@ def test_a_loop_may_end_in_the_middle_of_decisions(server: Node, caplog: pytest.
         for after_turns in range(0, 30, 3):
             asyncio.run(leave(after_turns))
     assert [record.getMessage() for record in caplog.records if record.name != "asyncio" or record.levelno > 10] == []
+
+
+def test_the_first_decision_of_a_worker_reads_no_file(server: Node) -> None:
+    """A cold disk, or a machine on which all workers start at once, would take the time that a decision has."""
+    program = """
+import asyncio, sys
+from fanout_guard import FanoutGuard, Settings
+guard = FanoutGuard(Settings.from_env({"FANOUT_GUARD_REDIS_URL": sys.argv[1], "FANOUT_GUARD_REDIS_TIMEOUT": "10"}))
+read = []
+async def main():
+    sys.addaudithook(lambda event, arguments: event in ("open", "import") and read.append((event, arguments[0])))
+    decision = await guard.admit(document="d-1", sites=["Site1"])
+    print(decision.admitted, decision.degraded, [*read])
+    await guard.aclose()
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", program, f"redis://127.0.0.1:{server.port}"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False []\n"
 
 
 async def test_what_was_to_be_given_back_is_before_its_loop_ends(counters: RedisCounters, proxy: Proxy) -> None:
