@@ -129,7 +129,7 @@ def _out_of_patience(plan: Plan, rules: Rules, pause_s: float, elapsed_s: float)
     if rules.deadline_s is not None and elapsed_s + pause_s > rules.deadline_s:
         return Stop(StopReason.DEADLINE, f"the deadline of {rules.deadline_s:g} s would pass")
     if plan.pause is not None and plan.waited_s + pause_s > rules.max_wait_s:
-        detail = f"the API asks for {pause_s:g} s more; max_wait_s is {rules.max_wait_s:g}"
+        detail = f"{pause_s:g} s more to wait, and max_wait_s is {rules.max_wait_s:g}"
         return Stop(StopReason.MAX_WAIT, f"{detail} ({plan.pause.because})")
     return None
 
@@ -243,4 +243,4 @@ def _backoff(failures: int, because: str) -> Wait:
 def _name(problem: Problem | None) -> str:
     if problem is None:
         return ""
-    return ", ".join(problem.violated) or problem.title
+    return f"refused by {', '.join(problem.violated)}" if problem.violated else problem.title

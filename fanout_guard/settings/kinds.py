@@ -14,6 +14,7 @@ from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.tenant import check_tenant
 from fanout_guard.core.values import Kind, read_whole
+from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings.tenants import check_layer, read_layer, utf8
 
 REJECT_STATUSES = (400, 403, 413, 422, 429)
@@ -110,7 +111,7 @@ def _check_metrics(value: Any) -> str:
     if value != "prometheus":
         raise ValueError
     if find_spec("prometheus_client") is None:
-        raise ValueError("prometheus_client is not installed: pip install 'fanout-guard[prometheus]'")
+        raise ConfigurationError(["'prometheus' needs prometheus_client: pip install 'fanout-guard[prometheus]'"])
     return "prometheus"
 
 

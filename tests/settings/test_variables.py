@@ -288,7 +288,8 @@ def test_metrics_without_the_library_name_the_extra(monkeypatch: pytest.MonkeyPa
     """A missing extra must not be found at the first request."""
     monkeypatch.setattr("fanout_guard.settings.kinds.find_spec", lambda name: None)
     (problem,) = problems(METRICS="prometheus")
-    assert "fanout-guard[prometheus]" in problem
+    needs = "'prometheus' needs prometheus_client: pip install 'fanout-guard[prometheus]'"
+    assert problem == f"FANOUT_GUARD_METRICS: {needs}"
 
 
 def test_there_is_one_variable_per_field() -> None:
