@@ -336,7 +336,7 @@ async def test_another_tenants_lease_is_not_given_back(nodes: ClusterOfThree) ->
     assert not await counters.release("other", mine.lease)
     assert not await counters.renew("other", mine.lease, 1)
     assert await counters.refund("other", mine.lease) == 0
-    assert await counters.refund("other", mine.lease, entries=3) == 0
+    assert await counters.refund("other", mine.lease, Part(entries=3)) == 0
     assert (await used(counters, "nobody", policy))["inflight-global"] == before + 10
     assert await counters.release("mine", mine.lease)
     assert (await used(counters, "nobody", policy))["inflight-global"] == before
