@@ -13,7 +13,7 @@ from fanout_guard.admission import Admission, check_seconds
 from fanout_guard.charges import Charges, milliseconds
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.keys import Digests, parse_lease
-from fanout_guard.core.model import CIRCULATION, Decision, Lease, Mode, Reading
+from fanout_guard.core.model import CIRCULATION, OFF, Decision, Lease, Reading
 from fanout_guard.core.weigh import Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
@@ -209,7 +209,7 @@ class FanoutGuard:
         weighed = self._weigher.weigh(tenant, policy, circulation, idempotency_key, waited_s=waited_s)
         del circulation  # its list is not needed any more, and that of all who wait at once is a lot of memory
         decision = await self.charges.decide(weighed)
-        if policy.mode is not Mode.OFF:
+        if policy.mode is not OFF:
             self.observers.decided(decision, monotonic() - began_s)
             if self.observers.hook is not None:
                 await self._tell(decision)

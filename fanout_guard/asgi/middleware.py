@@ -14,7 +14,7 @@ from fanout_guard.asgi.route import Routes, root_path_of
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import TENANT_UNIDENTIFIED, Extract, Reader, Unreadable, sentence
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
-from fanout_guard.core.model import Decision, Mode
+from fanout_guard.core.model import OFF, Decision, Mode
 from fanout_guard.core.problem import UnreadableKind, refusal, unavailable, unreadable
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
@@ -62,7 +62,7 @@ class FanoutGuardMiddleware:
         self.app = app
         self.guard = guard = guard or FanoutGuard(settings, caps=caps, on_decision=on_decision)
         settings = guard.settings
-        self._off = settings.mode is Mode.OFF
+        self._off = settings.mode is OFF
         self._routes = Routes(settings.routes, root_path=root_path_of(app))
         self._tenant_hook = tenant
         self._circulation_hook = circulation
@@ -131,11 +131,11 @@ class FanoutGuardMiddleware:
         return asked
 
     async def _decide(self, asked: Extract, scope: Scope) -> Decision:
-        named = asked.tenant
+        tenant = named = asked.tenant
         try:
-            deciding = self.guard.decide(
-                self.guard.tenants.name(named), cast(Circulation, asked.circulation), self._idempotency_key(scope)
-            )
+            if tenant is None or self._tenant_hook is not None:  # else the reader has checked it
+                tenant = self.guard.tenants.name(tenant)
+            deciding = self.guard.decide(tenant, cast(Circulation, asked.circulation), self._idempotency_key(scope))
             # Nobody is to keep the list while the counters are waited for: the application's own then takes its place
             # in memory, where the processor has it at hand.
             del asked
@@ -158,7 +158,7 @@ class FanoutGuardMiddleware:
 
     async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:
         mode = await self.guard.tenants.mode(refused.tenant)
-        if mode is not Mode.OFF:
+        if mode is not OFF:
             self.guard.observers.unreadable(refused.kind or "other", refused.detail, refused.tenant)
         if mode is not Mode.ENFORCE:
             await self.app(scope, body.receive, send)
@@ -194,7 +194,7 @@ class FanoutGuardMiddleware:
         self._failures.log(name, where(error), "its request was not decided")
 
     def _fields(self, decision: Decision) -> Sequence[Field]:
-        if not self._with_fields or decision.caps.mode is Mode.OFF:
+        if not self._with_fields or decision.caps.mode is OFF:
             return ()
         fields = []
         if caps := ratelimit_policy(decision.caps):

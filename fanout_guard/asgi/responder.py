@@ -45,13 +45,16 @@ class Responder:
         if self._started or message["type"] != "http.response.start":
             return self._send(message)
         self._started = True
-        return self._start(message)
+        start = self._with_fields(message)
+        return self._refunded(start) if message["status"] in self._refund_on else self._send(start)
 
-    async def _start(self, message: Message) -> None:
-        if message["status"] in self._refund_on:
-            await self._refund()
-        # The application's own fields stand: none is dropped, and none of ours doubles one.
-        headers = list(message.get("headers", ()))
-        names = {bytes(name).lower() for name, _ in headers}
-        headers += [field for field in self._fields if field[0] not in names]
-        await self._send({**message, "headers": headers})
+    async def _refunded(self, start: Message) -> None:
+        await self._refund()
+        await self._send(start)
+
+    def _with_fields(self, message: Message) -> Message:
+        """With our fields; the application's own stand: none of them is dropped, and none of ours doubles one."""
+        headers = [*message.get("headers", ())]
+        names = b"\n".join([b"", *[name for name, _ in headers], b""]).lower()
+        headers += [field for field in self._fields if b"\n%b\n" % field[0] not in names]
+        return {**message, "headers": headers}

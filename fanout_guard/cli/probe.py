@@ -13,7 +13,7 @@ from contextlib import suppress
 from fanout_guard.cli.advice import ADVICE
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.info_findings import cluster_finding, info_findings, parse_info
-from fanout_guard.core.keys import FORMAT, Digests, new_id
+from fanout_guard.core.keys import DOCUMENT_KEY, FORMAT, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, Digests, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.weigh import look_at
@@ -147,8 +147,13 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
     refunded = await counters.refund(tenant, lease)
     await counters.decide(look_at(tenant, everybody))
     with suppress(CountersUnavailable):  # what is left ends by itself
-        names = counters.space.of(tenant)
-        for key in (names.rates, names.leases, names.document + lease.document, names.idempotency + lease.idempotency):
+        own = counters.space.of(tenant)
+        for key in (
+            own + RATES_KEY,
+            own + LEASES_KEY,
+            own + DOCUMENT_KEY + lease.document,
+            own + IDEMPOTENCY_KEY + lease.idempotency,
+        ):
             await counters.command("UNLINK", key)
     if charged and renewed and released and refunded == 1:
         return [

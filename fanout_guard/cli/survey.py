@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from fanout_guard.cli.deployment import Deployment
-from fanout_guard.core.keys import tag, tenant_of
+from fanout_guard.core.keys import DOCUMENT_KEY, tag, tenant_of
 from fanout_guard.core.model import DOCUMENT, Policy
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.weigh import look_at
@@ -89,7 +89,7 @@ async def survey(deployment: Deployment) -> Survey:
 
 async def documents_of(deployment: Deployment, tenant: str) -> list[bytes]:
     """The digests of the documents that have state in the counters."""
-    stem = deployment.counters.space.of(tenant).document
+    stem = deployment.counters.space.of(tenant) + DOCUMENT_KEY
     return sorted({key.removeprefix(stem) async for key in deployment.counters.scan(stem)})
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from fanout_guard.core.model import (
+    ADMITTED,
     DOCUMENT,
     INFLIGHT_GLOBAL,
     OUTAGE,
@@ -84,9 +85,13 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
     if over:
         return refuse_for_good(policy, asked, over, lease, tally.readings, degraded=degraded)
     if tally.charged:
+        after = [
+            Reading(each.policy, each.limit, each.used + each.needed, 0, each.wait_ms, each.reset_ms)
+            for each in tally.readings
+        ]
         return Decision(
             admitted=True,
-            outcome=Outcome.ADMITTED,
+            outcome=ADMITTED,
             tenant=asked.tenant,
             document=asked.document,
             requested=asked.entries,
@@ -95,7 +100,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
             degraded=degraded,
             repeated=tally.repeated,
             caps=policy,
-            readings=tuple([_charged(reading) for reading in tally.readings]),
+            readings=tuple(after),
         )
     refusing = _refusing(tally.readings)
     first = refusing[0]
@@ -122,7 +127,7 @@ def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: boo
     """The decision where no counter has a say: no entries, no caps with state, or an outage that is let through."""
     return Decision(
         admitted=True,
-        outcome=Outcome.ADMITTED,
+        outcome=ADMITTED,
         tenant=asked.tenant,
         document=asked.document,
         requested=asked.entries,
@@ -193,12 +198,6 @@ def _fits_now(policy: Policy, asked: Asked, readings: Sequence[Reading]) -> int:
 def _fits_in_part(reading: Reading, asked: Asked) -> bool:
     """Whether a document takes any part of the circulation: sites that it knows need no room, however full it is."""
     return reading.policy == DOCUMENT and reading.fits and asked.distinct <= reading.limit
-
-
-def _charged(reading: Reading) -> Reading:
-    if not reading.needed:
-        return reading
-    return Reading(reading.policy, reading.limit, reading.used + reading.needed, 0, reading.wait_ms, reading.reset_ms)
 
 
 def _chunk_size(policy: Policy, asked: Asked) -> int:

@@ -163,7 +163,7 @@ def _finder(source: Source) -> Callable[[_Scope, _Params, _Members], Sequence[ob
             return lambda _, __, members: (members[path],) if path in members else ()
         case "header":
             header = name.lower().encode()
-            return lambda scope, _, __: [value.decode() for value in header_values(scope.get("headers", ()), header)]
+            return lambda scope, _, __: [*map(bytes.decode, header_values(scope.get("headers", ()), header))]
         case "path":
             return lambda _, path_params, __: (path_params[name],) if name in path_params else ()
         case "query":

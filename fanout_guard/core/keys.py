@@ -21,6 +21,17 @@ ID_CHARACTERS = 16
 """Ids and digests are this many characters of URL-safe Base64: 96 bits."""
 _DIGEST_BYTES = 12
 
+RATES_KEY = b"r"
+LEASES_KEY = b"f"
+CHARGE_KEY = b"c:"
+"""What a decision charged; its id follows."""
+DOCUMENT_KEY = b"d:"
+"""The sites that count for a document; its digest follows."""
+IDEMPOTENCY_KEY = b"i:"
+"""The charge that an idempotency key stands for; its digest follows."""
+REFUNDED_KEY = b"b:"
+"""The sites of a decision that were refunded; its id follows."""
+
 EVERYBODY = ""
 """Stands for all tenants together; no tenant has an empty id."""
 
@@ -145,68 +156,29 @@ class _SiteDigests(dict[SiteKey, bytes]):
         return digest
 
 
-class TenantKeys(bytes):
-    """The key names of one tenant; all in one hash slot, and no tenant's equal to another's.
-
-    Itself it is what they all begin with. They are put together when asked for: kept for so many tenants, ready names
-    would take ten times the memory.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, prefix: str, tag: str) -> TenantKeys:
-        return super().__new__(cls, f"{prefix}:{FORMAT}:{{{tag}}}:".encode())
-
-    @property
-    def rates(self) -> bytes:
-        """The tenant's rates."""
-        return self + b"r"
-
-    @property
-    def leases(self) -> bytes:
-        """The tenant's leases."""
-        return self + b"f"
-
-    @property
-    def charge(self) -> bytes:
-        """What a decision charged; its id follows."""
-        return self + b"c:"
-
-    @property
-    def document(self) -> bytes:
-        """The sites that count for a document; its digest follows."""
-        return self + b"d:"
-
-    @property
-    def idempotency(self) -> bytes:
-        """The charge that an idempotency key stands for; its digest follows."""
-        return self + b"i:"
-
-    @property
-    def refunded(self) -> bytes:
-        """The sites of a decision that were refunded; its id follows."""
-        return self + b"b:"
-
-
 class KeySpace:
-    """Key names by tenant, kept for the tenants seen last."""
+    """What a tenant's keys begin with, kept for the tenants seen last; the kind of a key follows (``RATES_KEY``, …).
+
+    All keys of a tenant are in one hash slot, and none equals another's. Ready names of every kind would take ten times
+    the memory.
+    """
 
     def __init__(self, prefix: str, *, cached: int = 32_768) -> None:
         self.prefix = prefix
         self.stem = f"{prefix}:{FORMAT}:{{".encode()
-        self.everybody = TenantKeys(prefix, _EVERYBODY_TAG)
+        self.everybody = self._begin(_EVERYBODY_TAG)
         self._cached = cached
-        self._tenants: dict[str, TenantKeys] = {}
+        self._tenants: dict[str, bytes] = {}
 
-    def of(self, tenant: str) -> TenantKeys:
-        """The key names of ``tenant``."""
-        keys = self._tenants.get(tenant)
-        if keys is None:
+    def of(self, tenant: str) -> bytes:
+        """What all keys of ``tenant`` begin with."""
+        own = self._tenants.get(tenant)
+        if own is None:
             if len(self._tenants) >= self._cached:
                 self._tenants.clear()
-            keys = TenantKeys(self.prefix, tag(tenant)) if tenant else self.everybody
-            self._tenants[tenant] = keys
-        return keys
+            own = self._begin(tag(tenant)) if tenant else self.everybody
+            self._tenants[tenant] = own
+        return own
 
     def split(self, key: bytes) -> tuple[str, bytes] | None:
         """The tag of the tenant whose key this is and what follows it, or None where it is no key of this space."""
@@ -214,6 +186,9 @@ class KeySpace:
         if not end or not key.startswith(self.stem) or not tagged.isascii():
             return None
         return tagged.decode(), rest
+
+    def _begin(self, tagged: str) -> bytes:
+        return self.stem + tagged.encode() + b"}:"
 
 
 def tag(tenant: str) -> str:

@@ -50,6 +50,11 @@ class Outcome(StrEnum):
     UNREADABLE = "unreadable"
 
 
+OFF = Mode.OFF
+ADMITTED = Outcome.ADMITTED
+"""What every request is compared with: to look a member up in its enum is a function call in Python 3.11."""
+
+
 class Spelling(NamedTuple):
     """A JSON value that is not a string, by its canonical text; never equal to a string of that text."""
 
@@ -77,7 +82,7 @@ class Rate(Struct, frozen=True):
         force_setattr(self, "policy", f"rate-{self.window_ms // 1000}")
 
 
-class Policy(Struct, frozen=True, kw_only=True):
+class Policy(Struct, frozen=True, kw_only=True, cache_hash=True):
     """The caps that hold for one tenant, all defaults filled in; ``None`` is no cap.
 
     From ``least`` on, the fields are worked out here, once for many requests; what is given for them is not used.
@@ -139,7 +144,7 @@ class Lease(Struct, frozen=True, gc=False):
     local: bool = False
 
     def __str__(self) -> str:
-        flags = self.local + 2 * bool(self.document) + 4 * bool(self.idempotency)
+        flags = (1 if self.local else 0) + (2 if self.document else 0) + (4 if self.idempotency else 0)
         return _FLAGS[flags] + (self.id + self.document + self.idempotency).decode()
 
 

@@ -15,11 +15,11 @@ from fanout_guard.core.model import (
     CIRCULATION,
     DOCUMENT,
     MAX_ENTRIES,
+    OFF,
     WHOLE,
     Charge,
     Decision,
     Lease,
-    Mode,
     Part,
     Policy,
 )
@@ -65,7 +65,7 @@ class Weigher:
         asked = Asked(tenant, document, entries, entries)
         if document is None:
             policy = without_document(policy)
-        if policy.mode is Mode.OFF or not entries:
+        if policy.mode is OFF or not entries:
             return core.admit_uncounted(policy, asked, Lease(own))
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = replace(asked, distinct=len(set(sites)))
@@ -76,7 +76,7 @@ class Weigher:
             return core.admit_uncounted(policy, asked, Lease(own))
         digest = self._document(policy, document)
         # Too many sites for any document are not sent, since they may be a great many: what is used is looked at alone.
-        sent = digest and DOCUMENT not in dict(over)
+        sent = digest and not (over and DOCUMENT in dict(over))
         charge = Charge(
             lease=Lease(own, digest, self._idempotency(policy, circulation, key) if key else b""),
             tenant=tenant,

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import ValidationError, convert, msgpack
 
-from fanout_guard.core.keys import KeySpace, new_id
+from fanout_guard.core.keys import (
+    CHARGE_KEY,
+    DOCUMENT_KEY,
+    IDEMPOTENCY_KEY,
+    LEASES_KEY,
+    RATES_KEY,
+    REFUNDED_KEY,
+    KeySpace,
+    new_id,
+)
 from fanout_guard.core.model import WHOLE, Charge, Lease, Numbers, Part, Reading, Tally
 from fanout_guard.counters.reasons import reason_of_text
 from fanout_guard.errors import CountersUnavailable
@@ -122,25 +131,25 @@ def answers(name: str, reply: Any) -> list[Any]:
 def pack_decide(charge: Charge, space: KeySpace) -> Packed:
     """A charge as ``decide.lua`` reads it."""
     policy, lease = charge.policy, charge.lease
-    names = space.of(charge.tenant)
+    stem = space.of(charge.tenant)
     keys = []
     flags = 0
     own = lease.id
     if not charge.look:
         flags = RECORD
-        keys.append(names.charge + own)
+        keys.append(stem + CHARGE_KEY + own)
     if policy.document is not None and lease.document:
         flags |= DOCUMENT
-        keys.append(names.document + lease.document)
+        keys.append(stem + DOCUMENT_KEY + lease.document)
     if policy.rates:
         flags |= RATES
-        keys.append(names.rates)
+        keys.append(stem + RATES_KEY)
     if policy.leased:
         flags |= LEASES
-        keys.append(names.leases)
+        keys.append(stem + LEASES_KEY)
     if lease.idempotency:
         flags |= IDEMPOTENCY
-        keys.append(names.idempotency + lease.idempotency)
+        keys.append(stem + IDEMPOTENCY_KEY + lease.idempotency)
     if policy.inflight_global is not None:
         flags |= GLOBAL
     if charge.sites:
@@ -166,11 +175,10 @@ def tally(charge: Charge, answer: Sequence[int]) -> Tally:
         if status == UNDONE:
             raise CountersUnavailable("timeout", alone=True)
         raise CountersUnavailable("other")  # not what was asked: something else stands there
-    each = iter(answer[2:])
-    readings = [
-        Reading(name, limit, used, needed, wait_ms, reset_ms)
-        for (name, limit), used, needed, wait_ms, reset_ms in zip(caps, each, each, each, each, strict=True)
-    ]
+    readings, at = [], 2
+    for name, limit in caps:
+        readings.append(Reading(name, limit, answer[at], answer[at + 1], answer[at + 2], answer[at + 3]))
+        at += 4
     return Tally(status != REFUSED, tuple(readings), status == REPEATS, answer[1])
 
 
@@ -190,28 +198,28 @@ def stem_of(request: Packed) -> bytes:
 
 def pack_release(tenant: str, lease: Lease, space: KeySpace) -> Packed:
     """A release as ``release.lua`` reads it."""
-    names = space.of(tenant)
-    return [names.charge + lease.id, names.leases], (str(lease),), b""
+    stem = space.of(tenant)
+    return [stem + CHARGE_KEY + lease.id, stem + LEASES_KEY], (str(lease),), b""
 
 
 def pack_renewal(tenant: str, lease: Lease, space: KeySpace, lease_ms: int, *, exact: bool) -> Packed:
     """A renewal as ``release.lua`` reads it."""
-    names = space.of(tenant)
-    keys = [names.charge + lease.id, names.leases, names.refunded + lease.id]
+    stem = space.of(tenant)
+    keys = [stem + CHARGE_KEY + lease.id, stem + LEASES_KEY, stem + REFUNDED_KEY + lease.id]
     return keys, (str(lease), lease_ms, int(exact)), b""
 
 
 def pack_refund(tenant: str, lease: Lease, space: KeySpace, part: Part = WHOLE, *, undo: bool = False) -> Packed:
     """A refund as ``refund.lua`` reads it."""
-    names = space.of(tenant)
+    stem = space.of(tenant)
     own = lease.id
     keys = [
-        names.charge + own,
-        names.refunded + own,
-        names.document + lease.document,
-        names.rates,
-        names.leases,
-        names.idempotency + lease.idempotency,
+        stem + CHARGE_KEY + own,
+        stem + REFUNDED_KEY + own,
+        stem + DOCUMENT_KEY + lease.document,
+        stem + RATES_KEY,
+        stem + LEASES_KEY,
+        stem + IDEMPOTENCY_KEY + lease.idempotency,
     ]
     entries, sites, counts = part
     if entries is not None and not sites:

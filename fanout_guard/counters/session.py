@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from fanout_guard.core.keys import EVERYBODY, KeySpace
+from fanout_guard.core.keys import EVERYBODY, LEASES_KEY, KeySpace
 from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.calls import Calls
@@ -55,7 +55,7 @@ class Session:
     ) -> None:
         self.server = server
         self._space = space
-        self._calls = Calls(server, space.everybody.leases)
+        self._calls = Calls(server, space.everybody + LEASES_KEY)
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(self._probe, on_outage)

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
-from fanout_guard.core.keys import KeySpace
+from fanout_guard.core.keys import DOCUMENT_KEY, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, KeySpace
 from fanout_guard.core.model import UNWATCHED, WHOLE, Charge, Lease, Part, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.redis import open_server
@@ -80,18 +80,18 @@ class RedisCounters:
         return await self.session.refund(tenant, lease, part)
 
     async def reset(self, tenant: str, document: bytes | None = None) -> None:
-        names, command = self.space.of(tenant), self.command
+        own, command = self.space.of(tenant), self.command
         if document is not None:
-            await command("UNLINK", names.document + document)
+            await command("UNLINK", own + DOCUMENT_KEY + document)
             return
-        await command("UNLINK", names.rates)
-        for stem in (names.document, names.idempotency):
+        await command("UNLINK", own + RATES_KEY)
+        for stem in (own + DOCUMENT_KEY, own + IDEMPOTENCY_KEY):
             for key in {key async for key in self.scan(stem)}:
                 await command("UNLINK", key)
 
     async def leases(self, tenant: str) -> Sequence[LeaseInfo]:
         now_ms = await self.now_ms()
-        found = await self.command("ZRANGE", self.space.of(tenant).leases, 0, -1, "WITHSCORES")
+        found = await self.command("ZRANGE", self.space.of(tenant) + LEASES_KEY, 0, -1, "WITHSCORES")
         infos = []
         for member, score in zip(found[::2], found[1::2], strict=True):
             expires_ms = int(float(score)) - now_ms

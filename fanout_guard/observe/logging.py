@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from fanout_guard.core.model import UNWATCHED, Decision, Outcome
+from fanout_guard.core.model import ADMITTED, UNWATCHED, Decision, Outcome
 from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
 from fanout_guard.observe.sampling import Sampler
 from fanout_guard.observe.text import printable, quoted
@@ -34,8 +34,9 @@ class LogObserver(Observer):
         self._outage: tuple[float, str] | None = None
 
     def decided(self, decision: Decision, seconds: float) -> None:
-        self._summarise()
-        if decision.outcome is Outcome.ADMITTED:
+        if not self._sampler.idle:
+            self._summarise()
+        if decision.outcome is ADMITTED:
             return
         fields = _fields(decision)
         if self._sampler.passes(str(fields["policy"])):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
-from fanout_guard.core.model import CIRCULATION, OUTAGE, Decision, Outcome
+from fanout_guard.core.model import ADMITTED, CIRCULATION, OUTAGE, Decision, Outcome
 from fanout_guard.observe.families import POLICIES, REST, families_of
 from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
 
@@ -48,7 +48,7 @@ class PrometheusObserver(Observer):
         self._sites[outcome, *tenant].inc(decision.requested)
         families.circulation_sites.observe(decision.requested)
         families.decision_seconds.observe(seconds)
-        if outcome is Outcome.ADMITTED and decision.requested:
+        if outcome is ADMITTED and decision.requested:
             for policy in _near_caps(decision):
                 self._near_cap[families.policy(policy), *tenant].inc()
 

@@ -23,6 +23,11 @@ class Sampler:
         self._seen: dict[str, int] = {}
         self._missed: dict[str, int] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing that ``missed`` could tell of, now or later."""
+        return not self._seen and not self._missed
+
     def passes(self, kind: str) -> bool:
         """Count one event; whether it is one of the first of its interval."""
         self._begin_interval_if_due()
@@ -30,7 +35,7 @@ class Sampler:
 
     def missed(self, *, at_once: bool = False) -> dict[str, int]:
         """Return, once, how many did not pass in the intervals that are over (``at_once``: so far), by kind."""
-        if not self._seen and not self._missed:
+        if self.idle:
             return {}
         if at_once:
             self._ends = float("-inf")

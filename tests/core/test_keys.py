@@ -10,11 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout_guard.core.keys import (
+    CHARGE_KEY,
+    DOCUMENT_KEY,
     EVERYBODY,
     ID_CHARACTERS,
+    IDEMPOTENCY_KEY,
+    LEASES_KEY,
+    RATES_KEY,
+    REFUNDED_KEY,
     Digests,
     KeySpace,
-    TenantKeys,
     new_id,
     parse_lease,
     tag,
@@ -29,9 +34,10 @@ LEASES = st.builds(Lease, id=IDS, document=st.just(b"") | IDS, idempotency=st.ju
 SITES = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.integers().map(lambda n: Spelling(str(n))))
 
 
-def names(keys: TenantKeys) -> list[bytes]:
+def names(own: bytes) -> list[bytes]:
     """Every kind of key of one tenant, with ids that look like other parts of keys."""
-    return [keys.rates, keys.leases, keys.charge + b"x", keys.document + b"r", keys.idempotency + b"f", keys.refunded]
+    kinds = (RATES_KEY, LEASES_KEY, CHARGE_KEY + b"x", DOCUMENT_KEY + b"r", IDEMPOTENCY_KEY + b"f", REFUNDED_KEY)
+    return [own + kind for kind in kinds]
 
 
 def slot(key: bytes) -> int:
@@ -114,7 +120,7 @@ def test_everybodys_tag_and_digests_lead_to_no_tenant() -> None:
 def test_a_key_can_be_taken_apart(tenant: str) -> None:
     """Lists of keys find the tenant again, and pass over keys that are not ours."""
     space = KeySpace("fanout")
-    assert space.split(space.of(tenant).document + b"a}:b") == (tag(tenant), b"d:a}:b")
+    assert space.split(space.of(tenant) + DOCUMENT_KEY + b"a}:b") == (tag(tenant), b"d:a}:b")
 
 
 @pytest.mark.parametrize("key", [b"", b"fanout:1:{acme", b"fanout:2:{acme}:r", b"other", b"fanout:1:{\xff}:r"])

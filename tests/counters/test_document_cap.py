@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fanout_guard.core.keys import DOCUMENT_KEY
 from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, documents, fresh, in_memory
 
@@ -242,7 +243,7 @@ async def test_a_clock_that_is_set_back_keeps_no_site_for_longer(shared: Bench, 
     policy = documents(10, WINDOW_MS)
     counted = await shared.circulate(10 - meanwhile, policy)
     assert isinstance(shared.counters, RedisCounters)
-    key = shared.counters.space.of("acme").document + counted.lease.document
+    key = shared.counters.space.of("acme") + DOCUMENT_KEY + counted.lease.document
     await shared.counters.command("EVAL", CHARGED_AHEAD, 1, key)
     set_back_at = await shared.time.now()
     other = await shared.circulate(meanwhile, policy)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from fanout_guard.core.keys import RATES_KEY
 from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, in_memory, rates
 
@@ -16,7 +17,7 @@ HOUR = (300, LONG_MS)
 async def of_rates(shared: Bench, command: str) -> int:
     """What a server says of the key of a tenant's rates."""
     assert isinstance(shared.counters, RedisCounters)
-    return int(await shared.counters.command(command, shared.counters.space.of("acme").rates))
+    return int(await shared.counters.command(command, shared.counters.space.of("acme") + RATES_KEY))
 
 
 @pytest.mark.parametrize(("sizes", "admitted"), [([299, 1], [1, 1]), ([299, 2, 1], [1, 0, 1]), ([300, 1], [1, 0])])
@@ -288,7 +289,7 @@ async def test_a_clock_that_is_set_back_keeps_no_charge_for_longer(shared: Bench
     for size in (6, 4):
         assert (await shared.circulate(size, policy)).charged
     assert isinstance(shared.counters, RedisCounters)
-    await shared.counters.command("EVAL", CHARGED_AHEAD, 1, shared.counters.space.of("acme").rates)
+    await shared.counters.command("EVAL", CHARGED_AHEAD, 1, shared.counters.space.of("acme") + RATES_KEY)
     set_back_at = await shared.time.now()
     refused = await shared.circulate(10, policy)
     assert not refused.charged

@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from fanout_guard import FanoutGuard, Settings
-from fanout_guard.core.keys import KeySpace, new_id
+from fanout_guard.core.keys import CHARGE_KEY, RATES_KEY, KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.redis import slot_of
@@ -398,7 +398,7 @@ async def test_slots_may_move_while_they_are_used(nodes: ClusterOfThree) -> None
     """Redirections are followed; what counts moves with its slot."""
     counters = RedisCounters(nodes.url, timeout_ms=5000)
     plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
-    slot = slot_of(KeySpace("fanout").of("acme").rates)
+    slot = slot_of(KeySpace("fanout").of("acme") + RATES_KEY)
     for number in range(1, 4):
         assert (await counters.decide(charge(policy=plain))).charged
         here = nodes.masters.index(nodes.owner(slot))
@@ -415,7 +415,7 @@ async def test_what_is_given_back_while_a_slot_moves_is_given_back_afterwards(no
     for each in (released, soon, refunded, part):
         assert (await counters.decide(each)).charged
     space = KeySpace("fanout")
-    slot, record = slot_of(space.of("acme").rates), space.of("acme").charge
+    slot, record = slot_of(space.of("acme") + RATES_KEY), space.of("acme") + CHARGE_KEY
     source = nodes.owner(slot)
     target = nodes.masters[(nodes.masters.index(source) + 1) % 3]
     ids = {node: node.ask("CLUSTER", "MYID").decode() for node in (source, target)}
@@ -453,7 +453,7 @@ async def test_a_slot_in_between_is_no_outage_for_the_others(nodes: ClusterOfThr
     counters.on_error = errors.append
     plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
     assert (await counters.decide(charge(policy=plain))).charged
-    slot = slot_of(KeySpace("fanout").of("acme").rates)
+    slot = slot_of(KeySpace("fanout").of("acme") + RATES_KEY)
     source = nodes.owner(slot)
     target = nodes.masters[(nodes.masters.index(source) + 1) % 3]
     ids = {node: node.ask("CLUSTER", "MYID").decode() for node in (source, target)}
@@ -477,7 +477,7 @@ async def test_a_slot_that_nobody_has_is_an_outage_until_somebody_does(nodes: Cl
     edges: list[tuple[bool, str]] = []
     counters.on_outage = lambda active, reason: edges.append((active, reason))
     assert (await counters.decide(charge())).charged
-    slot = slot_of(KeySpace("fanout").of("acme").rates)
+    slot = slot_of(KeySpace("fanout").of("acme") + RATES_KEY)
     owner = nodes.owner(slot)
     myid = owner.ask("CLUSTER", "MYID").decode()
     for node in nodes.masters:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import redis
 
-from fanout_guard.core.keys import KeySpace
+from fanout_guard.core.keys import LEASES_KEY, RATES_KEY, KeySpace
 from fanout_guard.counters.redis import slot_of
 from tests.faults.crowd import MODES
 from tests.faults.network import Proxy, proxied
@@ -103,8 +103,8 @@ async def _evicted(node: Node) -> int:
 
 def _evict(node: Node) -> int:
     evictions: Counter[bytes] = Counter()
-    counts = {KeySpace(f"faults-{mode}").of(f"tenant-{mode}").rates for mode in MODES}
-    leases = {KeySpace(f"faults-{mode}").of(f"tenant-{mode}").leases for mode in MODES}
+    counts = {KeySpace(f"faults-{mode}").of(f"tenant-{mode}") + RATES_KEY for mode in MODES}
+    leases = {KeySpace(f"faults-{mode}").of(f"tenant-{mode}") + LEASES_KEY for mode in MODES}
     with redis.Redis(port=node.port) as client, client.pubsub() as events:
         client.config_set("maxmemory-policy", "allkeys-random")
         client.config_set("notify-keyspace-events", "Ee")
@@ -222,8 +222,8 @@ async def _cluster_slots_moved() -> AsyncIterator[tuple[str, Happen]]:
 def _slots() -> list[int]:
     """Where the crowds' tenants are, and everybody's leases."""
     spaces = {mode: KeySpace(f"faults-{mode}") for mode in MODES}
-    own = {slot_of(space.of(f"tenant-{mode}").rates) for mode, space in spaces.items()}
-    return sorted(own | {slot_of(space.everybody.leases) for space in spaces.values()})
+    own = {slot_of(space.of(f"tenant-{mode}") + RATES_KEY) for mode, space in spaces.items()}
+    return sorted(own | {slot_of(space.everybody + LEASES_KEY) for space in spaces.values()})
 
 
 FAULTS = (
