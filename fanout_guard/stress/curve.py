@@ -23,11 +23,15 @@ _CHUNK = 2_000_000  # drawn values held in memory at once
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its 95 % confidence bounds."""
+    """A rise in percent: its estimate and its 95 % confidence bounds."""
 
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.value:+.1f} % [{self.low:+.1f}, {self.high:+.1f}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,9 +205,8 @@ def _unproven(evidence: Evidence, cap: int) -> str:
     if cap > curve.sites[-1]:
         return f"is beyond the tested range, which ends at {curve.sites[-1]:.0f} sites"
     if curve.covers(cap) and (evidence.latency is None or not evidence.latency.allows(cap)):
-        rise = curve.rise_at(cap)
         of = f" of {evidence.column}" if evidence.column else ""
-        return f"cannot be judged: the rise{of} there is {rise.value:+.1f} % [{rise.low:+.1f}, {rise.high:+.1f}]"
+        return f"cannot be judged: the rise{of} there is {curve.rise_at(cap)}"
     undecided = [check for check in evidence.checks if check.state is State.UNDECIDED]
     if not undecided:
         return "is below the tested range"

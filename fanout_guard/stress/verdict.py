@@ -191,12 +191,12 @@ def _too_high(evidence: Evidence, latency: Limit, cap: int) -> Iterator[tuple[Ve
     rise = _rise(evidence, cap)
     if (rise and rise.low > SIGNIFICANT_RISE) or latency.allows(cap) is False:
         base = evidence.curve.base_text if evidence.curve else ""
-        text = f"at {cap} sites latency is {_shown(rise)} over {base}" if rise else latency.what
+        text = f"at {cap} sites latency is {rise} over {base}" if rise else latency.what
         yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
     elif rise.high > SIGNIFICANT_RISE:
-        text = f"the rise at {cap} sites, {_shown(rise)}, cannot be told from {SIGNIFICANT_RISE:.0f} %"
+        text = f"the rise at {cap} sites, {rise}, cannot be told from {SIGNIFICANT_RISE:.0f} %"
         yield Verdict.INCONCLUSIVE, text
     elif not latency.allows(cap):
         yield Verdict.INCONCLUSIVE, "the two lowest levels differ too much to measure a rise from"
@@ -228,10 +228,6 @@ def _passing(evidence: Evidence, cap: int) -> tuple[Verdict, str]:
 def _rise(evidence: Evidence, cap: int | None) -> Interval | None:
     curve = evidence.curve
     return curve.rise_at(cap) if curve and cap is not None and curve.covers(cap) else None
-
-
-def _shown(rise: Interval) -> str:
-    return f"{rise.value:+.1f} % [{rise.low:+.1f}, {rise.high:+.1f}]"
 
 
 def _documents_needed(evidence: Evidence, cap: int | None) -> int | None:
