@@ -6,10 +6,10 @@ from itertools import count
 from typing import NamedTuple, TypeVar
 
 from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Policy, Reading, Tally
-from fanout_guard.counters.memory.charges import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
 from fanout_guard.counters.memory.documents import Document, Section, View
 from fanout_guard.counters.memory.leases import Hold, Leases
 from fanout_guard.counters.memory.rates import Buckets, TenantRates
+from fanout_guard.counters.memory.records import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
 from fanout_guard.counters.memory.shelf import Kept, Shelf
 
 INFLIGHT_WAIT_MS = 1000
