@@ -14,7 +14,8 @@ from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import rates
 from tests.faults.network import HANGS, HELLO, Answering, Proxy, answering, hanging, saying
-from tests.faults.servers import Node, until
+from tests.faults.servers import Node
+from tests.waiting import until
 
 HOUR = rates((1000, 3_600_000))
 BUDGET_MS = 150

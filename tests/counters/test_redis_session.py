@@ -22,8 +22,9 @@ from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import packed
 from tests.faults.network import Proxy
-from tests.faults.servers import Node, until
+from tests.faults.servers import Node
 from tests.ports import free_port
+from tests.waiting import becomes, until
 
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=900)
@@ -83,16 +84,6 @@ async def used(counters: RedisCounters, tenant: str = "acme") -> list[int]:
     return [*own, everybody - 3]
 
 
-async def until_used(counters: RedisCounters, wanted: list[int]) -> None:
-    """Wait until that is counted."""
-    give_up = time.monotonic() + 10
-    found: list[int] = []
-    while found != wanted and time.monotonic() < give_up:
-        await asyncio.sleep(0.01)
-        found = await used(counters)
-    assert found == wanted
-
-
 async def test_a_decision_given_up_is_undone_when_the_server_answers_again(
     counters: RedisCounters, proxy: Proxy, edges: Edges
 ) -> None:
@@ -118,7 +109,7 @@ async def test_all_that_waited_when_the_outage_began_is_undone(
     await asyncio.sleep(0.3)
     server.thaw()
     await edges.back()
-    await until_used(counters, [0, 0, 0, 0])
+    await becomes([0, 0, 0, 0], lambda: used(counters))
     assert [active for active, _ in edges] == [True, False]
 
 
@@ -303,12 +294,11 @@ async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: N
     await asyncio.to_thread(until, lambda: breaker.reason is None)
     assert time.monotonic() - began < 2
     look = Charge(lease=Lease(new_id()), tenant="acme", cost=0, sites=b"", policy=ALL, lease_ms=60_000, look=True)
-    give_up = time.monotonic() + 20
-    held_still = 1
-    while held_still and time.monotonic() < give_up:
-        await asyncio.sleep(0.01)
-        held_still = (await counters.decide(look)).readings[-1].used
-    assert held_still == 0
+
+    async def held_still() -> int:
+        return (await counters.decide(look)).readings[-1].used
+
+    await becomes(0, held_still)
     await counters.aclose()
 
 
@@ -490,13 +480,13 @@ async def test_a_loop_whose_tasks_were_all_cancelled_may_go_on(counters: RedisCo
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         if "_keep" in repr(task):
             task.cancel()
-    give_up = time.monotonic() + 10
-    charged = False
-    while not charged and time.monotonic() < give_up:
-        await asyncio.sleep(0.01)
+
+    async def charged() -> bool:
         with contextlib.suppress(CountersUnavailable):
-            charged = (await counters.decide(charge())).charged
-    assert charged
+            return (await counters.decide(charge())).charged
+        return False
+
+    await becomes(True, charged)
 
 
 def test_event_loops_of_many_threads_come_and_go(server: Node) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -26,8 +27,9 @@ from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import digest, packed
 from tests.faults.network import HELLO, answering, saying
-from tests.faults.servers import ClusterOfThree, cluster, running, until, watched
+from tests.faults.servers import ClusterOfThree, cluster, running, watched
 from tests.ports import free_port
+from tests.waiting import becomes, until
 
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=2000)
@@ -268,7 +270,7 @@ async def test_what_a_tenant_is_refused_is_given_back_to_everybody(nodes: Cluste
     tallies = await asyncio.gather(*map(counters.decide, asked))
     assert sum(tally.charged for tally in tallies) == 2
     assert {reading.policy for tally in tallies for reading in tally.readings} == {"inflight", "inflight-global"}
-    await until_used(counters, {"inflight": 20, "inflight-global": 20}, tight)
+    await becomes({"inflight": 20, "inflight-global": 20}, lambda: used(counters, policy=tight))
     for one, tally in zip(asked, tallies, strict=True):
         if tally.charged:
             await counters.release("acme", one.lease)
@@ -380,6 +382,7 @@ async def test_leases_of_a_cluster_are_listed_and_counted_as_elsewhere(nodes: Cl
 async def test_a_decision_cancelled_between_two_nodes_leaves_nothing(nodes: ClusterOfThree) -> None:
     """Neither a reservation for everybody nor a tenant's lease outlives its request."""
     counters = RedisCounters(nodes.url, timeout_ms=5000)
+    own = replace(ALL, inflight_global=None)
     await counters.decide(charge("warm"))
     await used(counters)
     for step in range(30):
@@ -390,7 +393,7 @@ async def test_a_decision_cancelled_between_two_nodes_leaves_nothing(nodes: Clus
         for ended in await asyncio.gather(*leaving, return_exceptions=True):
             assert isinstance(ended, asyncio.CancelledError | Tally)
         kept = 10 * sum(not task.cancelled() for task in leaving)
-        await until_used(counters, {"rate-3600": kept, "inflight": kept}, tenant=f"tenant-{step}", ignore_global=True)
+        await becomes({"rate-3600": kept, "inflight": kept}, partial(used, counters, f"tenant-{step}", own))
     await counters.aclose()
 
 
@@ -539,22 +542,3 @@ async def test_nodes_that_left_the_cluster_are_asked_no_more() -> None:
                 await server.probe()
         assert set(server._links) == {("127.0.0.1", seed.port), ("127.0.0.1", master)}
         await counters.aclose()
-
-
-async def until_used(
-    counters: RedisCounters,
-    wanted: dict[str, int],
-    policy: Policy = ALL,
-    *,
-    tenant: str = "acme",
-    ignore_global: bool = False,
-) -> None:
-    """Wait until this is counted: what is given back is so in the background."""
-    give_up = asyncio.get_running_loop().time() + 10
-    found: dict[str, int] = {}
-    while found != wanted and asyncio.get_running_loop().time() < give_up:
-        await asyncio.sleep(0.01)
-        found = await used(counters, tenant, policy)
-        if ignore_global:
-            found.pop("inflight-global", None)
-    assert found == wanted

@@ -9,11 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import combinations, count
 from pathlib import Path
@@ -24,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from fanout_guard.observe.prometheus import PrometheusObserver
 from tests.ports import free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "examples" / "monitoring"
@@ -127,19 +127,6 @@ def test_promtool_agrees(command: list[str]) -> None:
     """Prometheus refuses to start with a bad file, and an alert is only worth what makes it fire."""
     result = subprocess.run(["promtool", *command], cwd=MONITORING, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-def until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "not met") -> None:
-    """Wait for what real servers will get to; until they listen, refused connections are no failure."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"not within 60 s: {why_not()}")
 
 
 def get(url: str, **parameters: str) -> bytes:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import redis
 
 from tests.counters.servers import binary_of
 from tests.ports import free_port
+from tests.waiting import until
 
 START_WITHIN_S = 20.0
 SLOTS = 16384
@@ -239,15 +240,6 @@ def listening_http(port: int) -> bool:
             return client.recv(16).startswith(b"HTTP/1.")
     except OSError:
         return False
-
-
-def until(condition: Callable[[], bool], within_s: float = START_WITHIN_S) -> None:
-    """Wait for something that takes as long as it takes."""
-    give_up = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > give_up:
-            raise AssertionError("it did not happen in time")
-        time.sleep(0.01)
 
 
 def _raw(node: Node, *arguments: str | int) -> bytes:

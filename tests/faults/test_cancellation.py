@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from fanout_guard import FanoutGuard, FanoutRejected, Settings
 from tests.faults.network import Proxy, proxied
 from tests.faults.servers import running
+from tests.waiting import becomes
 
 DELAY_S = 0.02
 
@@ -49,12 +49,11 @@ async def guard(proxy: Proxy) -> AsyncIterator[FanoutGuard]:
 
 async def nothing_counted(guard: FanoutGuard, tenant: str) -> None:
     """Wait until nothing of a tenant is counted any more, which takes no lease's time."""
-    give_up = time.monotonic() + 10
-    used = await _used(guard, tenant)
-    while any(used.values()) and time.monotonic() < give_up:
-        await asyncio.sleep(0.01)
-        used = await _used(guard, tenant)
-    assert set(used.values()) == {0}
+
+    async def counted() -> set[int]:
+        return set((await _used(guard, tenant)).values())
+
+    await becomes({0}, counted)
 
 
 async def _used(guard: FanoutGuard, tenant: str) -> dict[str, int]:
@@ -112,12 +111,7 @@ async def test_a_block_cancelled_in_the_middle_gives_its_lease_back(guard: Fanou
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    give_up = time.monotonic() + 10
-    used = await _used(guard, "acme")
-    while used["inflight"] and time.monotonic() < give_up:
-        await asyncio.sleep(0.01)
-        used = await _used(guard, "acme")
-    assert used == {"circulation": 0, "document": 2, "rate-3600": 2, "inflight": 0}
+    await becomes({"circulation": 0, "document": 2, "rate-3600": 2, "inflight": 0}, lambda: _used(guard, "acme"))
 
 
 async def test_a_refund_or_release_that_is_cancelled_is_done_all_the_same(guard: FanoutGuard) -> None:

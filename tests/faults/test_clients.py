@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
-from tests.faults.servers import Node, listening_http, running, until
+from tests.faults.servers import Node, listening_http, running
 from tests.ports import free_port
+from tests.waiting import becomes, until
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_BODY = 65_536
@@ -99,16 +100,6 @@ async def used(guard: FanoutGuard, tenant: str) -> dict[str, int]:
     return {policy: usages[policy].used for policy in ("rate-3600", "inflight")}
 
 
-async def until_used(guard: FanoutGuard, tenant: str, rate: int, inflight: int) -> None:
-    """Wait until that is counted."""
-    give_up = time.monotonic() + 10
-    found = await used(guard, tenant)
-    while found != {"rate-3600": rate, "inflight": inflight} and time.monotonic() < give_up:
-        await asyncio.sleep(0.01)
-        found = await used(guard, tenant)
-    assert found == {"rate-3600": rate, "inflight": inflight}
-
-
 def request(tenant: str, count: int, *, path: str = "/circulate-document", head: bytes = b"") -> bytes:
     """A circulation as it is on the wire."""
     body = json.dumps({"document_id": f"d-{tenant}", "target_sites": [f"s-{n}" for n in range(count)]}).encode()
@@ -136,9 +127,9 @@ async def test_a_client_that_leaves_while_the_application_works_is_noticed_and_i
 ) -> None:
     """The application sees the disconnect through the guard, and what was in flight is not any more."""
     _, writer = await api.send(request("left", 100, path="/wait"))
-    await until_used(guard, "left", 100, 100)
+    await becomes({"rate-3600": 100, "inflight": 100}, lambda: used(guard, "left"))
     writer.transport.abort()
-    await until_used(guard, "left", 100, 0)
+    await becomes({"rate-3600": 100, "inflight": 0}, lambda: used(guard, "left"))
 
 
 async def test_a_stream_arrives_whole_and_holds_its_lease_to_its_end(api: Api, guard: FanoutGuard) -> None:
@@ -148,7 +139,7 @@ async def test_a_stream_arrives_whole_and_holds_its_lease_to_its_end(api: Api, g
     assert (await used(guard, "stream"))["inflight"] == 100
     rest = await asyncio.wait_for(reader.read(), 10)
     assert [b"part %d" % number in rest for number in range(1, 5)] == [True] * 4
-    await until_used(guard, "stream", 100, 0)
+    await becomes({"rate-3600": 100, "inflight": 0}, lambda: used(guard, "stream"))
     writer.close()
 
 
@@ -159,7 +150,7 @@ async def test_background_work_goes_on_when_the_client_has_gone(api: Api, guard:
     assert status == 200
     assert time.monotonic() - began < 0.5
     assert (await used(guard, "background"))["inflight"] == 100
-    await until_used(guard, "background", 100, 0)
+    await becomes({"rate-3600": 100, "inflight": 0}, lambda: used(guard, "background"))
     assert time.monotonic() - began > 0.6
 
 

@@ -17,8 +17,9 @@ import httpx
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
-from tests.faults.servers import Node, until
+from tests.faults.servers import Node
 from tests.ports import free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_TTL_S = 2

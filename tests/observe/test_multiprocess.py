@@ -6,17 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ports import free_port
+from tests.waiting import until
 
 
 class Workers:
@@ -49,19 +49,6 @@ class Workers:
 
     def await_metric(self, name: str, value: float) -> None:
         until(lambda: self.metrics().get(name) == value)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that a server out there will meet; a refused connection is not yet."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except (OSError, urllib.error.URLError):
-            pass
-        time.sleep(0.05)
-    raise AssertionError("the condition was not met within 30 s")
 
 
 @pytest.fixture

@@ -1,0 +1,38 @@
+"""Waiting for what takes as long as it takes: no test depends on how fast the machine is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+WITHIN_S = 60.0
+"""After so long it will never be."""
+_ANSWER_WITHIN_S = 20.0  # no lease ends by itself so soon, so that one which was lost is found
+_PAUSE_S = 0.01
+
+
+def until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "not met") -> None:
+    """Wait for a condition; until a server listens, a refused connection is no failure."""
+    give_up = time.monotonic() + WITHIN_S
+    while time.monotonic() < give_up:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        time.sleep(_PAUSE_S)
+    raise AssertionError(f"not within {WITHIN_S:.0f} s: {why_not()}")
+
+
+async def becomes(wanted: T, ask: Callable[[], Awaitable[T]]) -> None:
+    """Ask until the answer is the one that is wanted."""
+    give_up = time.monotonic() + _ANSWER_WITHIN_S
+    found = await ask()
+    while found != wanted and time.monotonic() < give_up:
+        await asyncio.sleep(_PAUSE_S)
+        found = await ask()
+    assert found == wanted
