@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import tempfile
@@ -58,10 +59,10 @@ def with_counters(url: str, work: Callable[[RedisCounters], Awaitable[T]]) -> T:
 
 
 def with_guard(work: Callable[[FanoutGuard], Awaitable[T]]) -> T:
-    """What ``work`` does with a guard that is configured as the command line is."""
+    """What ``work`` does with a guard that is configured as the command line is, and patient with a busy machine."""
 
     async def run() -> T:
-        guard = FanoutGuard(Settings.from_env())
+        guard = FanoutGuard(Settings.from_env({**os.environ, "FANOUT_GUARD_REDIS_TIMEOUT": "5"}))
         try:
             return await work(guard)
         finally:
