@@ -65,7 +65,7 @@ class Single:
 
     async def probe(self) -> None:
         """Return if the server answers."""
-        await self.command("PING")
+        await self.command("TIME")  # decisions need the right to ask for it; nothing else needs PING
 
     async def drop(self) -> None:
         """Keep no connection: the next ones may reach another server."""

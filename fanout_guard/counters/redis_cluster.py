@@ -99,9 +99,9 @@ class Cluster:
         """Return if every slot has a master and all of them answer."""
         await self.learn()
         masters = sorted(set(self._owners.values()))
-        pings = (self._node(address).exchange([("PING",)]) for address in masters)
+        looks = (self._node(address).exchange([("TIME",)]) for address in masters)
         # All are waited for: one that says nothing must not be left behind where another one has failed.
-        for found in await asyncio.gather(*pings, return_exceptions=True):
+        for found in await asyncio.gather(*looks, return_exceptions=True):
             for reply in [found] if isinstance(found, BaseException) else found:
                 if isinstance(reply, BaseException):
                     raise self._failed(reply)

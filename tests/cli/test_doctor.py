@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from fanout_guard.cli.config_findings import config_findings
 from fanout_guard.cli.finding import Level
 from fanout_guard.cli.info_findings import cluster_finding, info_findings
 from fanout_guard.cli.probe import clock_finding, latency_finding
+from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.settings import Settings
 from tests.cli.conftest import Run
-from tests.cli.servers import command, serving
+from tests.cli.servers import command, serving, with_counters
 
 SOUND = {
     "FANOUT_GUARD_TENANT": "scope:user.tenant",
@@ -152,6 +155,28 @@ def test_the_rights_that_are_asked_for_are_enough_on_a_cluster(
     code, levels = levels_of(run)
     assert (code, levels["cluster"], levels["scripts"]) == (0, "warning", "ok")
     command(url, "ACL", "DELUSER", "app")
+
+
+@pytest.mark.parametrize("address", ["url", "cluster_url"])
+def test_the_rights_that_are_asked_for_are_enough_to_end_an_outage(
+    address: str, request: pytest.FixtureRequest
+) -> None:
+    """Else one slow moment would leave every worker on its own counters for good."""
+    url = request.getfixturevalue(address)
+    single = url.replace("redis+cluster", "redis")
+    command(single, "ACL", "SETUSER", "app", "reset", "on", ">hunter22", "~fanout:*", *ENOUGH, "+cluster|slots")
+
+    async def outage_ends(counters: RedisCounters) -> bool:
+        await counters.now_ms()
+        counters.give_up("timeout")
+        for _ in range(500):
+            if counters.out_of_reach is None:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+    assert with_counters(url.replace("://", "://app:hunter22@"), outage_ends)
+    command(single, "ACL", "DELUSER", "app")
 
 
 def test_keys_of_another_release_are_told(url: str, run: Run) -> None:
