@@ -16,7 +16,8 @@ ADVICE = {
     "busy": "a script has kept the server busy for too long",
     "auth": "the server refuses the user or the password",
     "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, on a"
-    " cluster CLUSTER SLOTS, and the keys KEY_PREFIX:*",
+    " cluster CLUSTER SLOTS and ASKING, where the address names a database SELECT, or a client_name CLIENT SETNAME, and"
+    " the keys KEY_PREFIX:*",
     "readonly": "the server does not accept writes: a replica, or one that lacks replicas",
     "oom": "the server has no memory left",
     "cluster": "not every slot is served, or the address is of the wrong kind: redis+cluster:// is for clusters, and"

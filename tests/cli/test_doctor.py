@@ -157,6 +157,22 @@ def test_the_rights_that_are_asked_for_are_enough_on_a_cluster(
     command(url, "ACL", "DELUSER", "app")
 
 
+@pytest.mark.parametrize(
+    ("part", "right", "named"),
+    [("/1", "+select", "database SELECT"), ("?client_name=app", "+client|setname", "client_name CLIENT SETNAME")],
+)
+def test_what_an_address_names_takes_rights_of_its_own(
+    part: str, right: str, named: str, url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who grants what was asked for must not be asked for the same once more."""
+    command(url, "ACL", "SETUSER", "app", "reset", "on", ">hunter22", "~fanout:*", *ENOUGH)
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url.replace("://", "://app:hunter22@") + part)
+    assert named in run("usage").err
+    command(url, "ACL", "SETUSER", "app", right)
+    assert levels_of(run)[0] == 0
+    command(url, "ACL", "DELUSER", "app")
+
+
 @pytest.mark.parametrize("address", ["url", "cluster_url"])
 def test_the_rights_that_are_asked_for_are_enough_to_end_an_outage(
     address: str, request: pytest.FixtureRequest
