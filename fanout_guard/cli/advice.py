@@ -18,7 +18,7 @@ ADVICE = {
     "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, on a"
     " cluster CLUSTER SLOTS and ASKING, where the address names a database SELECT, or a client_name CLIENT SETNAME, and"
     " the keys KEY_PREFIX:*",
-    "readonly": "the server does not accept writes: a replica, or one that lacks replicas",
+    "readonly": "the server does not accept writes: a replica, one that lacks replicas, or one whose disk fails",
     "oom": "the server has no memory left",
     "cluster": "not every slot is served, or the address is of the wrong kind: redis+cluster:// is for clusters, and"
     " only for them",

@@ -180,4 +180,6 @@ def test_a_real_process_ends_the_same_way(arguments: list[str], url: str) -> Non
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-m", "fanout_guard", *arguments], capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    # The loop's debug mode tells of steps that a busy machine makes slow.
+    told = [line for line in done.stderr.splitlines() if not line.startswith(b"Executing ")]
+    assert (done.returncode, told) == (0, [])
