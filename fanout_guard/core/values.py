@@ -46,7 +46,7 @@ class Kind:
     def parse(self, text: str) -> Any:
         """The checked value that ``text`` spells."""
         if not text.strip():
-            raise ValueError("only spaces")
+            raise ValueError("only spaces" if text else "empty")
         return self.check(self.read(text))
 
 

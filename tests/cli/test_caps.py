@@ -91,6 +91,12 @@ def test_an_unknown_field_is_not_taken_back(url: str, run: Run) -> None:
     assert (answer.code, answer.err.count("\n")) == (2, 2)
 
 
+def test_a_value_that_is_left_out_is_said_to_be_empty(url: str, run: Run) -> None:
+    """Spaces that nobody sees are another mistake than a variable of the shell that was never set."""
+    assert "'' is not accepted (empty)" in run("caps", "set", "acme", "rate=").err
+    assert "' ' is not accepted (only spaces)" in run("caps", "set", "acme", "rate= ").err
+
+
 def test_taking_back_what_is_not_there_is_done(url: str, run: Run) -> None:
     """A script may run twice."""
     assert run("caps", "unset", "acme", "--json").document["unset"] == 0
