@@ -56,5 +56,6 @@ class Responder:
         """With our fields; the application's own stand: none of them is dropped, and none of ours doubles one."""
         headers = [*message.get("headers", ())]
         names = b"\n".join([b"", *[name for name, _ in headers], b""]).lower()
-        headers += [field for field in self._fields if b"\n%b\n" % field[0] not in names]
+        # Not by ``in``: before bytes look for bytes, they make and drop an error that those are no number.
+        headers += [field for field in self._fields if names.find(b"\n%b\n" % field[0]) < 0]
         return {**message, "headers": headers}
