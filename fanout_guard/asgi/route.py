@@ -74,21 +74,27 @@ class Routes:
         return next((found for found in tried if found is not None), None)
 
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
-        if root_path:
-            for below in self._below(path, root_path):
-                if (found := table.find(below)) is not None:
-                    return found
-        # Servers that leave the root path out, and routers that do not take it away, go by the whole path.
-        return table.find(_single_slashed(path))
+        if not root_path:
+            return table.find(_single_slashed(path))
+        tried = map(table.find, self._below(path, root_path))
+        return next((found for found in tried if found is not None), None)
 
     def _below(self, path: str, root_path: str) -> Iterator[str]:
-        """What routers make of a path below a root path; the application's own replaces the server's.
+        """What routers make of a path below a root path, the likeliest first.
 
-        Litestar takes what follows it wherever it first occurs; Litestar and Quart serve that without its slash, too.
+        Most take it away where a segment ends; the application's own replaces the server's. Servers that leave it out,
+        and routers that do not take it away, go by the whole path. Litestar goes by what follows it wherever it first
+        occurs; Litestar and Quart serve that without its slash, too.
         """
-        for prefix in (self._root_path, _single_slashed(root_path).rstrip("/")):
-            for each in (path, _single_slashed(path)):
-                if prefix and prefix in each:
+        whole = _single_slashed(path)
+        prefixes = [each for each in (self._root_path, _single_slashed(root_path).rstrip("/")) if each]
+        for prefix in prefixes:
+            if whole.startswith(prefix) and whole[len(prefix) : len(prefix) + 1] in ("", "/"):
+                yield whole[len(prefix) :]
+        yield whole
+        for prefix in prefixes:
+            for each in (path, whole):
+                if prefix in each:
                     yield _single_slashed("/" + each.partition(prefix)[2])
 
 

@@ -288,6 +288,7 @@ def paths(draw: st.DrawFn) -> str:
 @example("/v1/circulate-document", "/v")
 @example("/t/acme\n/circulate-document\n", "")
 @example("/api//circulate-document\n", "")
+@example("/t/api/circulate-document", "/api")
 def test_whatever_reaches_a_handler_is_guarded(path: str, root_path: str) -> None:
     """The one property that counts, against the real routers: no spelling gets round the guard."""
     for framework in (Starlette, FastAPI):
