@@ -190,8 +190,8 @@ class Reading(Struct, frozen=True, gc=False):
     """One policy's state at the moment of a decision, before the charge.
 
     ``needed`` is what the circulation adds (new sites for ``document``, entries for the rest); ``wait_ms`` is the
-    time until it would fit, 0 if it does; ``reset_ms`` the time until the next units come back, this circulation's if
-    no others are out, 0 if it adds none either.
+    time until it would fit, 0 if it does; ``reset_ms`` the time until the next units come back once it is counted, its
+    own if no others are out, 0 if none are.
     """
 
     policy: str

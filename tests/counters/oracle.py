@@ -290,9 +290,12 @@ class Oracle:
             return len(then | asked) <= cap or asked <= then
 
         wait = 0 if fits(now) else _first(frees, fits) - now
-        if needed and not frees:
-            frees = [frees_at(now, charge.policy.document_window_ms, DOCUMENT_PARTS)]
-        return Reading("document", cap, len(live), needed, wait, frees[0] - now if frees else 0)
+        # Once it is counted: what it names counts from now on.
+        counted = dict.fromkeys(asked, now) | {site: reached[site][0] for site in live - asked}
+        reset = min(
+            (frees_at(at, charge.policy.document_window_ms, DOCUMENT_PARTS) for at in counted.values()), default=now
+        )
+        return Reading("document", cap, len(live), needed, wait, reset - now)
 
     def _rate_reading(self, tenant: str, name: str, limit: int, window: int, cost: int, now: int) -> Reading:
         marks = self._window(tenant, window).live(now)

@@ -208,6 +208,27 @@ async def test_waiting_as_long_as_told_is_long_enough(bench: Bench) -> None:
     assert (await refused.look()).charged
 
 
+async def test_room_comes_when_it_is_told_after_a_repeat(bench: Bench) -> None:
+    """Sites that are sent again count from now: the answer once told the time by when they were counted first."""
+    policy, sites = documents(10, SHORT_MS), fresh(10)
+    await bench.circulate(sites, policy)
+    await bench.time.advance(700)
+    again = await bench.circulate(sites, policy)
+    await bench.time.advance(again.reading.reset_ms)
+    assert (await bench.circulate(1, policy)).charged
+
+
+async def test_room_comes_from_what_a_repeat_leaves_out(bench: Bench) -> None:
+    """The sites that it does not name free as before."""
+    policy, sites = documents(10, SHORT_MS), fresh(10)
+    first = await bench.circulate(sites, policy)
+    before = await bench.time.now()
+    again = await bench.circulate(sites[1:], policy)
+    assert 0 < again.reading.reset_ms <= first.reading.reset_ms
+    await bench.time.advance(before + first.reading.reset_ms - await bench.time.now())
+    assert (await bench.circulate(1, policy)).charged
+
+
 @pytest.mark.parametrize("window_ms", [1000, 1001, 1333])
 def test_no_window_of_any_alignment_holds_more_than_the_cap(window_ms: int) -> None:
     """A burst on each side of an edge is the classic way round a window."""

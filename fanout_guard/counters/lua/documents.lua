@@ -50,12 +50,12 @@ local function open_documents()
   -- How the document stands: used, needed, wait, reset.
   local function reading(view, needed, cap, window)
     local wait, reset, used = 0, 0, view.used
-    for i = 1, #view do
-      local frees = view[i].ends + window - now
-      if reset == 0 or frees < reset then reset = frees end
+    for i = 1, #view do -- known sites count from now on: a section without others gives no room when it would have
+      local s, frees = view[i], view[i].ends + window - now
+      if s.overlap < s.count and (reset == 0 or frees < reset) then reset = frees end
     end
+    if reset == 0 and view.total > 0 then reset = bucket_end(now, window / 2) + window - now end
     if needed == 0 then return used, 0, 0, reset end
-    if reset == 0 then reset = bucket_end(now, window / 2) + window - now end
     if used + needed > cap then -- until enough sections have freed for the circulation to fit
       table.sort(view, function(a, b) return a.ends < b.ends end)
       local left, missing = used, needed

@@ -73,14 +73,8 @@ class View:
     def reading(self, cap: int, now: int) -> Reading:
         """How the document stands, and when the circulation would fit."""
         needed = len(self._sites) // 8 - self.known
-        wait = reset = 0
-        if self._sections:
-            reset = min([section.frees(self._window) for section in self._sections]) - now
-            if needed and self.used + needed > cap:
-                wait = self._wait(needed, cap, now)
-        elif needed:
-            reset = bucket_end(now, self._window, 2) + self._window - now
-        return Reading(DOCUMENT, cap, self.used, needed, wait, reset)
+        wait = self._wait(needed, cap, now) if needed and self.used + needed > cap else 0
+        return Reading(DOCUMENT, cap, self.used, needed, wait, self._reset(now))
 
     def counted(self, tag: bytes, now: int, fold_before: int) -> list[Section]:
         """The sections once the circulation is counted: known sites move to now, as shared; new ones get ``tag``."""
@@ -115,6 +109,14 @@ class View:
             if common:
                 self._overlaps[at] = len(common)
                 self._again = self._again | common if self._again else common
+
+    def _reset(self, now: int) -> int:
+        # Known sites count from now on: a section without others gives no room when it would have.
+        shares = zip(self._sections, self._overlaps, strict=True)
+        frees = [section.frees(self._window) for section, overlap in shares if overlap * 8 < len(section.sites)]
+        if not frees and self._sites:
+            frees = [bucket_end(now, self._window, GENERATIONS) + self._window]
+        return min(frees, default=now) - now
 
     def _wait(self, needed: int, cap: int, now: int) -> int:
         used = self.used
