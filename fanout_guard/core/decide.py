@@ -69,6 +69,7 @@ def refuse_for_good(
         (*named, *(reading.policy for reading in besides)),
         lease,
         limit=limit,
+        used=next((each.used for each in readings if each.policy == first != INFLIGHT_GLOBAL), None),
         excess=(asked.distinct if first == DOCUMENT else asked.entries) - limit,
         fits_now=_fits_now(policy, asked, readings),
         chunks=chunks,

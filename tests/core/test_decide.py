@@ -100,8 +100,16 @@ def test_what_refuses_besides_a_cap_that_can_never_be_passed_is_told_too() -> No
     refused = decide(policy, asked(350), Tally(charged=False, readings=readings), LEASE)
     assert refused.permanent
     assert refused.violated == ("rate-60", "inflight", "inflight-global")
-    assert (refused.limit, refused.excess, refused.retry_after) == (300, 50, None)
+    assert (refused.limit, refused.used, refused.excess, refused.retry_after) == (300, 250, 50, None)
     assert (refused.fits_now, refused.chunks) == (1, 2)
+
+
+def test_what_all_tenants_have_in_flight_is_not_told_where_it_can_never_be_passed_either() -> None:
+    """It is no tenant's business."""
+    reading = Reading("inflight-global", 400, 399, 401, 1000, 1000)
+    policy = Policy(circulation=500, document=None, inflight_global=400)
+    refused = decide(policy, asked(401), Tally(charged=False, readings=(reading,)), LEASE)
+    assert (refused.permanent, refused.policy, refused.used) == (True, "inflight-global", None)
 
 
 def test_repeated_sites_are_one_site_for_the_document_cap_only() -> None:
