@@ -110,7 +110,9 @@ async def test_a_decision_sent_again_is_admitted_though_the_caps_are_full_by_now
     """What was admitted stays admitted: the first answer may have been lost on the way."""
     first = await bench.circulate(100, ALL)
     await bench.circulate(200, ALL)
-    assert (await first.again()).charged
+    again = await first.again()
+    assert again.charged
+    assert [(r.used, r.needed, r.wait_ms) for r in again.readings] == [(300, 0, 0)] * 5
 
 
 async def test_a_reset_forgets_what_was_used(bench: Bench) -> None:

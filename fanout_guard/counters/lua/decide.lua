@@ -140,7 +140,7 @@ for from = 1, #packed, 19 do
     answer = failed(answer)
   elseif known then -- this id was charged, or undone before it came
     answer[1] = known == 'x' and 3 or 2
-    for i = 4, #answer, 4 do answer[i] = 0 end
+    for i = 4, #answer, 4 do answer[i], answer[i + 1] = 0, 0 end -- it needs nothing, and waits for nothing
   end
   answers[#answers + 1] = answer
 end
