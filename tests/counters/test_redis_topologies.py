@@ -345,6 +345,22 @@ async def test_another_tenants_lease_is_not_given_back(nodes: ClusterOfThree) ->
     await counters.aclose()
 
 
+async def test_a_release_gives_back_what_a_cancelled_refund_has_left_to_everybody(nodes: ClusterOfThree) -> None:
+    """The tenant's own lease is gone by then; what everybody's cap counts must not stay for as long as it was held."""
+    policy = Policy(document=None, inflight=100, inflight_global=HOUR_MS)
+    counters = RedisCounters(nodes.url, timeout_ms=3000)
+    before = (await used(counters, "nobody", policy))["inflight-global"]
+    held = charge("cancelled", policy)
+    assert (await counters.decide(held)).charged
+    refund = asyncio.create_task(counters.refund("cancelled", held.lease, Part(entries=10)))
+    await asyncio.sleep(0)
+    refund.cancel()
+    await becomes({"inflight": 0}, partial(used, counters, "cancelled", replace(policy, inflight_global=None)))
+    assert not await counters.release("cancelled", held.lease)
+    assert (await used(counters, "nobody", policy))["inflight-global"] == before
+    await counters.aclose()
+
+
 @pytest.mark.parametrize("own", [500, None])
 async def test_leases_of_a_cluster_are_listed_and_counted_as_elsewhere(nodes: ClusterOfThree, own: int | None) -> None:
     """They lie in two slots; an operator sees one lease, by its decision's name, and one that died is one."""

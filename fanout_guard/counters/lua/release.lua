@@ -5,7 +5,8 @@
 -- ARGV    [1] msgpack: the requests: {lease} ends it; with {lease, lease ms, exact} it ends that long from now, exactly
 --             where exact is 1, else not before
 --         [2] 1 if KEYS[1] holds the global leases
--- Output  per request 1, or -1 where there was no live lease; {-1, error} where only this request failed
+-- Output  per request 1; 0 where the lease was to end and is over, which it need not be in another slot; -1 where there
+--         is none; {-1, error} where only this request failed
 
 local GLOBAL = ARGV[2] == '1' and KEYS[1]
 local leases = open_leases()
@@ -31,7 +32,7 @@ end
 local function settle(record_key, lease_key, refunded_key, lease, lease_ms, exact)
   local record = call('GET', record_key)
   if not record or record == 'x' then return -1 end
-  local entries, found = cmsgpack.unpack(record)[4], -1
+  local entries, found = cmsgpack.unpack(record)[4], lease_ms and -1 or 0
   for _, key in ipairs({lease_key, GLOBAL or nil}) do
     local set, member = leases.at(key), member_of(key == GLOBAL and without_digests(lease) or lease, entries)
     local expiry = expiry_of(key, set, member)
