@@ -164,8 +164,7 @@ class Oracle:
             return 0
         event.key_until = 0
         back = self._uncount(event, event.left)
-        if back:
-            self._free_sites(event, None)
+        self._free_sites(event, None)
         return back
 
     def refund_part(self, tenant: str, id_: bytes, entries: int, sites: Sequence[int], now: int) -> int:

@@ -69,6 +69,15 @@ async def test_the_rest_can_be_refunded_after_a_part(bench: Bench) -> None:
     assert [await circulated.refund(), await circulated.refund(5)] == [0, 0]
 
 
+async def test_the_sites_can_be_refunded_after_all_entries(bench: Bench) -> None:
+    """The application gives every entry back and answers with a refusal: no site was reached."""
+    circulated = await bench.circulate(100, ALL)
+    assert await circulated.refund(100) == 100
+    assert await bench.used(ALL) == [100, 0, 0, 0, 0]
+    assert await circulated.refund() == 0
+    assert await bench.used(ALL) == [0] * 5
+
+
 async def test_named_sites_are_freed_in_every_cap(bench: Bench) -> None:
     """The sites that could not be reached may be tried again."""
     circulated = await bench.circulate(100, ALL)

@@ -124,7 +124,6 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
     for i = 6, #shared do charge[i - 2] = shared[i] end
     tag, first, back = shared[5], 4, shared[2] - shared[3]
   end
-  if others then back = 0 end
   local held = record[4]
   record[2] = record[2] + entries
   record[4] = whole and 0 or max(held - entries, 0)
@@ -134,18 +133,14 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   if held > 0 then
     for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, r[1], held, entries, whole) end
   end
-  if back > 0 then
-    drop_rates(rates_key, charge, first, back)
-    if whole or sites ~= '' then drop_sites(document_key, tag, sites) end
+  if others then
+    shared[1] = shared[1] - 1
+    call('SET', shared_key, cmsgpack.pack(shared), 'KEEPTTL')
+    return 0
   end
-  if shared then
-    if others then
-      shared[1] = shared[1] - 1
-      call('SET', shared_key, cmsgpack.pack(shared), 'KEEPTTL')
-    else
-      call('DEL', shared_key)
-    end
-  end
+  if back > 0 then drop_rates(rates_key, charge, first, back) end
+  if whole or sites ~= '' then drop_sites(document_key, tag, sites) end
+  if shared then call('DEL', shared_key) end
   return back
 end
 

@@ -104,8 +104,7 @@ class State:
         elif record.origin:
             return 0
         back, origin.entries = origin.entries, 0
-        if back:
-            self._take_back(tenant, origin, back, None)
+        self._take_back(tenant, origin, back, None)
         return back
 
     def refund_part(self, tenant: str, id_: bytes, now: int, part: Part) -> int:
