@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fanout_guard import FanoutGuardMiddleware
+from fanout_guard import FanoutGuard, FanoutGuardMiddleware
 
 
 async def circulate_document(request: Request) -> JSONResponse:
@@ -23,5 +23,6 @@ async def circulate_document(request: Request) -> JSONResponse:
 
 app = Starlette(
     routes=[Route("/circulate-document", circulate_document, methods=["POST"])],
-    middleware=[Middleware(FanoutGuardMiddleware)],  # all settings from FANOUT_GUARD_… variables
+    # All settings from FANOUT_GUARD_… variables; made here, so that the server does not start with a wrong one.
+    middleware=[Middleware(FanoutGuardMiddleware, guard=FanoutGuard())],
 )

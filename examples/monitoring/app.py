@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from fanout_guard import FanoutGuardMiddleware
+from fanout_guard import FanoutGuard, FanoutGuardMiddleware
 
 
 async def circulate(request: Request) -> JSONResponse:
@@ -40,5 +40,5 @@ app = Starlette(
         Route("/circulate-document", circulate, methods=["POST"]),
         Mount("/metrics", make_asgi_app(exported())),
     ],
-    middleware=[Middleware(FanoutGuardMiddleware)],
+    middleware=[Middleware(FanoutGuardMiddleware, guard=FanoutGuard())],
 )

@@ -94,9 +94,9 @@ def create_app(config: Config | None = None) -> Starlette:
 
 def guard() -> list[Middleware]:
     """The one line that an application needs, in a list."""
-    from fanout_guard import FanoutGuardMiddleware
+    from fanout_guard import FanoutGuard, FanoutGuardMiddleware
 
-    return [Middleware(FanoutGuardMiddleware)]
+    return [Middleware(FanoutGuardMiddleware, guard=FanoutGuard())]
 
 
 app = create_app()

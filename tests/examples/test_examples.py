@@ -42,6 +42,15 @@ async def test_a_small_application_is_guarded(module: str) -> None:
         assert (await post(app, body_of(count, document=f"d-{count}"), headers=headers)).status == status
 
 
+@pytest.mark.parametrize("module", ["minimal", "fastapi_app", "monitoring.app", "publishing_api.app"])
+def test_an_application_with_a_wrong_setting_is_not_made(module: str) -> None:
+    """Frameworks make middleware at the lifespan, and a server that takes an error there for no lifespan starts."""
+    environ = {**os.environ, "FANOUT_GUARD_MAX_SITES": "many"}
+    command = [sys.executable, "-c", f"import examples.{module}"]
+    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (ran.returncode, "FANOUT_GUARD_MAX_SITES: 'many' is not accepted" in ran.stderr) == (1, True), ran.stderr
+
+
 def test_the_demo_goes_as_promised() -> None:
     """Real servers, real HTTP: two workers admit exactly what the caps allow."""
     environ = {name: text for name, text in os.environ.items() if not name.startswith("FANOUT_GUARD_")}
