@@ -57,6 +57,9 @@ class Routes:
             else:
                 path = _bare(_single_slashed("".join(f"/{segment.text}" for segment in route.segments)))
                 table.plain.update((path, path.lower()))
+        if "GET" in self._tables:
+            # Routers give HEAD to the handler of GET, which circulates all the same.
+            self._tables["HEAD"] = self._tables["GET"]
 
     def match(self, scope: Mapping[str, Any]) -> PathParams | None:
         """The path parameters of a guarded HTTP request; None if it is not guarded."""

@@ -6,7 +6,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-_UNGUARDED_METHODS = ("HEAD", "OPTIONS")
+# HEAD is guarded where GET is, and nowhere else.
+_UNNAMED_METHODS = ("HEAD", "OPTIONS")
 _METHOD = re.compile(r"[A-Z]{1,20}")
 # In the notation of another router (*, :name, <name>) a route would match nothing; percent-encoded it is the text.
 _PLAIN = re.compile(r"(?!:)[^\s{}<>*?#\x00-\x1f\x7f]*")
@@ -41,8 +42,8 @@ def _route(text: str) -> Route:
     method, _, path = text.partition(" ")
     if not _METHOD.fullmatch(method) or not path.startswith("/"):
         raise ValueError(f"{text!a} is no 'METHOD /path'")
-    if method in _UNGUARDED_METHODS:
-        raise ValueError(f"{method} is never guarded")
+    if method in _UNNAMED_METHODS:
+        raise ValueError(f"{method} is no method that circulates")
     route = Route(method, tuple(_segment(path, part) for part in path[1:].split("/")))
     if len(set(route.params)) < len(route.params):
         raise ValueError(f"{path!a} has one name twice")

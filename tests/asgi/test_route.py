@@ -161,6 +161,14 @@ def test_other_methods_are_not_guarded(method: str) -> None:
     assert match(f"POST {PATH}", PATH, method=method) is None
 
 
+@pytest.mark.parametrize("method", ["HEAD", "head"])
+def test_head_is_guarded_where_get_is(method: str) -> None:
+    """Routers give both to one handler, which circulates all the same."""
+    assert "HEAD" in (Route(PATH, lambda _: PlainTextResponse()).methods or ())
+    assert match(f"POST {PATH}, GET {PATH}", PATH, method=method) == {}
+    assert match(f"GET {PATH}", PATH, method="OPTIONS") is None
+
+
 def test_a_method_in_lower_case_is_guarded() -> None:
     """Some servers pass on what came, and some frameworks raise it to upper case themselves."""
     assert match(f"POST {PATH}", PATH, method="post") == {}
