@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from msgspec import ValidationError
@@ -52,10 +50,10 @@ def generate(
         started(process.pid)
         yield from _follow(process, samples, len(plan.phases))
     finally:
-        stop(process, STOP_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the processes that it made for itself outlive it
-        plan.without_secrets().save(folder / "plan.json")
+        try:
+            stop(process, STOP_SECONDS)
+        finally:
+            plan.without_secrets().save(folder / "plan.json")
     if process.returncode not in (0, -15):
         raise GeneratorFailed(f"the load generator ended with status {process.returncode}: {_last_line(log)}")
 

@@ -1,4 +1,4 @@
-"""A termination signal ends a measurement as Ctrl-C does."""
+"""An interruption, a termination and the loss of the terminal end a measurement alike."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a termination signal keep what was measured, as Ctrl-C does."""
+    """Let the first signal end a measurement in order, and ignore more: a second one would leave servers behind."""
 
     def interrupt(*_: object) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    for each, handler in before.items():
+        if handler is not signal.SIG_IGN:  # of nohup, or of a shell that runs it in the background
+            signal.signal(each, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            if signal.getsignal(each) is interrupt:
+                signal.signal(each, handler)

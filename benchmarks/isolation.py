@@ -82,6 +82,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run, workers=1)
 
 
+@interruptible()
 def run(given: argparse.Namespace) -> int:
     """Measure the three stages, write, print; returns the exit code."""
     cap = options.cap_from(given, os.environ)
@@ -90,7 +91,7 @@ def run(given: argparse.Namespace) -> int:
     folder = output_folder(given.out)
     sweep = analyze.load(folder) if (folder / "results.json").exists() else None  # before the minute that it takes
     try:
-        with interruptible(), progress() as shown:
+        with progress() as shown:
             stages = measure(given, cap, folder, shown)
     except (TargetFailed, GeneratorFailed) as error:
         print(f"benchmarks: {error}", file=sys.stderr)

@@ -64,6 +64,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@interruptible()
 def run(given: argparse.Namespace) -> int:
     """Measure, judge, write, print; returns the exit code."""
     request = read_request(given)
@@ -101,7 +102,7 @@ def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Resu
     session: Session | None = None
     failure, planned, interrupted = None, False, False
     try:
-        with interruptible(), progress() as shown, open_target(given, request) as target:
+        with progress() as shown, open_target(given, request) as target:
             shown.plan(request.seconds)
             raw = folder / "raw" / request.run
             session = Session(target, raw, shown, processes=given.processes, planned_s=request.seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,12 +152,14 @@ def _process(command: list[str], environ: Mapping[str, str], log: Path) -> Itera
 
 
 def stop(process: subprocess.Popen[bytes], within_s: float = STOP_SECONDS) -> None:
-    """End a process that was started here; by force where it has not ended within ``within_s``."""
+    """End a process that leads a group, and by force all of the group that has not ended within ``within_s``."""
     process.terminate()
     try:
-        process.wait(within_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(within_s)
+    finally:  # an interruption while it waits, too
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
