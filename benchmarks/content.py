@@ -131,11 +131,11 @@ def _goals(judgement: Judgement) -> Table:
                 str(check.sites),
                 f"{check.limit:g}",
                 _number(check.value),
-                f"{check.low:.4g} to {check.high:.4g}" if check.low is not None and check.high is not None else NONE,
+                NONE if check.low is None or check.exact else f"{check.low:.4g} to {check.high:.4g}",
                 check.state.value,
             )
         )
-        for check in judgement.goals
+        for check in judgement.goals_within_cap
     ]
     return Table("Goals at and below the cap", ("goal", "sites", "limit", "measured", "95 %", "state"), tuple(rows))
 

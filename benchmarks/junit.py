@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -69,11 +68,9 @@ def _cap(results: Results, judgement: Judgement, *, strict: bool) -> Case:
 
 def _goals(results: Results, judgement: Judgement) -> Iterator[Case]:
     """Each goal over the levels that it is judged at: those up to the cap."""
-    most = inf if judgement.cap is None else judgement.cap
     checks: defaultdict[tuple[str, float], list[GoalCheck]] = defaultdict(list)
-    for check in judgement.goals:
-        if check.sites <= most:
-            checks[check.goal, check.limit].append(check)
+    for check in judgement.goals_within_cap:
+        checks[check.goal, check.limit].append(check)
     for goal in ("p95_ms", "error_rate", "cpu_percent", "rss_mb"):
         limit = getattr(results.goals, goal)
         if limit is not None:

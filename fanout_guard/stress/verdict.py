@@ -69,6 +69,11 @@ class Judgement:
         """The knee that is believed, or None: there is none within the tested range."""
         return self.detection.knee
 
+    @property
+    def goals_within_cap(self) -> tuple[GoalCheck, ...]:
+        """The goals at the levels that the verdict stands on: those above the cap are exploratory."""
+        return tuple(check for check in self.goals if self.cap is None or check.sites <= self.cap)
+
     def evidence_line(self) -> str:
         """Knee, rise and number of documents in one line."""
         knee = self.knee

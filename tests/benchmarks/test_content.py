@@ -1,4 +1,4 @@
-"""What stands at the top of the report."""
+"""What stands in the report."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.content import facts
-from fanout_guard.stress.model import Results
+from benchmarks.content import facts, tables
+from fanout_guard.stress.model import Goals, Results
 from fanout_guard.stress.verdict import judge
-from tests.stress.story import flat, run_of
+from tests.stress.story import flat, hinge, run_of
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,18 @@ def test_a_run_that_cannot_tell_names_no_number_to_use() -> None:
         (replace(run, interrupted=True), "–"),
     ):
         assert next(value for name, value, _ in facts(results, judge(results)) if name == "Number to use") == number
+
+
+def test_goals_are_shown_where_they_are_judged() -> None:
+    """A goal said to fail at or below the cap, of a level above it, contradicts the verdict in large print."""
+    results = run_of(hinge(300), goals=Goals(p95_ms=600, error_rate=0.2))
+    rows = next(table for table in tables(results, judge(results)) if table.title.startswith("Goals")).rows
+    assert {row.cells[1] for row in rows} == {"100", "200", "250", "300"}
+    assert {row.cells[-1] for row in rows} == {"holds"}
+
+
+def test_a_value_without_an_interval_shows_none() -> None:
+    """From 511.6 to 511.6 claims a certainty that nobody measured."""
+    results = run_of(flat(), goals=Goals(p95_ms=600, error_rate=0.2))
+    rows = next(table for table in tables(results, judge(results)) if table.title.startswith("Goals")).rows
+    assert {row.cells[0]: row.cells[4] for row in rows} == {"p95_ms": "–", "error_rate": "0 to 0.1546"}
