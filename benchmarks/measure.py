@@ -54,9 +54,11 @@ class Finished:
         return f"{self.phase.sites} sites: " + "; ".join(parts or ["nothing measured"])
 
 
-def usual_failure(outcomes: Iterable[Outcome]) -> str:
+def usual_failure(outcomes: Sequence[Outcome]) -> str:
     """What was wrong with most of those that failed: an answer, or none; in brackets."""
-    details = [one.detail[:60] if one.status else "no answer" for one in outcomes if one.result == "failed"]
+    failed = [one for one in outcomes if one.result == "failed"]
+    failed = failed or [one for one in outcomes if one.result == "unfinished"]
+    details = [one.detail[:60] if one.status else "no answer" for one in failed]
     return f" ({Counter(details).most_common(1)[0][0]})" if any(details) else ""
 
 

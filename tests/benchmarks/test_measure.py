@@ -97,7 +97,7 @@ def test_one_document_that_did_not_fail_means_that_the_target_works(useful: str)
     [
         (("ok", "failed"), "300 sites: median 1000 ms, slowest 1000 ms; 1 failed"),
         (("refused",), "300 sites: 1 refused by the target's cap"),
-        (("unfinished",), "300 sites: 1 failed"),
+        (("unfinished",), "300 sites: 1 failed (no answer)"),
     ],
 )
 def test_the_progress_says_what_happened(results: tuple[str, ...], text: str) -> None:
@@ -111,5 +111,8 @@ def test_the_progress_says_how_most_of_them_failed() -> None:
     details = ["status 401", "status 500", "status 401", ""]
     told = [replace(outcome, detail=text) for outcome, text in zip(one.outcomes, details, strict=True)]
     assert "3 failed (status 401)" in Finished(phase=one.phase, end=one.end, outcomes=tuple(told)).describe()
+    given_up = replace(told[0], result="unfinished", detail="", status=0)  # what was not sent any more explains nothing
+    outcomes = (*told[1:3], *[given_up] * 3)
+    assert "5 failed (status 500)" in Finished(phase=one.phase, end=one.end, outcomes=outcomes).describe()
     lost = tuple(replace(outcome, detail="status 0", status=0) for outcome in told[:3])
     assert Finished(phase=one.phase, end=one.end, outcomes=lost).describe() == "300 sites: 3 failed (no answer)"
