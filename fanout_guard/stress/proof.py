@@ -107,18 +107,18 @@ def _beside_a_quiet_tail(proof: Proof, tail: Evidence, caps: Mapping[str, int | 
             proven_limit=limit,
             recommended_cap=number,
         )
-    return replace(proof, reason=proof.reason + _hint(tail, caps)) if proof.answer is Answer.PASS else proof
+    used = max(proof.recommended_cap or 0, *(cap or 0 for cap in caps.values()))
+    return replace(proof, reason=proof.reason + _hint(tail, used)) if proof.answer is Answer.PASS else proof
 
 
 def _passed(limit: int | None) -> str:
     return f"every cap is at or below the proven limit of {limit or 0} sites"
 
 
-def _hint(tail: Evidence, caps: Mapping[str, int | None]) -> str:
-    """What the 95th percentile seems to do up to the highest cap, where that would matter if it were sure."""
+def _hint(tail: Evidence, highest: int) -> str:
+    """What the 95th percentile seems to do up to the highest cap or number, where that would matter if it were sure."""
     curve = tail.curve
     assert curve is not None
-    highest = max((cap for cap in caps.values() if cap), default=0)
     rises = [(curve.rise_at(sites).value, sites) for sites in curve.sites if sites <= highest]
     most, sites = max(rises, default=(0.0, 0.0))
     if most <= SIGNIFICANT_RISE:

@@ -171,6 +171,13 @@ def test_a_rise_of_the_95th_percentile_that_proves_nothing_is_told() -> None:
     assert "p95_ms is 30 % up at 300 sites" in found.reason
 
 
+def test_a_rise_of_the_95th_percentile_up_to_the_number_to_use_is_told() -> None:
+    """Who raises the cap to it meets that rise, though no cap does today."""
+    found = proof(evidence_of_table(rows_of({**FLAT, 500: 900.0}, FLAT, repeats=1), Goals()), 300)
+    assert (found.answer, found.recommended_cap) == (Answer.PASS, 500)
+    assert "p95_ms is 80 % up at 500 sites" in found.reason
+
+
 @pytest.mark.parametrize("p95", [STORY, {**FLAT, 400: 900.0, 500: 990.0}, {**FLAT, 300: 540.0, 400: 560.0, 500: 700.0}])
 def test_a_95th_percentile_that_rises_and_stays_up_is_no_pass_beside_a_flat_median(p95: dict[int, float]) -> None:
     """Measured once, one level may be chance; one after the other is what users see, and 500 no number to go up to."""
