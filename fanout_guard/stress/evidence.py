@@ -85,7 +85,8 @@ def evidence_of_table(rows: Iterable[Row], goals: Goals) -> Evidence:
     """The evidence of a table: medians where every row has them, with the 95th percentiles beside; else these alone."""
     ordered = sorted(rows, key=lambda row: row.sites)
     levels = [list(group) for _, group in groupby(ordered, key=lambda row: row.sites)]
-    p95 = _of_column(levels, [[row.p95_ms for row in level] for level in levels], goals)
+    percentiles = [[row.p95_ms for row in level if row.p95_ms is not None] for level in levels]
+    p95 = _of_column(levels, percentiles, goals)
     medians = [[row.p50_ms for row in level if row.p50_ms is not None] for level in levels]
     if sum(map(len, medians)) < len(ordered):
         return p95

@@ -148,10 +148,13 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of a table that some load tool wrote: the summary of one level in one sweep."""
+    """One line of a table that some load tool wrote: the summary of one level in one sweep.
+
+    Without a ``p95_ms`` only where over half of the documents failed, so that there may be nothing to take it of.
+    """
 
     sites: int
-    p95_ms: float
+    p95_ms: float | None
     p50_ms: float | None = None
     error_rate: float | None = None
     cpu_percent: float | None = None

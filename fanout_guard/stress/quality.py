@@ -18,6 +18,7 @@ MAXIMUM_LAG = 0.02  # of the base latency, which the lag is a part of
 MAXIMUM_GENERATOR_CPU = 70.0
 MAXIMUM_OTHER_CPU = 25.0
 MAXIMUM_REFUSED = 1 - MINIMUM_RATE  # what is refused is load that never reached the target
+MAXIMUM_FAILED = 0.5
 UNSTEADY = 0.10  # sweeps, or what a median may be, as far apart as the rise that is looked for
 
 
@@ -63,17 +64,19 @@ def find_row_problems(rows: Sequence[Row], latencies: Sequence[float]) -> Iterat
     """
     sites = rows[0].sites
     worst = max((row.error_rate or 0.0 for row in rows), default=0.0)
-    if worst > 0.5:
+    if worst > MAXIMUM_FAILED:
         text = f"at {sites} sites over half of the documents failed ({worst:.0%})"
         yield Problem(sites=sites, flaw=Flaw.FAILED, text=text)
-    low, high = median_bounds(latencies) if _spread(latencies) > UNSTEADY else (0.0, 0.0)
+    if _spread(latencies) <= UNSTEADY:
+        return
+    low, high = median_bounds(latencies)
     if high - low > UNSTEADY * float(np.median(latencies)):
         text = f"at {sites} sites the rows differ: their median lies anywhere from {low:.4g} to {high:.4g} ms"
         yield Problem(sites=sites, flaw=Flaw.UNSTEADY, text=text)
 
 
 def _flaws(level: Level, base: float | None) -> Iterator[tuple[Flaw, str]]:
-    if 2 * level.failed > level.answered:
+    if level.failed > MAXIMUM_FAILED * level.answered:
         yield Flaw.FAILED, f"over half of the documents failed ({level.failed} of {level.answered})"
     if len(level.latencies_ms) < MINIMUM_DOCUMENTS:
         yield Flaw.FEW, f"only {plural(len(level.latencies_ms), 'document')} succeeded, {MINIMUM_DOCUMENTS} are needed"

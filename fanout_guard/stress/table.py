@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from fanout_guard.stress.model import LARGEST, ResultsError, Row
+from fanout_guard.stress.quality import MAXIMUM_FAILED
 
 _REQUIRED = ("sites", "p95_ms")
 _OPTIONAL = ("p50_ms", "error_rate", "cpu_percent", "memory_mb")
@@ -59,15 +60,17 @@ def _row(where: str, header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
         raise ResultsError(f"{where}: {len(cells)} cells, the header has {len(header)}")
     named = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    error_rate = _optional(where, "error_rate", named)
+    latency = _optional if (error_rate or 0.0) > MAXIMUM_FAILED else _required
     row = Row(
         sites=_sites(where, named),
-        p95_ms=_required(where, "p95_ms", named),
+        p95_ms=latency(where, "p95_ms", named),
         p50_ms=_optional(where, "p50_ms", named),
-        error_rate=_optional(where, "error_rate", named),
+        error_rate=error_rate,
         cpu_percent=_optional(where, "cpu_percent", named),
         memory_mb=_optional(where, "memory_mb", named),
     )
-    if row.p50_ms is not None and row.p50_ms > row.p95_ms:
+    if row.p50_ms is not None and row.p95_ms is not None and row.p50_ms > row.p95_ms:
         raise _problem(where, "p50_ms", named["p50_ms"], f"at most p95_ms ({named['p95_ms']})")
     if row.error_rate is not None and row.error_rate > 1:
         raise _problem(where, "error_rate", named["error_rate"], "a fraction from 0 to 1")

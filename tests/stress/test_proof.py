@@ -197,6 +197,16 @@ def test_a_table_says_when_over_half_failed(rate: float, answer: str) -> None:
     assert proof(evidence_of_table(rows, Goals()), 300).answer.value == answer
 
 
+@pytest.mark.parametrize("sites", [100, 300, 500])
+@pytest.mark.parametrize("median", [None, 400.0])
+def test_a_level_that_failed_whole_cannot_tell_without_a_latency_either(sites: int, median: float | None) -> None:
+    """Some tools leave the cell empty, and who takes the row away instead gets a pass."""
+    rows = [Row(sites=s, p95_ms=v, p50_ms=median, error_rate=0) for s, v in STORY.items() if s != sites]
+    found = proof(evidence_of_table([*rows, Row(sites=sites, p95_ms=None, error_rate=1)], Goals(p95_ms=600)), 300)
+    assert found.answer is Answer.INCONCLUSIVE
+    assert found.reason == f"at {sites} sites over half of the documents failed (100%)"
+
+
 def test_a_late_generator_spoils_only_the_levels_that_the_caps_stand_on() -> None:
     """A generator that could not drive 500 sites says nothing against 300."""
     results = run_of(pool_of(300))
