@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import Context
+from itertools import islice
 from typing import Self, TypeAlias
 
 from fanout_guard.charges import Charges
 from fanout_guard.core.model import MAX_SECONDS, RENEWALS, Decision, Lease
 
 _RAISED = 500
+_RENEWED_AT_ONCE = 64
 
 
 class Admission:
@@ -147,8 +149,16 @@ def _renew_all(key: _Key) -> None:
         del _under_way[key]
         return
     _renew_later(key)
-    for admission in admissions:
-        key[0].call_soon(admission._renew)  # each for itself, should one fail
+    _renew_some(key[0], iter(tuple(admissions)))
+
+
+def _renew_some(loop: asyncio.AbstractEventLoop, rest: Iterator[Admission]) -> None:
+    """Renew some in this turn of the loop and the rest in the next ones: thousands at once would hold up everybody."""
+    some = tuple(islice(rest, _RENEWED_AT_ONCE))
+    for admission in some:
+        loop.call_soon(admission._renew)  # each for itself, should one fail
+    if some:
+        loop.call_soon(_renew_some, loop, rest)
 
 
 def check_seconds(call: str, seconds: float) -> None:

@@ -71,7 +71,7 @@ class Charges:
         """Renew the entries in flight, without making anybody wait."""
         lease = decision.lease
         if lease is not None:
-            self._later(lease, self._renew(decision.tenant, lease, self.lease_ms))
+            self._holder(lease).renew_soon(decision.tenant, lease, self.lease_ms)
 
     def settle(self, decision: Decision, held_s: float = 0) -> None:
         """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""
@@ -80,7 +80,7 @@ class Charges:
             return
         if held_s > 0:
             self.hold(decision, held_s)
-            self._later(lease, self._renew(decision.tenant, lease, milliseconds(held_s), exact=True))
+            self._holder(lease).renew_soon(decision.tenant, lease, milliseconds(held_s), exact=True)
         else:
             self._holder(lease).release_soon(decision.tenant, lease)
 
@@ -102,7 +102,10 @@ class Charges:
 
     async def renew(self, tenant: str, lease: Lease, seconds: float) -> bool:
         """Let a lease live for at least ``seconds`` from now; False where it is gone, or in an outage."""
-        renewed = await self._renew(tenant, lease, milliseconds(seconds))
+        try:
+            renewed = await self._holder(lease).renew(tenant, lease, milliseconds(seconds))
+        except CountersUnavailable:
+            return False
         if renewed:
             self._held.renew(lease.id, seconds)
         return renewed
@@ -137,12 +140,6 @@ class Charges:
         lease = replace(charge.lease, local=True)
         tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
         return core.decide(policy, asked, tally, lease, degraded=True)
-
-    async def _renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
-        try:
-            return await self._holder(lease).renew(tenant, lease, lease_ms, exact=exact)
-        except CountersUnavailable:
-            return False
 
     async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
         try:

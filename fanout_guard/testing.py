@@ -66,6 +66,10 @@ class FailingCounters:
         with suppress(CountersUnavailable):
             self._reached().release_soon(tenant, lease)
 
+    def renew_soon(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> None:
+        with suppress(CountersUnavailable):
+            self._reached().renew_soon(tenant, lease, lease_ms, exact=exact)
+
     async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
         return await self._reached().refund(tenant, lease, part)
 

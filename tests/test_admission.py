@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from fanout_guard import FanoutGuard, Settings
+from fanout_guard import Admission, FanoutGuard, Settings
 from fanout_guard.admission import _under_way
 
 TTL_S = 0.3
@@ -54,6 +54,26 @@ async def test_one_that_fails_to_renew_ends_no_other(monkeypatch: pytest.MonkeyP
         await asyncio.sleep(TTL_S)
         assert failures
         assert await in_flight(one) == 1
+
+
+async def test_renewing_many_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of requests that run for long would hold up every other one, three times in ``LEASE_TTL``."""
+    one, renewed = guard(), 0
+
+    def keep(_: object) -> None:
+        nonlocal renewed
+        renewed += 1
+
+    monkeypatch.setattr(one.charges, "keep", keep)
+    decision = await one.admit(tenant="acme", document="d", sites=["a"])
+    admissions = [Admission(one.charges, decision) for _ in range(1000)]
+    in_one_turn = before = 0
+    while renewed < len(admissions):
+        await asyncio.sleep(0)
+        in_one_turn, before = max(in_one_turn, renewed - before), renewed
+    assert in_one_turn <= 100
+    for admission in admissions:
+        admission.settle()
 
 
 async def test_renewing_keeps_nothing_of_the_request_that_it_begins_with() -> None:

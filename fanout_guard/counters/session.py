@@ -94,16 +94,23 @@ class Session:
         return await self._where_found("release", self._releases, requests) > 0
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
-        """Release a lease without making anybody wait; what an outage prevents is done when it is over."""
-        for each in self._places(tenant, lease):
-            request = pack_release(*each, self._space)
+        """As ``release``, without making anybody wait; what an outage prevents is done when it is over."""
+        self._settle_soon([pack_release(*each, self._space) for each in self._places(tenant, lease)])
+
+    def renew_soon(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool) -> None:
+        """As ``renew``, in the same way: all that run for long in a worker are renewed at one time."""
+        places = self._places(tenant, lease)
+        self._settle_soon([pack_renewal(*each, self._space, lease_ms, exact=exact) for each in places])
+
+    def _settle_soon(self, requests: Sequence[Packed]) -> None:
+        for request in requests:
             if self.breaker.reason is not None:
                 self._owe("release", request)
                 continue
             until_s = self._loop.time() + max(self._deadlines.after_s, _UNATTENDED_S)
-            self._submit(self._releases, request, _WEIGHT, until_s).add_done_callback(partial(self._released, request))
+            self._submit(self._releases, request, _WEIGHT, until_s).add_done_callback(partial(self._settled, request))
 
-    def _released(self, request: Packed, future: asyncio.Future[Any]) -> None:
+    def _settled(self, request: Packed, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or (isinstance(error, CountersUnavailable) and passes(error)):
             self._owe("release", request)

@@ -76,6 +76,10 @@ class RedisCounters:
         """As ``release``, without an answer to wait for: what every request does at its end."""
         self.session.release_soon(tenant, lease)
 
+    def renew_soon(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> None:
+        """As ``renew``, in the same way."""
+        self.session.renew_soon(tenant, lease, lease_ms, exact=exact)
+
     async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
         return await self.session.refund(tenant, lease, part)
 

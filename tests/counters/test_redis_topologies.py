@@ -113,7 +113,7 @@ def test_an_address_tells_nothing_when_it_is_shown() -> None:
     assert servers.nodes == (("h1", 1), ("::1", 2), ("h3", 6379))
     assert servers.options["password"] == AWKWARD
     assert AWKWARD not in repr(servers)
-    assert AWKWARD not in repr(servers.connection(servers.nodes[0], 1.0))
+    assert AWKWARD not in repr(servers.connection(servers.nodes[0]))
 
 
 @pytest.fixture(scope="module")

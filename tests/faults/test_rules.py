@@ -156,6 +156,21 @@ async def test_an_outage_is_one_line_at_each_end(server: Node, caplog: pytest.Lo
     await guard.aclose()
 
 
+async def test_many_that_run_for_long_are_no_outage(server: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """Their leases are renewed at one time, and nobody waits for any of them."""
+    async with proxied(server.port) as proxy:
+        guard = FanoutGuard(settings(proxy.url))
+        decision = await guard.admit(tenant="acme", document="d", sites=sites(1))
+        assert decision.lease_id is not None
+        await guard.renew("acme", decision.lease_id, 2)
+        proxy.delay_s = 0.02
+        with caplog.at_level(logging.INFO, logger="fanout_guard"):
+            for _ in range(1500):
+                guard.charges.keep(decision)
+            await guard.aclose()
+    assert not caplog.records
+
+
 async def _back(guard: FanoutGuard) -> Decision:
     began = time.monotonic()
     while (decision := await guard.admit(tenant="acme", document="back", sites=sites(1))).degraded:

@@ -48,14 +48,16 @@ class MemoryCounters:
         return tally
 
     async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
-        with self._lock:
-            return self._state.renew(tenant, lease.id, lease_ms, self._clock(), exact=exact)
+        return self._renew(tenant, lease, lease_ms, exact)
 
     async def release(self, tenant: str, lease: Lease) -> bool:
         return self._release(tenant, lease)
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
         self._release(tenant, lease)
+
+    def renew_soon(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> None:
+        self._renew(tenant, lease, lease_ms, exact)
 
     async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
         with self._lock:
@@ -80,6 +82,10 @@ class MemoryCounters:
     def _release(self, tenant: str, lease: Lease) -> bool:
         with self._lock:
             return self._state.release(tenant, lease.id, self._clock())
+
+    def _renew(self, tenant: str, lease: Lease, lease_ms: int, exact: bool) -> bool:
+        with self._lock:
+            return self._state.renew(tenant, lease.id, lease_ms, self._clock(), exact=exact)
 
     def _warn(self, forgotten: int, now: int) -> None:
         self._forgotten += forgotten
