@@ -68,7 +68,7 @@ class Debts:
 class Payer:
     """Pays debts beside everything else, while ``may_pay``; ``failed`` is told why the server did not take them.
 
-    Each call has ``within_s``, and not all of them: a crowd that leaves at once is no outage.
+    Each ``call`` keeps to ``within_s``, and not all of them: a crowd that leaves at once is no outage.
     """
 
     def __init__(
@@ -101,21 +101,17 @@ class Payer:
     async def pay_last(self) -> None:
         """Pay what can be paid now; whatever the server does not take is given up."""
         with suppress(TimeoutError, CountersUnavailable):
-            await self._debts.pay(self._in_time)
+            await self._debts.pay(self._call)
 
     async def _pay(self) -> None:
         try:
-            await self._debts.pay(self._in_time)
+            await self._debts.pay(self._call)
             if self._debts:
                 await asyncio.sleep(PROBE_EVERY_S)  # a slot is on the move
         except TimeoutError:
             self._failed("timeout")
         except CountersUnavailable as error:
             self._failed(error.reason)
-
-    async def _in_time(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
-        async with asyncio.timeout(self._within_s):
-            return await self._call(name, requests)
 
     def _paid(self, task: asyncio.Task[None]) -> None:
         self._task = None

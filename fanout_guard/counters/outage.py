@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fanout_guard.core.model import UNWATCHED
 from fanout_guard.errors import CountersUnavailable
 
 PROBE_EVERY_S = 0.25
-PROBE_AT_MOST_S = 1.0
 
 GRACE_S = 0.005
 """Where the application held the event loop, an answer that lies in the socket already needs a few more turns of it."""
@@ -18,7 +18,7 @@ _NEVER = float("inf")
 
 
 class Breaker:
-    """Open while the server does not answer; one probe at a time asks whether it is back."""
+    """Open while the server does not answer; one probe at a time asks whether it is back, and keeps its own time."""
 
     def __init__(self, probe: Callable[[], Awaitable[None]], edge: Callable[[bool, str], None]) -> None:
         self._probe = probe
@@ -46,8 +46,7 @@ class Breaker:
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                async with asyncio.timeout(PROBE_AT_MOST_S):
-                    await self._probe()
+                await self._probe()
             except CountersUnavailable as error:
                 self.reason = error.reason
             except TimeoutError:
@@ -69,6 +68,13 @@ class Breaker:
 def before_grace(timeout_s: float) -> float:
     """How much of a time budget to wait before the grace, which is a part of it; at least half, however small it is."""
     return max(timeout_s - GRACE_S, timeout_s / 2)
+
+
+async def ends_within(timeout_s: float, future: asyncio.Future[Any]) -> bool:
+    """Whether that is done within a time budget, its grace included; it goes on where it is not."""
+    for part_s in (before_grace(timeout_s), GRACE_S):
+        await asyncio.wait((future,), timeout=part_s)
+    return future.done()
 
 
 class Deadlines:

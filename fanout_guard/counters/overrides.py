@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from fanout_guard.core.policy import CAP_FIELDS, Caps
-from fanout_guard.counters.outage import GRACE_S, before_grace
+from fanout_guard.counters.outage import ends_within
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
 
@@ -152,9 +152,7 @@ class Overrides:
         reason = counters.out_of_reach
         if reason is None:
             look = self._look()
-            await asyncio.wait((look,), timeout=before_grace(counters.timeout_s))
-            done, _ = await asyncio.wait((look,), timeout=GRACE_S)
-            if done:
+            if await ends_within(counters.timeout_s, look):
                 return look.result()
             # The decision that needed this would wait as long again; an outage is waited for once.
             reason = "timeout"

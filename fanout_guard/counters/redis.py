@@ -20,14 +20,14 @@ from fanout_guard.errors import CountersUnavailable
 _SENTINEL_S = 0.2  # so long one Sentinel is waited for when another may know the same
 
 
-def open_server(url: str, timeout_s: float) -> Server:
+def open_server(url: str) -> Server:
     """The server at ``url`` (``FANOUT_GUARD_REDIS_URL``); connects on first use."""
     servers = parse_address(url)
     if servers.scheme == "redis+cluster":
-        return Cluster(servers.nodes, lambda node: Link(lambda: servers.connection(node, timeout_s)))
+        return Cluster(servers.nodes, lambda node: Link(lambda: servers.connection(node)))
     if servers.service:
-        return _watched(servers, timeout_s)
-    return Single(Link(lambda: servers.connection(servers.nodes[0], timeout_s)))
+        return _watched(servers)
+    return Single(Link(lambda: servers.connection(servers.nodes[0])))
 
 
 def slot_of(key: bytes) -> int:
@@ -107,12 +107,10 @@ class Sentinels:
         raise CountersUnavailable(reason)
 
 
-def _watched(servers: Servers, timeout_s: float) -> Single:
+def _watched(servers: Servers) -> Single:
     # Sentinels often have no password, or the servers' own: each is asked without one first.
     links = [
-        Link(partial(servers.connection, node, timeout_s, trusted=trusted))
-        for trusted in (False, True)
-        for node in servers.nodes
+        Link(partial(servers.connection, node, trusted=trusted)) for trusted in (False, True) for node in servers.nodes
     ]
-    master = Link(lambda: servers.connection(("", 0), timeout_s), Sentinels(servers.service, links).master)
+    master = Link(lambda: servers.connection(("", 0)), Sentinels(servers.service, links).master)
     return Single(master, links)

@@ -36,12 +36,13 @@ class Servers:
     service: str = ""
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def connection(self, node: Address, timeout_s: float, *, trusted: bool = True) -> AbstractConnection:
+    def connection(self, node: Address, *, trusted: bool = True) -> AbstractConnection:
         """A connection to ``node``, not open yet; without the credentials where it is not ``trusted``."""
         options = {
             **self.options,
-            "socket_timeout": None,  # whoever asks keeps the time, for queueing and retries too
-            "socket_connect_timeout": timeout_s,
+            # Whoever asks keeps the time, for queueing and retries too, and knows whether the event loop stood still.
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             **_INTRODUCTION,

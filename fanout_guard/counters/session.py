@@ -10,10 +10,10 @@ from typing import Any
 
 from fanout_guard.core.keys import EVERYBODY, LEASES_KEY, KeySpace
 from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Tally
-from fanout_guard.counters.batch import Lane
+from fanout_guard.counters.batch import Lane, Outcome
 from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, Payer, passes
-from fanout_guard.counters.outage import Breaker, Deadlines
+from fanout_guard.counters.outage import Breaker, Deadlines, ends_within
 from fanout_guard.counters.redis import Server
 from fanout_guard.counters.reservation import decide_in_two
 from fanout_guard.counters.scripts import (
@@ -32,6 +32,7 @@ _BATCH_WEIGHT = 1000  # about microseconds of the server's time
 _WEIGHT = 4  # of one request without sites, in the same
 _LOOP_ENDS_WITHIN_S = 1.0
 _UNATTENDED_S = 1.0  # so long what nobody waits for may queue behind its like before the server is blamed
+_REACHED_WITHIN_S = 1.0  # so long a probe waits for a connection and a sign of life, or as long as decisions may wait
 _PAY_FIRST_S = 0.5  # so long the end of an outage waits for what it left to do
 
 
@@ -56,6 +57,7 @@ class Session:
         self.server = server
         self._space = space
         self._calls = Calls(server, space.everybody + LEASES_KEY)
+        self._timeout_s = timeout_s
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(self._probe, on_outage)
@@ -66,7 +68,7 @@ class Session:
         self._lanes = (self._decisions, self._releases, self._refunds)
         self._debts = Debts()
         self._payer = Payer(
-            self._debts, self._calls, within_s=self._deadlines.after_s, may_pay=self._may_pay, failed=self.give_up
+            self._debts, self._in_time, within_s=self._deadlines.after_s, may_pay=self._may_pay, failed=self.give_up
         )
         self._suspect: bytes = space.everybody
         self._deciding = 0
@@ -242,6 +244,20 @@ class Session:
         """Whether the loop or the session ends, so that no task is begun any more."""
         return self._keeper.done() or bool(self._keeper.cancelling())
 
+    async def _in_time(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
+        """One call within the time budget, of what is not on a lane; TimeoutError."""
+        answered: asyncio.Future[Outcome[Any]] = self._loop.create_future()
+        call = self._calls.start(name, requests, answered.set_result)
+        try:
+            if not await ends_within(self._timeout_s, answered):
+                raise TimeoutError
+        finally:
+            call.cancel()
+        outcome = answered.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     def _failed(self, request: Packed, error: Exception) -> None:
         if not isinstance(error, CountersUnavailable):
             return
@@ -267,9 +283,11 @@ class Session:
     async def _probe(self) -> None:
         """Return if decisions can be made again, and what the outage prevented has been done."""
         await self.server.drop()
-        await self.server.probe()
-        # A decision of its own, where the last one failed: whether one may write there, and has memory and scripts.
-        (answer,) = await self._calls("decide", [pack_probe(self._suspect)])
+        async with asyncio.timeout(max(self._timeout_s, _REACHED_WITHIN_S)):
+            await self.server.probe()
+        # A decision of its own, where the last one failed: whether one may write there, and has memory and scripts. In
+        # the time that decisions have: what answers later than that would be an outage again, and be waited for again.
+        (answer,) = await self._in_time("decide", [pack_probe(self._suspect)])
         if isinstance(answer, CountersUnavailable):
             raise answer
         with suppress(TimeoutError):

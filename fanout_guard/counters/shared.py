@@ -45,7 +45,7 @@ class RedisCounters:
             for old in [old for old in tuple(self._sessions) if old.is_closed()]:
                 self._forget(old)
             session = self._sessions[loop] = Session(
-                open_server(self._url, self.timeout_s),
+                open_server(self._url),
                 self.space,
                 timeout_s=self.timeout_s,
                 on_outage=lambda active, reason: self._edge(loop, active, reason),

@@ -279,6 +279,57 @@ async def test_many_that_end_at_once_are_no_outage(
     assert edges == []
 
 
+async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage(server: Node, edges: Edges) -> None:
+    """The application blocked it; the answer has lain in the socket since, and connecting takes several turns."""
+    counters = RedisCounters(server.url, timeout_ms=TIMEOUT_MS)
+    edges.watch(counters)
+    for _ in range(5):
+        leaving = asyncio.create_task(counters.decide(charge(sites=(1,))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        debts = counters.session._debts
+        assert debts
+        for _ in range(2):
+            asyncio.get_running_loop().call_soon(time.sleep, TIMEOUT_MS / 1000 * 1.5)
+            await asyncio.sleep(0)
+        await asyncio.to_thread(until, lambda debts=debts: not debts)  # type: ignore[misc]
+    assert edges == []
+    await counters.aclose()
+
+
+async def test_a_server_that_answers_too_late_for_decisions_is_one_outage(
+    counters: RedisCounters, proxy: Proxy, edges: Edges
+) -> None:
+    """Else it ends with each probe, and the next decision waits for it again."""
+    proxy.delay_s = TIMEOUT_MS / 1000 * 2
+    began = time.monotonic()
+    while time.monotonic() - began < 2:
+        with pytest.raises(CountersUnavailable):
+            await counters.decide(charge())
+        await asyncio.sleep(0.01)
+    assert edges == [(True, "timeout")]
+    proxy.delay_s = 0
+    await edges.back()
+
+
+async def test_an_outage_of_a_server_far_away_ends(server: Node, proxy: Proxy, edges: Edges) -> None:
+    """A decision may take several long round trips where it may wait for so long; a probe and what is owed may too."""
+    counters = RedisCounters(proxy.url, timeout_ms=2000)
+    edges.watch(counters)
+    proxy.delay_s = 0.36
+    assert (await counters.decide(charge())).charged
+    proxy.refuse = True
+    asyncio.get_running_loop().call_later(0.1, proxy.cut)
+    with pytest.raises(CountersUnavailable):
+        await counters.decide(charge())
+    proxy.refuse = False
+    await edges.back()
+    assert [active for active, _ in edges] == [True, False]
+    await counters.aclose()
+
+
 async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: Node, proxy: Proxy) -> None:
     """Over a slow network a worker decides again while it still pays."""
     counters = RedisCounters(proxy.url, timeout_ms=2000)
