@@ -924,6 +924,17 @@ async def test_settling_in_an_outage_is_no_error() -> None:
         await guard.usage("acme")
 
 
+async def test_closing_cancels_nobody_elses_request(make: Make) -> None:
+    """A request that looks at overrides while the guard is closed is decided, and not broken off."""
+    for turns in range(8):
+        one = make()
+        asked = asyncio.create_task(one.admit(tenant="acme", document="d", sites=sites(3)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await one.aclose()
+        assert (await asked).admitted
+
+
 async def test_workers_that_count_for_themselves_share_the_caps() -> None:
     """Without a server, each of four processes has its part."""
     guard = FanoutGuard(settings(RATE="2400/minute", WORKERS="4"))

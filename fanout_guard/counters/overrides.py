@@ -153,6 +153,8 @@ class Overrides:
         if reason is None:
             look = self._look()
             if await ends_within(counters.timeout_s, look):
+                if look.cancelled():  # the view was closed meanwhile, which is nobody's own end
+                    raise CountersUnavailable("connection")
                 return look.result()
             # The decision that needed this would wait as long again; an outage is waited for once.
             reason = "timeout"
