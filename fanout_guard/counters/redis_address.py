@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +26,7 @@ DEFAULT_PORT = 6379
 SENTINEL_PORT = 26379
 
 _SWITCHES = ("ssl", "ssl_check_hostname")
+_CERTIFICATES_KEPT_S = 60.0  # so long what was read of them is used: renewed ones are to be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Servers:
     nodes: tuple[Address, ...]
     service: str = ""
     options: dict[str, Any] = field(default_factory=dict, repr=False)
+    _certificates: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def connection(self, node: Address, *, trusted: bool = True) -> AbstractConnection:
         """A connection to ``node``, not open yet; without the credentials where it is not ``trusted``."""
@@ -52,9 +55,19 @@ class Servers:
                 options.pop(secret, None)
         if self.scheme == "unix":
             return _quiet(UnixDomainSocketConnection(path=node[0], **options))
-        tls = options.pop("ssl", False)
-        kind = SSLConnection if tls else Connection
-        return _quiet(kind(host=node[0], port=node[1], **options))
+        if not options.pop("ssl", False):
+            return _quiet(Connection(host=node[0], port=node[1], **options))
+        secured = SSLConnection(host=node[0], port=node[1], **options)
+        secured.ssl_context = self._kept(secured.ssl_context)
+        return _quiet(secured)
+
+    def _kept(self, context: Any) -> Any:
+        # Reading a system's certificates for each connection takes a third of the time that a decision has, and holds
+        # up the event loop; in an outage, four times a second.
+        now = int(monotonic() // _CERTIFICATES_KEPT_S)
+        if now not in self._certificates:
+            self._certificates.clear()
+        return self._certificates.setdefault(now, context)
 
 
 def parse_address(url: str) -> Servers:

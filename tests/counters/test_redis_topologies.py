@@ -14,10 +14,12 @@ from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
+from redis.asyncio.connection import SSLConnection
 
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.core.keys import CHARGE_KEY, RATES_KEY, KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
+from fanout_guard.counters import redis_address
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.redis import slot_of
 from fanout_guard.counters.redis_address import parse_address
@@ -114,6 +116,16 @@ def test_an_address_tells_nothing_when_it_is_shown() -> None:
     assert servers.options["password"] == AWKWARD
     assert AWKWARD not in repr(servers)
     assert AWKWARD not in repr(servers.connection(servers.nodes[0]))
+
+
+def test_certificates_are_read_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a system take some 30 ms, in which a worker does nothing else; renewed ones are seen all the same."""
+    times = iter((1000.0, 1001.0, 1061.0))
+    monkeypatch.setattr(redis_address, "monotonic", lambda: next(times))
+    servers = parse_address("rediss://h")
+    first, second, renewed = (cast(SSLConnection, servers.connection(("h", 1))).ssl_context for _ in range(3))
+    assert first is second
+    assert first is not renewed
 
 
 @pytest.fixture(scope="module")
