@@ -130,7 +130,7 @@ class Lane(Generic[Request, Answer]):
         waiting = {future for future, *_ in self._callers()}
         if not waiting:
             return False
-        _, pending = await asyncio.wait(waiting, timeout=max(within_s, 0))
+        _, pending = await asyncio.wait(waiting, timeout=within_s)
         return not pending
 
     async def finish(self) -> None:

@@ -181,10 +181,14 @@ class Session:
         """Whether leases of this process have been given back since a decision was sent.
 
         Waits for those on their way; ``returning`` is whether some were when it was sent. A client's next request is
-        not to meet what is held by the one before, which it has seen the end of.
+        not to meet what is held by the one before, which it has seen the end of. Leaves time enough to ask again, going
+        by what has been spent: what is asked too late to be answered looks like an outage.
         """
-        answered = await self._releases.answered(until_s - self._loop.time())
-        return answered or (returning and not self._releases.busy)
+        left_s = until_s - self._loop.time()
+        spare_s = left_s - 2 * (self._deadlines.after_s - left_s)
+        if spare_s <= 0:
+            return False
+        return await self._releases.answered(spare_s) or (returning and not self._releases.busy)
 
     def _submit(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> asyncio.Future[Any]:
         if self.breaker.reason is not None:
