@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any
 
 from fanout_guard.core.model import UNWATCHED
@@ -30,7 +31,7 @@ class Breaker:
         """Take the server for unreachable."""
         if self.reason is None:
             self.reason = reason
-            self._task = asyncio.get_running_loop().create_task(self._watch())
+            self._task = asyncio.get_running_loop().create_task(self._watch(), context=Context())
             self._edge(True, reason)
 
     async def aclose(self) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 from msgspec import Struct
@@ -176,7 +177,7 @@ class Overrides:
         loop = asyncio.get_running_loop()
         look = self._looks.get(loop)
         if look is None or look.done():
-            look = self._looks[loop] = loop.create_task(self._load())
+            look = self._looks[loop] = loop.create_task(self._load(), context=Context())
             look.add_done_callback(_quietly)
         return look
 
@@ -217,7 +218,7 @@ class Overrides:
         for tasks in (self._pollers, self._looks):
             for old in [old for old in tasks if old.is_closed()]:
                 del tasks[old]
-        self._pollers[loop] = loop.create_task(self._keep_fresh())
+        self._pollers[loop] = loop.create_task(self._keep_fresh(), context=Context())
 
     async def _keep_fresh(self) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -130,7 +131,7 @@ class _Exchange:
 
     def _begin_anew(self) -> None:
         self._wire = None
-        self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._opening = asyncio.get_running_loop().create_task(self._open(), context=Context())
 
     async def _open(self) -> None:
         try:

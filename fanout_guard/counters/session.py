@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -72,9 +73,11 @@ class Session:
         )
         self._suspect: bytes = space.everybody
         self._deciding = 0
-        # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose.
-        self._keeper = self._loop.create_task(self._keep())
-        self._keeper.add_done_callback(lambda _: self._loop.call_later(_LOOP_ENDS_WITHIN_S, on_end))
+        # Ends with the loop at the latest, so that the connections are closed where nobody calls aclose. In a context
+        # of its own, as all that outlives the request that it begins with.
+        context = Context()
+        self._keeper = self._loop.create_task(self._keep(), context=context)
+        self._keeper.add_done_callback(lambda _: self._loop.call_later(_LOOP_ENDS_WITHIN_S, on_end), context=context)
 
     def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
         """One decision, within the time budget."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Context
 from typing import NamedTuple
 
 
@@ -63,5 +64,6 @@ class HeldLeases:
             for orphan, held in tuple(self._held.items()):
                 if held.loop.is_closed():
                     self._keep(orphan, held.entries, held.ends_s)
-        timer = loop.call_later(max(ends_s - time.monotonic(), 0.0), self.end, lease)
+        # In a context of its own: that of the request, with all that is in it, would be kept for as long as the lease.
+        timer = loop.call_later(max(ends_s - time.monotonic(), 0.0), self.end, lease, context=Context())
         self._held[lease] = _Held(entries, ends_s, loop, timer)

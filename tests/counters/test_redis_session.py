@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import UNWATCHED, Charge, Lease, Part, Policy, Rate
+from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import packed
@@ -350,6 +353,36 @@ async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: N
         return (await counters.decide(look)).readings[-1].used
 
     await becomes(0, held_still)
+    await counters.aclose()
+
+
+async def test_what_outlives_a_request_keeps_nothing_of_it(server: Node, edges: Edges) -> None:
+    """What the first request of a worker has in its context, and the one that meets an outage, would never be freed."""
+
+    class Large:
+        pass
+
+    counters, held = RedisCounters(server.url, timeout_ms=TIMEOUT_MS), ContextVar[Large]("held")
+    edges.watch(counters)
+    view = Overrides(OverrideStore(counters), ttl_s=60)
+
+    async def request() -> weakref.ref[Large]:
+        held.set(large := Large())
+        if view.stale:
+            await view.refresh()
+        with contextlib.suppress(CountersUnavailable):
+            await counters.decide(charge())
+        return weakref.ref(large)
+
+    first = await asyncio.create_task(request())
+    server.kill()
+    last = await asyncio.create_task(request())
+    await asyncio.sleep(TIMEOUT_MS / 1000 * 2)  # their deadlines' timers
+    assert edges
+    gc.collect()
+    assert first() is None
+    assert last() is None
+    await view.aclose()
     await counters.aclose()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
+from contextvars import ContextVar
 
 from fanout_guard.observe.held import HeldLeases
 
@@ -52,6 +55,26 @@ async def test_a_lease_that_nobody_gives_back_ends_by_itself() -> None:
     await gauge.changed.wait()
     await asyncio.sleep(0.03)
     assert gauge.value == 5
+    held.close()
+
+
+async def test_a_lease_keeps_nothing_of_the_request_that_took_it() -> None:
+    """It may be held for days, and the next one too."""
+
+    class Large:
+        pass
+
+    held, value = HeldLeases(Gauge()), ContextVar[Large]("value")
+
+    async def request() -> weakref.ref[Large]:
+        value.set(large := Large())
+        held.hold(b"a", 10, LONG_S)
+        return weakref.ref(large)
+
+    large = await asyncio.create_task(request())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert large() is None
     held.close()
 
 
