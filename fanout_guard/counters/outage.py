@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 from fanout_guard.core.model import UNWATCHED
 from fanout_guard.errors import CountersUnavailable
+
+T = TypeVar("T")
 
 PROBE_EVERY_S = 0.25
 
 GRACE_S = 0.005
 """Where the application held the event loop, an answer that lies in the socket already needs a few more turns of it."""
+_GRACES = 10
+"""So often more is given where a turn takes a good part of a budget: a connection takes about as many turns."""
 
 _NEVER = float("inf")
 
@@ -71,11 +75,40 @@ def before_grace(timeout_s: float) -> float:
     return max(timeout_s - GRACE_S, timeout_s / 2)
 
 
+def _grace_s(late_s: float, timeout_s: float) -> float:
+    """How much more is given after a wait that ended late: the time in which the loop stood still was nobody's."""
+    return max(GRACE_S, min(late_s, timeout_s))
+
+
 async def ends_within(timeout_s: float, future: asyncio.Future[Any]) -> bool:
     """Whether that is done within a time budget, its grace included; it goes on where it is not."""
-    for part_s in (before_grace(timeout_s), GRACE_S):
-        await asyncio.wait((future,), timeout=part_s)
+    loop, wait_s = asyncio.get_running_loop(), before_grace(timeout_s)
+    for grace in range(1 + _GRACES):
+        due_s = loop.time() + wait_s
+        await asyncio.wait((future,), timeout=wait_s)
+        late_s = loop.time() - due_s
+        if future.done() or (grace and late_s < timeout_s / 4):
+            break
+        wait_s = _grace_s(late_s, timeout_s)
     return future.done()
+
+
+async def within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of some work within a time budget, its grace included; TimeoutError where that is too short."""
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(quietly)
+    try:
+        if await ends_within(timeout_s, task):
+            return task.result()
+    finally:
+        task.cancel()
+    raise TimeoutError
+
+
+def quietly(task: asyncio.Task[Any]) -> None:
+    """Take note of the error of a task that nobody may wait for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Deadlines:
@@ -90,35 +123,34 @@ class Deadlines:
         self._late = late
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_s = 0.0
+        self._graces = _GRACES
         self.next_s = _NEVER
         """When it looks next, in the loop's time; a wait that ends no sooner need not be told."""
 
     def watch(self, until_s: float) -> None:
         """Look at ``until_s`` of the loop's time, and not at ``next_s``, which is to be later: callers compare."""
         self.cancel()
-        self._timer, self.next_s = self._loop.call_at(until_s, self._due), until_s
+        self._timer = self._loop.call_at(until_s, self._due)
+        self.next_s, self._looks_s = until_s, max(until_s, self._loop.time())
 
     def cancel(self) -> None:
         """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self.next_s = None, _NEVER
+        self._timer, self.next_s, self._graces = None, _NEVER, _GRACES
 
     def _due(self) -> None:
-        self.cancel()
-        due_s = self._first()
+        due_s, now_s = self._first(), self._loop.time()
+        late_s = now_s - self._looks_s
         if due_s is None:
-            return
-        if due_s <= self._loop.time():
-            self.next_s = due_s
-            self._timer = self._loop.call_later(GRACE_S, self._grace)
-        else:
+            self.cancel()
+        elif due_s > now_s:
             self.watch(due_s)
-
-    def _grace(self) -> None:
-        due_s = self._first()
-        if due_s is not None and due_s <= self._loop.time():
+        elif self._graces and (self._graces == _GRACES or late_s > self.after_s / 4):
+            self._graces -= 1
+            self.next_s, self._looks_s = due_s, now_s + _grace_s(late_s, self.after_s)
+            self._timer = self._loop.call_at(self._looks_s, self._due)
+        else:
             self.cancel()
             self._late()
-        else:
-            self._due()

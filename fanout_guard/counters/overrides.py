@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from fanout_guard.core.policy import CAP_FIELDS, Caps
-from fanout_guard.counters.outage import ends_within
+from fanout_guard.counters.outage import ends_within, quietly
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
 
@@ -178,7 +178,7 @@ class Overrides:
         look = self._looks.get(loop)
         if look is None or look.done():
             look = self._looks[loop] = loop.create_task(self._load(), context=Context())
-            look.add_done_callback(_quietly)
+            look.add_done_callback(quietly)
         return look
 
     async def _load(self) -> None:
@@ -230,9 +230,3 @@ class Overrides:
 def _end_s(override: Override, now_ms: int, now_s: float) -> float:
     """When an override ends, by this process's clock; now it is ``now_s`` by that, and ``now_ms`` by the server's."""
     return _FOREVER if override.until_ms is None else now_s + (override.until_ms - now_ms) / 1000
-
-
-def _quietly(look: asyncio.Task[None]) -> None:
-    """Take note of the error of a look that nobody waits for."""
-    if not look.cancelled():
-        look.exception()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -10,6 +9,7 @@ from typing import Any, TypeAlias, cast
 from redis.crc import key_slot
 
 from fanout_guard.counters.batch import Begun
+from fanout_guard.counters.outage import within
 from fanout_guard.counters.redis_address import Servers, parse_address
 from fanout_guard.counters.redis_cluster import Cluster, scan
 from fanout_guard.counters.redis_errors import reason_of
@@ -94,8 +94,8 @@ class Sentinels:
         reason = "connection"
         for link in tuple(self._links):
             try:
-                async with asyncio.timeout(_SENTINEL_S):
-                    (reply,) = await link.exchange([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)])
+                asking = link.exchange([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)])
+                (reply,) = await within(_SENTINEL_S, asking)
             except (TimeoutError, CountersUnavailable) as error:
                 reason = error.reason if isinstance(error, CountersUnavailable) else "timeout"
                 # The others first, next time.

@@ -10,6 +10,7 @@ from typing import Any
 from redis import exceptions
 from redis.crc import key_slot
 
+from fanout_guard.counters.outage import within
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_link import Address, Command, Link, is_unknown, script_command
 from fanout_guard.counters.scripts import Call
@@ -125,8 +126,7 @@ class Cluster:
         reason = "connection"
         for node in nodes:
             try:
-                async with asyncio.timeout(_NODE_S):
-                    (reply,) = await self._node(node).exchange([("CLUSTER", "SLOTS")])
+                (reply,) = await within(_NODE_S, self._node(node).exchange([("CLUSTER", "SLOTS")]))
             except TimeoutError:
                 reason = "timeout"
             except CountersUnavailable as error:

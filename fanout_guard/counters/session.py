@@ -14,7 +14,7 @@ from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Pa
 from fanout_guard.counters.batch import Lane, Outcome
 from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, Payer, passes
-from fanout_guard.counters.outage import Breaker, Deadlines, ends_within
+from fanout_guard.counters.outage import Breaker, Deadlines, ends_within, within
 from fanout_guard.counters.redis import Server
 from fanout_guard.counters.reservation import decide_in_two
 from fanout_guard.counters.scripts import (
@@ -290,8 +290,7 @@ class Session:
     async def _probe(self) -> None:
         """Return if decisions can be made again, and what the outage prevented has been done."""
         await self.server.drop()
-        async with asyncio.timeout(max(self._timeout_s, _REACHED_WITHIN_S)):
-            await self.server.probe()
+        await within(max(self._timeout_s, _REACHED_WITHIN_S), self.server.probe())
         # A decision of its own, where the last one failed: whether one may write there, and has memory and scripts. In
         # the time that decisions have: what answers later than that would be an outage again, and be waited for again.
         (answer,) = await self._in_time("decide", [pack_probe(self._suspect)])

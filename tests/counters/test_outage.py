@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from fanout_guard.core.model import UNWATCHED
 from fanout_guard.counters.debts import AT_MOST, Debts
-from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines
+from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines, ends_within
 from fanout_guard.counters.scripts import Packed
 from fanout_guard.errors import CountersUnavailable
 
@@ -118,6 +119,26 @@ async def test_an_answer_that_lies_in_the_socket_is_not_late() -> None:
     loop.call_soon(loop.call_soon, loop.call_soon, future.set_result, None)  # some turns of the loop later
     await asyncio.sleep(0.05)
     assert late == []
+
+
+@pytest.mark.parametrize("answered_after", [4, 1000])
+async def test_a_loop_that_is_held_again_and_again_gives_so_many_turns(answered_after: int) -> None:
+    """A connection takes some turns, which is not the server's fault; but a dead server is given up all the same."""
+    loop = asyncio.get_running_loop()
+    late: list[bool] = []
+    waits = Waits()
+    deadlines = Deadlines(0.02, waits.first, lambda: late.append(True))
+    future = waits.add(loop.time() + deadlines.after_s)
+    deadlines.watch(loop.time() + deadlines.after_s)
+    in_time = loop.create_task(ends_within(0.02, future))
+    for turn in range(40):
+        if turn == answered_after:
+            future.set_result(None)
+        loop.call_soon(time.sleep, 0.03)
+        await asyncio.sleep(0)
+    assert await in_time == (answered_after < 40)
+    assert late == ([] if answered_after < 40 else [True])
+    deadlines.cancel()
 
 
 def owed(name: str, number: int, fields: tuple[Any, ...] = ()) -> Packed:

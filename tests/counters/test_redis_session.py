@@ -302,6 +302,27 @@ async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage
     await counters.aclose()
 
 
+async def test_an_outage_ends_though_the_application_holds_the_event_loop(server: Node, edges: Edges) -> None:
+    """Under full load every turn of the loop takes longer than a decision may; the server is there all the same."""
+    counters = RedisCounters(server.url, timeout_ms=50)
+    edges.watch(counters)
+    assert (await counters.decide(charge(sites=(1,)))).charged
+    counters.give_up("timeout")
+    loop, stop = asyncio.get_running_loop(), False
+
+    def hold() -> None:
+        time.sleep(0.2)
+        if not stop:
+            loop.call_soon(hold)
+
+    hold()
+    await edges.back()
+    assert (await counters.decide(charge(sites=(2,)))).charged
+    stop = True
+    assert edges == [(True, "timeout"), (False, "timeout")]
+    await counters.aclose()
+
+
 async def test_a_server_that_answers_too_late_for_decisions_is_one_outage(
     counters: RedisCounters, proxy: Proxy, edges: Edges
 ) -> None:
