@@ -85,7 +85,7 @@ def policy_fields(policy: Policy) -> dict[str, Any]:
         "max_sites": _cap(policy.circulation),
         "document_max_sites": _cap(policy.document),
         "document_window": int(window_s) if window_s.is_integer() else window_s,
-        "rate": "; ".join(f"{rate.limit}/{rate.window_ms // 1000} seconds" for rate in policy.rates),
+        "rate": "; ".join(f"{rate.limit}/{rate.window_ms // 1000} seconds" for rate in policy.rates) or UNLIMITED,
         "max_inflight": _cap(policy.inflight),
         "mode": policy.mode.value,
     }

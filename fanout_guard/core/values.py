@@ -138,5 +138,7 @@ def choice(*words: str) -> Kind:
 CAP = Kind(f"a whole number from 0 to {MAX_ENTRIES} or 'unlimited'", _check_cap, _read_cap)
 WINDOW = seconds(1)
 TIMEOUT = seconds(0.001)
-RATE = Kind("entries per window such as '6000/minute; 100000/day' (windows of 1 s to 366 days)", _check_rate)
+RATE = Kind(
+    "entries per window such as '6000/minute; 100000/day' (windows of 1 s to 366 days) or 'unlimited'", _check_rate
+)
 MODE = Kind("'enforce', 'shadow' or 'off'", _check_mode)

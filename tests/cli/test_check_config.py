@@ -7,8 +7,8 @@ import os
 
 import pytest
 
+from fanout_guard import ConfigurationError, Settings
 from fanout_guard.cli import main
-from fanout_guard.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +68,14 @@ def test_json_holds_values_sources_and_tenants(
         "max_inflight": "unlimited",
         "mode": "enforce",
     }
+
+
+def test_a_rate_that_is_off_is_spelled_as_it_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """``caps set`` takes what is printed, and an empty cell beside 'unlimited' looks like one that is missing."""
+    main(["check-config", "--json"])
+    assert json.loads(capsys.readouterr().out)["tenants"]["*"]["rate"] == "unlimited"
+    with pytest.raises(ConfigurationError, match="or 'unlimited'"):
+        Settings.from_env({"FANOUT_GUARD_RATE": "off"})
 
 
 def test_the_tenants_that_are_printed_are_tenants_that_are_read(
