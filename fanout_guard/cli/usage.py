@@ -41,7 +41,8 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_id, help="only this tenant")
     parser.add_argument("--document", metavar="ID", help="this document of TENANT")
-    parser.add_argument("--documents", metavar="N", type=count, default=10, help="list the N fullest documents (10)")
+    fullest = "list each tenant's N fullest documents (10; 1 in the table of every tenant)"
+    parser.add_argument("--documents", metavar="N", type=count, help=fullest)
     json_option(parser)
 
 
@@ -61,11 +62,11 @@ async def _one(deployment: Deployment, arguments: argparse.Namespace) -> int:
     found = [] if document else await documents_of(deployment, counted)
     stands = await standing(deployment, counted, policy, found, document=document)
     if arguments.json:
-        say_json(stands.members(arguments.documents))
+        say_json(stands.members(_documents_shown(arguments, 10)))
         return Exit.DONE
     if counted != arguments.tenant:
         say(clean(f"counted as {counted}, since nothing names {arguments.tenant}"))
-    _print([stands], arguments.documents)
+    _print([stands], _documents_shown(arguments, 10))
     return Exit.DONE
 
 
@@ -73,17 +74,21 @@ async def _all(deployment: Deployment, arguments: argparse.Namespace) -> int:
     found = await survey(deployment)
     every = await standings(deployment, found)
     if arguments.json:
-        tenants = [each.members(arguments.documents) for each in every.tenants]
+        tenants = [each.members(_documents_shown(arguments, 10)) for each in every.tenants]
         say_json({"tenants": tenants, "nameless": found.nameless, "unreadable": every.unreadable})
     else:
-        _print_all(every, found.nameless)
+        _print_all(every, found.nameless, _documents_shown(arguments, 1))
     fail(*(not_shown(tenant, reason) for tenant, reason in every.unreadable.items()))
     return Exit.UNKNOWN if every.unreadable else Exit.DONE
 
 
-def _print_all(every: Standings, nameless: int) -> None:
+def _documents_shown(arguments: argparse.Namespace, unless_given: int) -> int:
+    return unless_given if arguments.documents is None else int(arguments.documents)
+
+
+def _print_all(every: Standings, nameless: int, documents_shown: int) -> None:
     if every.tenants:
-        _print(every.tenants, 1)
+        _print(every.tenants, documents_shown)
     elif not every.unreadable:
         say("no tenant is configured or overridden, and none has anything counted")
     if nameless:

@@ -40,6 +40,20 @@ def test_a_tenant_by_policy_and_document(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("_caps")
+def test_as_many_documents_are_listed_as_are_asked_for(run: Run) -> None:
+    """The table of every tenant shows the fullest one of each, and not more than that only where nobody asks."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for number in range(12):
+            await guard.admit(tenant="acme", document=number, sites=sites(number + 1))
+
+    with_guard(circulate)
+    asked = ("", "--documents=0", "--documents=3", "--documents=12")
+    listed = [[run("usage", *who, *how.split()).out.count("document ") for how in asked] for who in ((), ("acme",))]
+    assert listed == [[1, 0, 3, 12], [10, 0, 3, 12]]
+
+
+@pytest.mark.usefixtures("_caps")
 def test_one_document_by_its_id(run: Run) -> None:
     """People know a document's id; the counters know only its digest."""
 
