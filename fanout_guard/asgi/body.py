@@ -116,7 +116,7 @@ def _check_encoding(value: bytes, _: int) -> None:
 @lru_cache(maxsize=64)
 def _check_type(value: bytes, _: int) -> None:
     if _FORM.search(value):
-        raise UnsupportedEncoding("Send the body as JSON; forms are not read.")
+        raise UnsupportedEncoding("The Content-Type says that the body is a form. Send JSON, as application/json.")
     # A reader that goes by the charset would see other characters than the guard.
     charsets = value.count(b"charset")
     if charsets and charsets != len(_UTF8.findall(value)):

@@ -414,6 +414,12 @@ async def test_what_the_guard_does_not_decode_is_refused(name: str, value: str) 
     assert (sent.status, sent.problem["type"]) == (415, detail("unsupported-encoding"))
 
 
+async def test_json_that_is_declared_a_form_is_told_what_to_declare() -> None:
+    """As by ``curl -d``: that it should send JSON tells nobody anything who does."""
+    sent = await post(guarded(Recorder()), body_of(3), headers=[("content-type", "application/x-www-form-urlencoded")])
+    assert sent.problem["detail"] == "The Content-Type says that the body is a form. Send JSON, as application/json."
+
+
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_over_its_bound_is_refused(declared: bool) -> None:
     """Whether the client says so or just sends."""
