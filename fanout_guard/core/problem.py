@@ -102,8 +102,8 @@ def _advice(decision: Decision) -> str:
     if decision.policy == OUTAGE:
         return f"The counters are out of reach. Send it again in {_seconds(decision.retry_after)}."
     if decision.permanent:
-        what = "one circulation" if decision.policy == CIRCULATION else f"the cap {decision.policy!r}"
-        over = f"{asked} {are} more than the {decision.limit} that {what} may have"
+        may = "one circulation may have" if decision.policy == CIRCULATION else f"the cap {decision.policy!r} allows"
+        over = f"{asked} {are} more than the {decision.limit} that {may}"
         if decision.chunks is None:
             return f"{over}; no circulation with sites can pass."
         return f"{over}. Send {_circulations(decision)}."

@@ -81,7 +81,7 @@ def test_more_than_all_tenants_may_have_in_flight_can_never_pass() -> None:
     """No sentence may ask to wait where waiting cannot help."""
     policy = Policy(circulation=None, document=None, inflight_global=10)
     assert told(refusal(refused_for_good(11, policy), 422))["detail"] == (
-        "11 sites are more than the 10 that the cap 'inflight-global' may have. "
+        "11 sites are more than the 10 that the cap 'inflight-global' allows. "
         "Send it as 2 circulations of at most 10 each."
     )
 
