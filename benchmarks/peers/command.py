@@ -27,6 +27,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--check", action="store_true", help="fail only where a committed ratio fell by a quarter")
     parser.add_argument("--write", action="store_true", help="replace the table to compare with, and the README's")
     parser.add_argument("--growth", type=Path, metavar="DIR", help="measure growth instead and draw it into DIR")
+    parser.add_argument("--instructions", action="store_true", help="count instructions per decision instead")
     parser.set_defaults(run=run)
 
 
@@ -34,6 +35,8 @@ def register(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure, print and judge: 0 where every bound holds, 1 where one does not."""
     environment.prepare(upgrade=options.upgrade)
+    if options.instructions:
+        return 0 if environment.count_instructions() else 3
     if options.growth:
         from benchmarks.peers.plots import draw
 

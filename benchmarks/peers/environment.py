@@ -43,6 +43,11 @@ def grow(*, quick: bool) -> Growth:
     return decode(_inside("--growth", quick=quick), type=Growth)
 
 
+def count_instructions() -> bool:
+    """Print the instructions per decision; False where they could not be counted, which was said then."""
+    return subprocess.run([_python(), "-m", "benchmarks.peers.instructions"], cwd=ROOT).returncode == 0
+
+
 def _inside(*options: str, quick: bool) -> bytes:
     command = [_python(), "-m", "benchmarks.peers.inside", *options, *(["--quick"] if quick else [])]
     answer = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE)

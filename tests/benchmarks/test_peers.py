@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.peers import guard, ratios, register, text
+from benchmarks.peers import guard, instructions, ratios, register, text
 from benchmarks.peers.figures import Growth, Level, Measured, Point, Run
 from benchmarks.peers.load import Load
 from benchmarks.peers.plots import draw
@@ -154,3 +154,18 @@ def test_the_page_keeps_what_stands_around_the_table(tmp_path: Path) -> None:
     assert written.endswith("\nafter\n")
     assert "one cap, 64 at once" in written
     assert "old" not in written
+
+
+def test_a_profile_without_a_count_is_no_figure() -> None:
+    """A worker that counts nothing would be the fastest of all."""
+    assert instructions.total("events: Ir\nsummary: 0\n\ntotals: 268300\n") == 268_300
+    for profile in ("", "events: Ir\ntotals: 0\n"):
+        with pytest.raises(instructions.NotCounted, match="counted nothing"):
+            instructions.total(profile)
+
+
+def test_counting_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Valgrind comes with no package of the project's."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(instructions.NotCounted, match="needs valgrind"):
+        list(instructions.lines())
