@@ -77,7 +77,7 @@ def _uvicorn(loop: str, environ: Mapping[str, str]) -> Iterator[int]:
     command = [sys.executable, "-m", "uvicorn", "benchmarks.overhead_app:app", "--port", str(port)]
     command += ["--loop", event_loop, "--http", parser, "--no-access-log", "--log-level", "warning"]
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("FANOUT_GUARD_")}
-    process = subprocess.Popen(command, cwd=ROOT, env={**inherited, **environ})
+    process = subprocess.Popen(command, cwd=ROOT, env={**inherited, **environ}, process_group=0)
     try:
         _await_port(process, port)
         yield port

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,7 +21,7 @@ _SLASHES = re.compile("//+")
 
 @dataclass(slots=True)
 class _Table:
-    """The guarded paths of one method."""
+    """The guarded paths of one method; the plain ones in lower case."""
 
     plain: set[str] = field(default_factory=set)
     patterns: list[re.Pattern[str]] = field(default_factory=list)
@@ -55,8 +55,8 @@ class Routes:
             if route.params:
                 table.patterns.append(_pattern(route))
             else:
-                path = _bare(_single_slashed("".join(f"/{segment.text}" for segment in route.segments)))
-                table.plain.update((path, path.lower()))
+                path = "".join(f"/{segment.text}" for segment in route.segments)
+                table.plain.add(_bare(_single_slashed(path)).lower())
         if "GET" in self._tables:
             # Routers give HEAD to the handler of GET, which circulates all the same.
             self._tables["HEAD"] = self._tables["GET"]
@@ -73,14 +73,12 @@ class Routes:
         found = self._find(table, path, root_path)
         if found is not None or (path.startswith("/") and "#" not in path):
             return found
-        tried = (self._find(table, each, root_path) for each in _readings(path))
-        return next((found for found in tried if found is not None), None)
+        return _first(self._find(table, each, root_path) for each in _readings(path))
 
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
         if not root_path:
             return table.find(_single_slashed(path))
-        tried = map(table.find, self._below(path, root_path))
-        return next((found for found in tried if found is not None), None)
+        return _first(map(table.find, self._below(path, root_path)))
 
     def _below(self, path: str, root_path: str) -> Iterator[str]:
         """What routers make of a path below a root path, the likeliest first.
@@ -109,6 +107,10 @@ def root_path_of(app: object) -> str:
             return root_path
         app = getattr(app, "app", None)
     return ""
+
+
+def _first(tried: Iterable[PathParams | None]) -> PathParams | None:
+    return next((found for found in tried if found is not None), None)
 
 
 def _readings(path: str) -> tuple[str, ...]:

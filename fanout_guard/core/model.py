@@ -144,7 +144,7 @@ class Lease(Struct, frozen=True, gc=False):
     local: bool = False
 
     def __str__(self) -> str:
-        flags = (1 if self.local else 0) + (2 if self.document else 0) + (4 if self.idempotency else 0)
+        flags = self.local + 2 * bool(self.document) + 4 * bool(self.idempotency)
         return _FLAGS[flags] + (self.id + self.document + self.idempotency).decode()
 
 

@@ -76,7 +76,7 @@ class Weigher:
             return core.admit_uncounted(policy, asked, Lease(own))
         digest = self._document(policy, document)
         # Too many sites for any document are not sent, since they may be a great many: what is used is looked at alone.
-        sent = digest and not (over and DOCUMENT in dict(over))
+        sent = digest and DOCUMENT not in dict(over)
         charge = Charge(
             lease=Lease(own, digest, self._idempotency(policy, circulation, key) if key else b""),
             tenant=tenant,

@@ -75,22 +75,29 @@ def before_grace(timeout_s: float) -> float:
     return max(timeout_s - GRACE_S, timeout_s / 2)
 
 
-def _grace_s(late_s: float, timeout_s: float) -> float:
-    """How much more is given after a wait that ended late: the time in which the loop stood still was nobody's."""
+def _grace_s(given: int, late_s: float, timeout_s: float) -> float | None:
+    """How much more is given after a wait that ended late: the time in which the loop stood still was nobody's.
+
+    None where that is all: a first grace is always ``given``, and more only where a turn takes a good part of a budget.
+    """
+    if given == _GRACES or (given and late_s < timeout_s / 4):
+        return None
     return max(GRACE_S, min(late_s, timeout_s))
 
 
 async def ends_within(timeout_s: float, future: asyncio.Future[Any]) -> bool:
     """Whether that is done within a time budget, its grace included; it goes on where it is not."""
-    loop, wait_s = asyncio.get_running_loop(), before_grace(timeout_s)
-    for grace in range(1 + _GRACES):
+    loop = asyncio.get_running_loop()
+    wait_s: float | None = before_grace(timeout_s)
+    given = 0
+    while wait_s is not None:
         due_s = loop.time() + wait_s
         await asyncio.wait((future,), timeout=wait_s)
-        late_s = loop.time() - due_s
-        if future.done() or (grace and late_s < timeout_s / 4):
-            break
-        wait_s = _grace_s(late_s, timeout_s)
-    return future.done()
+        if future.done():
+            return True
+        wait_s = _grace_s(given, loop.time() - due_s, timeout_s)
+        given += 1
+    return False
 
 
 async def within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
@@ -124,7 +131,7 @@ class Deadlines:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._looks_s = 0.0
-        self._graces = _GRACES
+        self._given = 0
         self.next_s = _NEVER
         """When it looks next, in the loop's time; a wait that ends no sooner need not be told."""
 
@@ -138,7 +145,7 @@ class Deadlines:
         """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self.next_s, self._graces = None, _NEVER, _GRACES
+        self._timer, self.next_s, self._given = None, _NEVER, 0
 
     def _due(self) -> None:
         due_s, now_s = self._first(), self._loop.time()
@@ -147,9 +154,9 @@ class Deadlines:
             self.cancel()
         elif due_s > now_s:
             self.watch(due_s)
-        elif self._graces and (self._graces == _GRACES or late_s > self.after_s / 4):
-            self._graces -= 1
-            self.next_s, self._looks_s = due_s, now_s + _grace_s(late_s, self.after_s)
+        elif (grace_s := _grace_s(self._given, late_s, self.after_s)) is not None:
+            self._given += 1
+            self.next_s, self._looks_s = due_s, now_s + grace_s
             self._timer = self._loop.call_at(self._looks_s, self._due)
         else:
             self.cancel()
