@@ -11,10 +11,10 @@ from typing import Any
 
 from fanout_guard.core.keys import EVERYBODY, LEASES_KEY, KeySpace
 from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Tally
-from fanout_guard.counters.batch import Lane, Outcome
+from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, Payer, passes
-from fanout_guard.counters.outage import Breaker, Deadlines, ends_within, within
+from fanout_guard.counters.outage import Breaker, Deadlines, within
 from fanout_guard.counters.redis import Server
 from fanout_guard.counters.reservation import decide_in_two
 from fanout_guard.counters.scripts import (
@@ -253,17 +253,7 @@ class Session:
 
     async def _in_time(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
         """One call within the time budget, of what is not on a lane; TimeoutError."""
-        answered: asyncio.Future[Outcome[Any]] = self._loop.create_future()
-        call = self._calls.start(name, requests, answered.set_result)
-        try:
-            if not await ends_within(self._timeout_s, answered):
-                raise TimeoutError
-        finally:
-            call.cancel()
-        outcome = answered.result()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        return await within(self._timeout_s, self._calls(name, requests))
 
     def _failed(self, request: Packed, error: Exception) -> None:
         if not isinstance(error, CountersUnavailable):
