@@ -156,11 +156,16 @@ class ClusterOfThree:
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in masters)
 
     def owner(self, slot: int) -> Node:
-        """The master that has a slot now."""
-        for first, last, (_, port, *_), *_ in _raw_slots(self._alive()):
-            if first <= slot <= last:
-                return next(node for node in (*self.masters, *self.replicas) if node.port == port)
-        raise AssertionError(f"nobody has slot {slot}")
+        """The master that has a slot now, once all living ones agree: an old message may mislead one for a while."""
+        ports: set[int] = set()
+
+        def agreed() -> bool:
+            ports.clear()
+            ports.update(self._owners(slot))
+            return len(ports) == 1
+
+        until(agreed, lambda: f"slot {slot} belongs to each of {ports}")
+        return next(node for node in (*self.masters, *self.replicas) if node.port in ports)
 
     def move(self, slot: int, target: Node, *, pause_s: float = 0.0) -> None:
         """Move a slot with its keys, as ``redis-cli --cluster reshard`` does it."""
@@ -192,6 +197,15 @@ class ClusterOfThree:
     def until_whole(self) -> None:
         """Wait until every master finds all slots served."""
         until(lambda: all(_cluster_ok(node) for node in self.masters))
+
+    def _owners(self, slot: int) -> set[int]:
+        return {
+            port
+            for node in self.masters
+            if listening(node.port)
+            for first, last, (_, port, *_), *_ in _raw_slots(node)
+            if first <= slot <= last
+        }
 
     def _alive(self) -> Node:
         return next(node for node in self.masters if listening(node.port))
