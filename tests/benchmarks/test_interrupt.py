@@ -27,7 +27,8 @@ time.sleep(60)
 
 @pytest.fixture(autouse=True)
 def _handlers_as_before() -> Iterator[None]:
-    before = {each: signal.getsignal(each) for each in SIGNALS}
+    """Until then each signal ends a process, also where the tests run under nohup."""
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in SIGNALS}
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
