@@ -134,11 +134,16 @@ async def test_a_lengthened_window_counts_what_is_known_for_its_own_length() -> 
     assert (await refused.look()).charged
 
 
-async def test_a_refusal_keeps_what_a_lengthened_window_counts(bench: Bench) -> None:
-    """The state must not die by the old window while the new one still refuses by it."""
+@pytest.mark.parametrize("asked", ["refused", "looked at", "repeated"])
+async def test_what_charges_nothing_keeps_what_a_lengthened_window_counts(bench: Bench, asked: str) -> None:
+    """The state must not die by the old window while the new one still counts by it, as whoever asks is told."""
     before = await bench.time.now()
-    await bench.circulate(10, documents(10, SHORT_MS // 2))
-    await bench.circulate(11, documents(10, SHORT_MS))
+    first = await bench.circulate(10, documents(10, SHORT_MS // 2), key="k")
+    if asked == "repeated":
+        again = await bench.circulate(first.sites, documents(10, SHORT_MS), key="k")
+        assert (again.tally.repeated, again.reading.used) == (True, 10)
+    else:
+        await bench.circulate(11, documents(10, SHORT_MS), look=asked == "looked at")
     await bench.time.advance(SHORT_MS * 3 // 4 + 1)
     used = await bench.used(documents(10, SHORT_MS))
     if await bench.time.now() < before + SHORT_MS:

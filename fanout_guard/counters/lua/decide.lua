@@ -66,9 +66,11 @@ local function decide(
       if global and global.gone[1] then global.added = global.added or {} end
     end
   end
+  local record = not fits and record_key and call('GET', record_key)
+  if view and (not fits or repeats or not record_key) and not record then
+    documents.stay(document_key, view, caps[2])
+  end
   if not fits then
-    local record = record_key and call('GET', record_key)
-    if not record and record_key and view then documents.stay(document_key, view, caps[2]) end
     out[1] = 0
     return out, record
   end

@@ -151,7 +151,8 @@ local function open_documents()
     end
   end
 
-  -- A refusal charges nothing, but where the window has grown the sites must be known for as long as they count now.
+  -- A refusal, a repeat or a look charges nothing, but where the window has grown the sites must be known for as long as
+  -- they count now.
   local function stay(key, view, window)
     local last = 0
     if view.back then stamp(key, view) end -- or it would count from a later now each time
