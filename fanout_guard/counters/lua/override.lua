@@ -11,7 +11,10 @@ local function ends(text)
   return ok and type(entry) == 'table' and tonumber(entry['until']) or nil
 end
 
-call('INCR', KEYS[2]) -- first: where it fails, nothing has changed; readers see both or neither
+-- First: where it fails, nothing has changed; readers see both or neither. It goes with the clock, so that a server which
+-- has lost changes, in a restart or a failover, has no version twice.
+local version = call('INCR', KEYS[2])
+call('SET', KEYS[2], string.format('%.0f', max(version, clock[1] * 1000000 + clock[2])))
 local found = call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do
   local until_ms = ends(found[i + 1])
