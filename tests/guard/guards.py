@@ -1,0 +1,34 @@
+"""What the tests of a guard circulate, and what it has counted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from fanout_guard import FanoutGuard, Settings
+from fanout_guard.testing import FakeClock, MemoryCounters
+
+ALL_CAPS = {"RATE": "6000/minute", "MAX_INFLIGHT": "1000", "GLOBAL_MAX_INFLIGHT": "5000"}
+
+Make: TypeAlias = Callable[..., FanoutGuard]
+
+
+def settings(**variables: str) -> Settings:
+    """Settings from variables without their prefix."""
+    return Settings.from_env({f"FANOUT_GUARD_{name}": value for name, value in variables.items()})
+
+
+def sites(count: int, start: int = 0) -> list[str]:
+    """So many sites."""
+    return [f"Site{number}" for number in range(start, start + count)]
+
+
+def clocked(clock: FakeClock, **variables: str) -> FanoutGuard:
+    """A guard that counts in this process, by a clock that the test moves."""
+    return FanoutGuard(settings(**variables), counters=MemoryCounters(clock))
+
+
+async def used(guard: FanoutGuard, tenant: str | None = None, document: str | None = "d") -> dict[str, int]:
+    """What every policy with counters has counted."""
+    found = await guard.usage(tenant, document)
+    return {policy: usage.used for policy, usage in found.items() if policy != "circulation"}

@@ -1,0 +1,76 @@
+"""Counters that cannot be reached, and workers that count for themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout_guard import FanoutGuard
+from fanout_guard.errors import CountersUnavailable
+from fanout_guard.testing import FailingCounters
+from tests.guard.guards import settings, sites
+
+
+@pytest.mark.parametrize(
+    ("rule", "count", "admitted", "policy"),
+    [
+        ("local", 300, True, None),
+        ("local", 301, False, "circulation"),
+        ("open", 300, True, None),
+        ("open", 301, False, "circulation"),
+        ("closed", 1, False, "outage"),
+        ("closed", 301, False, "circulation"),
+    ],
+)
+async def test_an_outage_goes_by_its_rule(rule: str, count: int, admitted: bool, policy: str | None) -> None:
+    """And the circulation cap holds in every one."""
+    guard = FanoutGuard(settings(ON_OUTAGE=rule), counters=FailingCounters())
+    decision = await guard.admit(document="d", sites=sites(count))
+    assert (decision.admitted, decision.policy) == (admitted, policy)
+    assert decision.degraded is (policy != "circulation")
+
+
+async def test_the_local_rule_still_counts() -> None:
+    """Its share of the rate, and the whole document cap, in this process."""
+    guard = FanoutGuard(settings(RATE="1200/minute", WORKERS="3"), counters=FailingCounters())
+    assert (await guard.admit(document="d", sites=sites(300))).admitted
+    assert (await guard.admit(document="d", sites=sites(1, 300))).policy == "document"
+    assert (await guard.admit(document="e", sites=sites(100))).admitted
+    refused = await guard.admit(document="f", sites=sites(1))
+    assert (refused.policy, refused.limit, refused.permanent) == ("rate-60", 400, False)
+    assert refused.retry_after is not None
+
+
+async def test_what_was_charged_locally_is_refunded_locally() -> None:
+    """Its lease id says where it counts, also when the server is back."""
+    counters = FailingCounters()
+    guard = FanoutGuard(settings(MAX_INFLIGHT="300"), counters=counters)
+    degraded = await guard.admit(tenant="acme", document="d", sites=sites(300))
+    counters.failing = False
+    assert degraded.lease_id is not None
+    assert await guard.refund("acme", degraded.lease_id) == 300
+    counters.failing = True
+    assert (await guard.admit(tenant="acme", document="d", sites=sites(300))).admitted
+
+
+async def test_settling_in_an_outage_is_no_error() -> None:
+    """A handler that refunds must not fail because Redis did."""
+    counters = FailingCounters()
+    counters.failing = False
+    guard = FanoutGuard(settings(MAX_INFLIGHT="300"), counters=counters)
+    decision = await guard.admit(tenant="acme", document="d", sites=sites(3))
+    counters.failing = True
+    assert decision.lease_id is not None
+    assert await guard.release("acme", decision.lease_id) is False
+    assert await guard.renew("acme", decision.lease_id, 10) is False
+    assert await guard.refund("acme", decision.lease_id) == 0
+    with pytest.raises(CountersUnavailable):
+        await guard.usage("acme")
+
+
+async def test_workers_that_count_for_themselves_share_the_caps() -> None:
+    """Without a server, each of four processes has its part."""
+    guard = FanoutGuard(settings(RATE="2400/minute", WORKERS="4"))
+    for number in range(2):
+        assert (await guard.admit(document=str(number), sites=sites(300))).admitted
+    refused = await guard.admit(document="x", sites=sites(1))
+    assert (refused.policy, refused.limit) == ("rate-60", 600)

@@ -1,0 +1,64 @@
+"""Which counters and caps a tenant has, and which an unknown one."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout_guard import FanoutGuard
+from fanout_guard.errors import CirculationError, UnknownTenant
+from tests.guard.guards import Make, settings, sites
+
+
+async def test_tenants_have_counters_and_caps_of_their_own(make: Make) -> None:
+    """One tenant's flood is not another's refusal."""
+    guard = make(TENANT__big__MAX_SITES="500")
+    assert (await guard.admit(tenant="big", document="d", sites=sites(500))).admitted
+    assert (await guard.admit(tenant="acme", document="d", sites=sites(300))).admitted
+    assert not (await guard.admit(tenant="acme", document="d", sites=sites(301, 300))).admitted
+
+
+async def test_a_mode_can_be_one_tenants(make: Make) -> None:
+    """Enforced for one tenant first, then for all."""
+    guard = make(MODE="shadow", TENANT__acme__MODE="enforce", TENANT__free__MODE="off")
+    outcomes = [await guard.admit(tenant=tenant, document="d", sites=sites(301)) for tenant in ("acme", "free", "x")]
+    assert [(each.admitted, list(each.shadowed)) for each in outcomes] == [
+        (False, []),
+        (True, []),
+        (True, ["circulation", "document"]),
+    ]
+
+
+async def test_off_beats_a_tenants_mode(make: Make) -> None:
+    """The kill switch is for all."""
+    guard = make(MODE="off", TENANT__acme__MODE="enforce")
+    assert (await guard.admit(tenant="acme", document="d", sites=sites(301))).admitted
+
+
+async def test_a_tenant_that_must_be_known_is_refused(make: Make) -> None:
+    """And what it would release or refund does not exist."""
+    guard = make(UNKNOWN_TENANTS="reject", TENANT__acme__MAX_SITES="500")
+    assert (await guard.admit(tenant="acme", document="d", sites=sites(500))).admitted
+    assert (await guard.admit(document="d", sites=sites(300))).admitted
+    decision = await guard.admit(tenant="acme", document="d", sites=sites(1))
+    with pytest.raises(UnknownTenant):
+        await guard.admit(tenant="globex", document="d", sites=sites(1))
+    assert decision.lease_id is not None
+    assert await guard.release("globex", decision.lease_id) is False
+    assert await guard.refund("globex", decision.lease_id) == 0
+
+
+async def test_unknown_tenants_can_share_one_set_of_counters(make: Make) -> None:
+    """Made-up tenant ids must not be a way to more."""
+    guard = make(UNKNOWN_TENANTS="shared", RATE="300/minute", TENANT__acme__MAX_SITES="300")
+    decision = await guard.admit(tenant="made-up-1", document="d", sites=sites(300))
+    assert (decision.admitted, decision.tenant) == (True, "default")
+    assert not (await guard.admit(tenant="made-up-2", document="e", sites=sites(1))).admitted
+    assert (await guard.admit(tenant="acme", document="d", sites=sites(300))).admitted
+    assert decision.lease_id is not None
+    assert await guard.refund("made-up-1", decision.lease_id) == 300
+
+
+async def test_without_a_default_tenant_one_must_be_named() -> None:
+    """Work of nobody would count for nobody."""
+    with pytest.raises(CirculationError, match="no default tenant"):
+        await FanoutGuard(settings(DEFAULT_TENANT="")).admit(document="d", sites=sites(1))
