@@ -14,6 +14,15 @@ from fanout_guard.types import ASGIApp, Message, Receive, Scope, Send
 
 Headers = Iterable[tuple[str, str]]
 
+CAP_EXCEEDED = "urn:problem-type:fanout-guard:circulation-cap-exceeded"
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+
+
+def detail(kind: str) -> str:
+    """A problem type of ours."""
+    return f"urn:problem-type:fanout-guard:{kind}"
+
 
 def sites(count: int, first: int = 0) -> list[str]:
     """Distinct site names."""

@@ -1,0 +1,94 @@
+"""``tenant=`` and ``circulation=``: what they say holds, and where they fail nothing is decided."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from fanout_guard import Circulation, FanoutGuardMiddleware, Settings
+from fanout_guard.types import Scope
+from tests.asgi.driving import (
+    REDUCED,
+    Recorder,
+    body_of,
+    post,
+    sites,
+)
+
+
+async def test_hooks_say_what_settings_cannot() -> None:
+    """A tenant from a token, sites from a group: sync or async."""
+    app = Recorder()
+
+    async def tenant(scope: Scope) -> str | None:
+        return "from-token"
+
+    def circulation(scope: Scope, body: bytes) -> Circulation:
+        return Circulation(document="d", sites=sites(int(json.loads(body)["group_size"])))
+
+    guard = FanoutGuardMiddleware(app, settings=Settings(), tenant=tenant, circulation=circulation)
+    assert (await post(guard, b'{"group_size": 300}')).status == 200
+    assert (await post(guard, b'{"group_size": 301}')).status == 422
+    assert app.scopes[0]["fanout_guard"].tenant == "from-token"
+
+
+@pytest.mark.parametrize("given", [RuntimeError("secret"), None, 5, "text", [1], {"sites": []}])
+async def test_a_hook_that_fails_refuses_with_503(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Never a 500, never its words, and nothing is charged."""
+
+    def circulation(scope: Scope, body: bytes) -> Circulation:
+        if isinstance(given, Exception):
+            raise given
+        return given  # type: ignore[no-any-return]
+
+    app = Recorder()
+    sent = await post(FanoutGuardMiddleware(app, settings=Settings(), circulation=circulation), body_of(3))
+    assert (sent.status, sent.problem["type"], sent.header("retry-after")) == (503, REDUCED, "1")
+    assert b"secret" not in sent.body
+    assert app.seen == []
+
+
+@pytest.mark.parametrize("given", [RuntimeError("secret"), "", 5, ["a"], "*", "x" * 300])
+async def test_a_tenant_hook_that_fails_refuses(given: Any) -> None:
+    """Nobody is charged for somebody whom the hook cannot name."""
+
+    def tenant(scope: Scope) -> str:
+        if isinstance(given, Exception):
+            raise given
+        return given  # type: ignore[no-any-return]
+
+    sent = await post(FanoutGuardMiddleware(Recorder(), settings=Settings(), tenant=tenant), body_of(3))
+    assert sent.status == 503
+    assert b"secret" not in sent.body
+
+
+async def test_a_hook_that_awaits_what_was_cancelled_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """It is no cancellation of the request, which would end as a 500."""
+
+    async def tenant(scope: Scope) -> str:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return await future
+
+    sent = await post(FanoutGuardMiddleware(Recorder(), settings=Settings(), tenant=tenant), body_of(3))
+    assert sent.status == 503
+    assert "tenant= failed" in caplog.text
+
+
+async def test_a_hook_that_fails_says_so_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A client may have chosen the error's text, and sends as many requests as it likes."""
+
+    def circulation(scope: Scope, body: bytes) -> Circulation:
+        raise ValueError(f"no such group: {json.loads(body)['group']}")
+
+    app = FanoutGuardMiddleware(Recorder(), settings=Settings(), circulation=circulation)
+    for _ in range(5):
+        assert (await post(app, json.dumps({"group": "x\noutage began: forged"}).encode())).status == 503
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.exc_info is None
+    line = record.getMessage()
+    assert line.startswith("circulation= failed and its request was not decided: ValueError: no such group: x\\n")
+    assert "\n" not in line

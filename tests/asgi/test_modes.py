@@ -1,0 +1,75 @@
+"""Shadow and off, for all or for one tenant."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.asgi.driving import (
+    Recorder,
+    body_of,
+    chunked,
+    drive,
+    guarded,
+    post,
+    scope_of,
+)
+
+
+async def test_shadow_mode_refuses_nothing_and_charges_nothing_over_a_cap() -> None:
+    """Not even what cannot be read; what would have been refused is on the admission."""
+    app = Recorder()
+    guard = guarded(app, MODE="shadow", RATE="300/minute")
+    for body in (body_of(301), b"{nope", body_of(300, document="d-2"), body_of(1, document="d-3")):
+        assert (await post(guard, body)).status == 200
+    shadowed = [scope["fanout_guard"].shadowed for scope in app.scopes if "fanout_guard" in scope]
+    assert shadowed == [["circulation", "document", "rate-60"], [], ["rate-60"]]
+    assert (await guard.guard.usage())["rate-60"].used == 300
+    assert len(app.seen) == 4
+    assert (await drive(guard, scope_of(headers=[("content-encoding", "gzip")]), chunked(b"\x1f\x8b"))).status == 200
+    assert app.seen[-1] == b"\x1f\x8b"
+
+
+async def test_shadow_mode_passes_on_a_body_over_its_bound_unharmed() -> None:
+    """The guard must not become a limit of its own."""
+    app = Recorder()
+    body = body_of(300) + b" " * 5000
+    sent = await drive(guarded(app, MODE="shadow", MAX_BODY_BYTES="4000"), scope_of(), chunked(body, 3000, 6000))
+    assert (sent.status, app.seen) == (200, [body])
+
+
+async def test_what_shadow_mode_passes_on_unread_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Its client is told nothing, so that whoever is to enforce learns here who has to change what."""
+    known = {"TENANT__acme__MAX_SITES": "10", "UNKNOWN_TENANTS": "reject"}
+    guard = guarded(Recorder(), MODE="shadow", **known)
+    await post(guard, b'{"document_id": "d-1"}', headers=[("x-tenant-id", "acme")])
+    await post(guard, body_of(3), headers=[("x-tenant-id", "nobody")])
+    assert [record.getMessage() for record in caplog.records] == [
+        "request unreadable: tenant=acme policy=unreadable-circulation"
+        " detail=\"The list of sites is missing; expected the member 'target_sites'.\"",
+        'request unreadable: tenant=nobody policy=tenant-unknown detail="This tenant may not circulate here."',
+    ]
+
+
+async def test_a_tenant_that_is_not_known_does_not_have_the_default_tenants_mode() -> None:
+    """A request that names nobody is the default tenant's; one that names somebody else is not."""
+    guard = guarded(Recorder(), UNKNOWN_TENANTS="reject", TENANT__default__MODE="shadow")
+    assert (await post(guard, body_of(301))).status == 200
+    assert (await post(guard, body_of(3), headers=[("x-tenant-id", "nobody")])).status == 403
+
+
+async def test_a_tenant_can_have_its_own_mode() -> None:
+    """Enforcement can begin with one tenant."""
+    app = Recorder()
+    guard = guarded(app, MODE="shadow", TENANT__acme__MODE="enforce", TENANT__free__MODE="off")
+    statuses = [
+        (await post(guard, body_of(301), headers=[("x-tenant-id", who)])).status for who in ("x", "acme", "free")
+    ]
+    assert statuses == [200, 422, 200]
+
+
+async def test_mode_off_does_nothing_at_all() -> None:
+    """Not even read the body."""
+    app = Recorder()
+    sent = await post(guarded(app, MODE="off"), b"{nope")
+    assert sent.headers == []
+    assert "fanout_guard" not in app.scopes[0]
