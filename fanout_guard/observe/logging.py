@@ -89,13 +89,12 @@ class LogObserver(Observer):
 
 
 def _fields(decision: Decision) -> dict[str, object]:
-    refused_by = decision.violated or decision.shadowed
     return {
         "outcome": str(decision.outcome),
         "tenant": printable(decision.tenant),
         "document": None if decision.document is None else printable(decision.document),
-        "policy": printable(decision.policy or next(iter(refused_by), "")),
-        "violated_policies": [printable(policy) for policy in refused_by],
+        "policy": printable(decision.policy or ""),
+        "violated_policies": [printable(policy) for policy in decision.violated],
         "limit": decision.limit,
         "used": decision.used,
         "requested_sites": decision.requested,

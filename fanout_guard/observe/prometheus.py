@@ -44,7 +44,7 @@ class PrometheusObserver(Observer):
         families = self._families
         outcome = decision.outcome
         tenant = self._tenants.get(decision.tenant, self._rest)
-        self._decisions[outcome, families.policy(_refused_by(decision)), *tenant].inc()
+        self._decisions[outcome, families.policy(decision.policy or ""), *tenant].inc()
         self._sites[outcome, *tenant].inc(decision.requested)
         families.circulation_sites.observe(decision.requested)
         families.decision_seconds.observe(seconds)
@@ -98,10 +98,6 @@ class _Children(dict[tuple[str, ...], Counter]):
     def start(self, *labels: str) -> None:
         """Let the child exist, at zero."""
         self[labels]
-
-
-def _refused_by(decision: Decision) -> str:
-    return decision.policy or next(iter(decision.shadowed), "")
 
 
 def _near_caps(decision: Decision) -> Iterable[str]:

@@ -42,6 +42,18 @@ def reject(decide: Decide) -> Decide:
     return make
 
 
+@pytest.fixture(scope="session")
+def shadow(decide: Decide) -> Decide:
+    """Return a maker of what shadow mode lets through, told as a rejection is; by default as ``reject``."""
+
+    def make(*policies: str, **fields: Any) -> Decision:
+        named = policies or ("circulation",)
+        given: dict[str, Any] = {"requested": 400, "policy": named[0], "violated": named, "limit": 300}
+        return decide(Outcome.SHADOWED, **(given | {"shadowed": named} | fields))
+
+    return make
+
+
 class HandClock:
     """Seconds that pass when the test says so."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fanout_guard.core.model import UNWATCHED, Outcome
+from fanout_guard.core.model import UNWATCHED
 from fanout_guard.observe.logging import LogObserver
 from tests.observe.conftest import Decide, HandClock
 
@@ -45,11 +45,10 @@ def test_a_rejection_is_one_record_with_its_numbers(reject: Decide, log: pytest.
 
 
 def test_a_shadowed_circulation_names_the_policy_that_would_have_refused(
-    decide: Decide, log: pytest.LogCaptureFixture
+    shadow: Decide, log: pytest.LogCaptureFixture
 ) -> None:
     """Shadow mode is there to find out who would be over, so it must say as much as a refusal does."""
-    decision = decide(Outcome.SHADOWED, shadowed=("circulation", "rate-60"), limit=300, requested=400)
-    LogObserver().decided(decision, 0.001)
+    LogObserver().decided(shadow("circulation", "rate-60"), 0.001)
     (record,) = log.records
     assert record.getMessage().startswith("circulation shadowed: tenant=acme document=d-1 policy=circulation ")
     assert fields(record)["violated_policies"] == ["circulation", "rate-60"]

@@ -13,7 +13,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Tracer
 
-from fanout_guard.core.model import Outcome
 from fanout_guard.observe.opentelemetry import SpanObserver, span_observer
 from tests.observe.conftest import Decide
 
@@ -67,11 +66,11 @@ def test_a_rejection_is_on_the_span_of_its_request(tracing: Tracing, observer: S
 
 
 def test_a_shadowed_circulation_shows_what_would_have_refused_it(
-    tracing: Tracing, observer: SpanObserver, decide: Decide
+    tracing: Tracing, observer: SpanObserver, shadow: Decide
 ) -> None:
     """Traces are where one looks up the requests that shadow mode found."""
     with tracing.tracer.start_as_current_span("request"):
-        observer.decided(decide(Outcome.SHADOWED, shadowed=("rate-60", "inflight")), 0.001)
+        observer.decided(shadow("rate-60", "inflight"), 0.001)
     attributes = tracing.attributes()
     assert attributes["fanout_guard.policy"] == "rate-60"
     assert attributes["fanout_guard.violated_policies"] == ("rate-60", "inflight")

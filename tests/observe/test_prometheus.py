@@ -77,12 +77,14 @@ def test_every_label_that_is_fixed_is_there_from_the_start(registry: CollectorRe
     assert series(registry) == before
 
 
-def test_each_outcome_counts_requests_and_sites(registry: CollectorRegistry, decide: Decide, reject: Decide) -> None:
+def test_each_outcome_counts_requests_and_sites(
+    registry: CollectorRegistry, decide: Decide, reject: Decide, shadow: Decide
+) -> None:
     """Both are needed: one refused circulation of 500 hurts the platform more than ten admitted ones of 3."""
     observer = PrometheusObserver(registry=registry)
     observer.decided(decide(requested=250), 0.001)
     observer.decided(reject("document", requested=400), 0.001)
-    observer.decided(decide(Outcome.SHADOWED, requested=500, shadowed=("circulation", "document")), 0.001)
+    observer.decided(shadow("circulation", "document", requested=500), 0.001)
     observer.unreadable("body-too-large", "", None)
     assert value(registry, "decisions_total", outcome="admitted", policy="") == 1
     assert value(registry, "decisions_total", outcome="rejected", policy="document") == 1
@@ -140,13 +142,13 @@ def test_near_cap_holds_for_the_size_of_one_circulation_too(
 
 
 def test_near_cap_counts_neither_refusals_nor_empty_circulations(
-    registry: CollectorRegistry, decide: Decide, reject: Decide
+    registry: CollectorRegistry, decide: Decide, reject: Decide, shadow: Decide
 ) -> None:
     """Refusals have a metric of their own, and an empty list uses nothing of any cap."""
     observer = PrometheusObserver(registry=registry)
     full = (Reading("document", 300, 300, 0, 0, 0),)
     observer.decided(reject("document", readings=full), 0.001)
-    observer.decided(decide(Outcome.SHADOWED, shadowed=("document",), readings=full), 0.001)
+    observer.decided(shadow("document", readings=full), 0.001)
     observer.decided(decide(requested=0, caps=Policy(circulation=0), readings=full), 0.001)
     assert value(registry, "near_cap_total", policy="document") == 0
     assert value(registry, "near_cap_total", policy="circulation") == 0
@@ -286,7 +288,7 @@ def test_no_tenant_policy_or_reason_makes_labels_without_bound(
         outcome=outcome,
         tenant=tenant,
         requested=requested,
-        policy=policies[0] if policies and outcome is Outcome.REJECTED else None,
+        policy=policies[0] if policies and outcome is not Outcome.ADMITTED else None,
         shadowed=tuple(policies) if outcome is Outcome.SHADOWED else (),
         caps=Policy(),
         readings=tuple(Reading(policy, 10, 10, 0, 0, 0) for policy in policies),
