@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from fanout_guard.core import decide as core
 from fanout_guard.core.decide import Asked
-from fanout_guard.core.model import WHOLE, Charge, Decision, Lease, Part, Policy, Tally
+from fanout_guard.core.model import NOTHING, WHOLE, Charge, Decision, Lease, Part, Policy, Tally
 from fanout_guard.core.policy import share
-from fanout_guard.core.weigh import NOTHING, Question, Weigher
+from fanout_guard.core.weigh import Question, Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.errors import CountersUnavailable
@@ -115,7 +115,7 @@ class Charges:
         if part == NOTHING:
             return 0
         back = await self._refund(tenant, lease, part)
-        self._held.end(lease.id, None if part == WHOLE else back)
+        self._held.end(lease.id, None if part.whole else back)
         return back
 
     def part(self, sites: Sequence[object] | int | None) -> Part:

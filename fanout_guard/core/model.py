@@ -184,6 +184,7 @@ class Part(NamedTuple):
 
 
 WHOLE = Part()
+NOTHING = Part(entries=0)
 
 
 class Reading(Struct, frozen=True, gc=False):

@@ -15,6 +15,7 @@ from fanout_guard.core.model import (
     CIRCULATION,
     DOCUMENT,
     MAX_ENTRIES,
+    NOTHING,
     OFF,
     WHOLE,
     Charge,
@@ -28,9 +29,6 @@ from fanout_guard.errors import CirculationError
 
 Question: TypeAlias = tuple[Policy, Asked, Charge]
 """What the counters are asked, with what their answer is judged by."""
-
-
-NOTHING = Part(entries=0)
 
 
 class Weigher:
