@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ from fanout_guard.core import decide as core
 from fanout_guard.core.decide import Asked
 from fanout_guard.core.model import NOTHING, WHOLE, Charge, Decision, Lease, Part, Policy, Tally
 from fanout_guard.core.policy import share
+from fanout_guard.core.times import milliseconds
 from fanout_guard.core.weigh import Question, Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
@@ -162,8 +162,3 @@ class Charges:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def milliseconds(seconds: float) -> int:
-    """Whole milliseconds, rounded up."""
-    return math.ceil(seconds * 1000)

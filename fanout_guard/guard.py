@@ -10,10 +10,11 @@ from typing import Any
 from msgspec import Struct
 
 from fanout_guard.admission import Admission, check_seconds
-from fanout_guard.charges import Charges, milliseconds
+from fanout_guard.charges import Charges
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.keys import Digests, parse_lease
 from fanout_guard.core.model import CIRCULATION, OFF, Decision, Lease, Reading
+from fanout_guard.core.times import milliseconds
 from fanout_guard.core.weigh import Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from fanout_guard.core.model import Policy
+from fanout_guard.core.times import milliseconds
 from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError
@@ -60,7 +61,7 @@ def not_shared(consequence: str) -> ConfigurationError:
 
 def patient_counters(settings: Settings) -> RedisCounters:
     """The shared counters, for somebody who waits longer for an answer than a decision may."""
-    timeout_ms = max(_PATIENCE_MS, int(settings.redis_timeout * 1000))
+    timeout_ms = max(_PATIENCE_MS, milliseconds(settings.redis_timeout))
     return RedisCounters(settings.redis_url, prefix=settings.key_prefix, timeout_ms=timeout_ms)
 
 

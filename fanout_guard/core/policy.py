@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 
 from fanout_guard.core.model import Mode, Policy, Rate
 from fanout_guard.core.rates import parse_rates
+from fanout_guard.core.times import milliseconds
 from fanout_guard.core.values import CAP, MODE, RATE, UNLIMITED, WINDOW, CapValue, Kind, Spelled, problem
 from fanout_guard.errors import ConfigurationError
 
@@ -169,7 +169,7 @@ class Policies:
             mode=Mode.OFF if off else Mode(caps.mode or Mode.ENFORCE),
             circulation=_number(caps.max_sites),
             document=_number(_document_cap(own, defaults)) if self._documents else None,
-            document_window_ms=math.ceil(round((caps.document_window or 0) * 1000, 3)),
+            document_window_ms=milliseconds(caps.document_window or 0),
             rates=parse_rates(caps.rate or ""),
             inflight=_number(caps.max_inflight),
             inflight_global=self._inflight_global,
