@@ -82,8 +82,8 @@ async def survey(deployment: Deployment) -> Survey:
                 nameless.add(parts[0])
             continue
         found = documents.setdefault(tenant, set())
-        if parts[1].startswith(b"d:"):
-            found.add(parts[1][2:])
+        if parts[1].startswith(DOCUMENT_KEY):
+            found.add(parts[1].removeprefix(DOCUMENT_KEY))
     return Survey({tenant: sorted(documents[tenant]) for tenant in sorted(documents)}, len(nameless))
 
 

@@ -12,9 +12,7 @@ from http_sf import parse
 from http_sf.types import ParamsType
 from msgspec import Meta, Struct
 
-from fanout_guard.core.problem import CAP_EXCEEDED, REDUCED_CAPACITY
-
-BODY_TOO_LARGE = "urn:problem-type:fanout-guard:body-too-large"
+from fanout_guard.core.problem import BODY_TOO_LARGE, CAP_EXCEEDED, REDUCED_CAPACITY
 
 MAX_DELAY_S = 366 * 86_400
 

@@ -11,19 +11,20 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from fanout_guard.client.answer import BODY_TOO_LARGE, Answer, Problem
+from fanout_guard.client.answer import Answer, Problem
 from fanout_guard.client.plan import Action, Done, Plan, Send, Wait, next_size, stopped, unknown, withdrawn
 from fanout_guard.client.report import Stop, StopReason
 from fanout_guard.client.rules import Rules
 from fanout_guard.client.sites import digest
 from fanout_guard.client.state import Chunk, State
+from fanout_guard.core.model import INFLIGHT
+from fanout_guard.core.problem import BODY_TOO_LARGE
 from fanout_guard.core.words import plural
 
 MAX_BACKOFF_S = 30.0
 # What fits now is sent now if it is at least this part of a chunk: room that comes back in drops is left to gather.
 WORTH_SENDING = 0.25
 CONFLICT = 409  # to a repeated idempotency key: the first request is still being worked on
-IN_FLIGHT = "inflight"
 
 
 def start(sites: Sequence[str], state: State, rules: Rules) -> Plan:
@@ -154,7 +155,7 @@ def _delivered(plan: Plan, answer: Answer) -> Plan:
 def _paced(plan: Plan, answer: Answer) -> Plan:
     """Send what there is room for, else wait for the first room to come back."""
     # What was in flight is back by now, whatever the fields said while it was under way.
-    rooms = [room for room in answer.rooms if not room.policy.startswith(IN_FLIGHT)]
+    rooms = [room for room in answer.rooms if not room.policy.startswith(INFLIGHT)]
     if not rooms:
         wait_s = plan.chunk_wait_s or 0.0
         return replace(plan, pause=_pause(wait_s, "the time that the API asks for between circulations"))

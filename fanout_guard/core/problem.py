@@ -15,6 +15,7 @@ MEDIA_TYPE = b"application/problem+json"
 
 _OWN = "urn:problem-type:fanout-guard:"
 CAP_EXCEEDED = f"{_OWN}circulation-cap-exceeded"
+BODY_TOO_LARGE = f"{_OWN}body-too-large"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 

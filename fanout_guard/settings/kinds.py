@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fanout_guard.core.policy import CAP_FIELDS
-from fanout_guard.core.redis_url import SCHEMES, check_redis_url, masked_redis_url
+from fanout_guard.core.redis_url import MASK, SCHEMES, check_redis_url, masked_redis_url
 from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.tenant import check_tenant
@@ -149,4 +149,4 @@ REDIS_URL = Kind(
     lambda value: check_redis_url(_text(value)),
     mask=masked_redis_url,
 )
-DIGEST_KEY = Kind("a secret text", _check_digest_key, _as_it_is, mask=lambda value: "***" if value else "")
+DIGEST_KEY = Kind("a secret text", _check_digest_key, _as_it_is, mask=lambda value: MASK if value else "")
