@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from redis.crc import key_slot
 
@@ -48,9 +48,9 @@ class Single:
         """As ``call``, without a task; ``done`` gets the answer or the error."""
         return Evaluation(self._link, call, done)
 
-    async def call(self, call: Call) -> list[Any]:
+    async def call(self, call: Call) -> Any:
         """Run one script call; safe to send again, since a script applies an id once."""
-        return cast("list[Any]", await outcome_of(partial(self.start, call)))
+        return await outcome_of(partial(self.start, call))
 
     async def command(self, *arguments: str | bytes | int) -> Any:
         """Run one command, where speed does not matter; the answer is as it came, whatever the driver makes of it."""

@@ -36,19 +36,19 @@ class Cluster:
         self._owners: dict[int, Address] = {}
         self._closed = False
 
-    async def call(self, call: Call) -> list[Any]:
+    async def call(self, call: Call) -> Any:
         """Run one script call."""
         (answer,) = await self.calls([call])
         if isinstance(answer, CountersUnavailable):
             raise answer
         return answer
 
-    async def calls(self, calls: Sequence[Call]) -> list[list[Any] | CountersUnavailable]:
+    async def calls(self, calls: Sequence[Call]) -> list[Any]:
         """Run script calls, each of one slot; answers, or why there is none."""
         if not self._owners:
             await self.learn()
         slots = [key_slot(call.keys[0]) for call in calls]
-        answers: list[list[Any] | CountersUnavailable] = [
+        answers: list[Any] = [
             CountersUnavailable("cluster", alone=True)  # what stays so was on the move for too long
         ] * len(calls)
         waiting = {index: (self._owner(slot), False) for index, slot in enumerate(slots)}

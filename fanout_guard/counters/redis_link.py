@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from hiredis import pack_command
 from redis import exceptions
@@ -22,6 +22,8 @@ from fanout_guard.errors import CountersUnavailable
 Address: TypeAlias = tuple[str, int]
 Command: TypeAlias = Sequence[str | bytes | int]
 Done: TypeAlias = Callable[[Replies | Exception], None]
+
+T = TypeVar("T")
 
 OLDEST = (6, 2)
 """The oldest Redis that is supported; every Valkey is newer."""
@@ -52,7 +54,7 @@ class Link:
 
     async def exchange(self, commands: Sequence[Command]) -> Replies:
         """As ``start``, for those who wait."""
-        return cast(Replies, await outcome_of(partial(self.start, commands)))
+        return await outcome_of(partial(self.start, commands))
 
     async def open(self) -> Wire:
         """A new connection to the server."""
@@ -237,9 +239,9 @@ def _packed(command: Command) -> bytes:
     return pack_command(tuple(command))  # type: ignore[arg-type, no-any-return]  # the stub wants a tuple of one
 
 
-async def outcome_of(start: Callable[[Callable[[Any], None]], Begun]) -> Any:
+async def outcome_of(start: Callable[[Callable[[T | Exception], None]], Begun]) -> T:
     """What ``start`` tells to the function that it is given, raised if it is an error; ended where nobody waits."""
-    told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    told: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
     begun = start(lambda outcome: None if told.done() else told.set_result(outcome))
     try:
         outcome = await told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from fanout_guard.core.keys import DOCUMENT_KEY, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, KeySpace
 from fanout_guard.core.model import UNWATCHED, WHOLE, Charge, Lease, Part, Tally
@@ -115,9 +115,8 @@ class RedisCounters:
 
     async def run(self, name: str, keys: Sequence[bytes], arguments: Sequence[bytes]) -> list[Any]:
         """One call of the script ``lua/<name>.lua`` within the time budget, for what is not a decision."""
-        return cast(
-            "list[Any]", await self._in_time(self.session.server.call(Call(script(name), [*keys], [*arguments])))
-        )
+        answer: list[Any] = await self._in_time(self.session.server.call(Call(script(name), [*keys], [*arguments])))
+        return answer
 
     async def scan(self, stem: bytes, glob: bytes = b"*") -> AsyncIterator[bytes]:
         """The keys that begin with ``stem`` and go on as ``glob`` says, step by step; a key may come twice."""
