@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable
-from statistics import median
 
 from msgspec.json import decode, encode
 
@@ -13,7 +12,7 @@ from benchmarks.peers import guard
 from benchmarks.peers.figures import Growth, Level, Point
 from benchmarks.peers.libraries import throttled
 from benchmarks.peers.load import Block
-from benchmarks.peers.measure import Effort, block
+from benchmarks.peers.measure import Effort, block, median_of
 from benchmarks.peers.server import Server
 from benchmarks.peers.subjects import Subject
 
@@ -52,7 +51,7 @@ async def _curve(turns: Iterable[tuple[int, Subject, int]], server: Server, effo
     for _ in range(effort.rounds):
         for size, subject, at_once in turns:
             blocks[size].append(await block(subject, at_once, server, effort))
-    return [Point(size, _level(found)) for size, found in blocks.items()]
+    return [Point(size, median_of(found)) for size, found in blocks.items()]
 
 
 async def _workers(size: int, server: Server, loop: str, effort: Effort) -> Point:
@@ -66,7 +65,7 @@ async def _workers(size: int, server: Server, loop: str, effort: Effort) -> Poin
     found = [decode(output, type=Level) for output, _ in outputs]
     together = sum(level.rate for level in found)
     slowest = max(level.p99_ms for level in found)
-    half = _level(Block(level.rate, level.p50_ms, level.p99_ms, level.worker_us, level.server_us) for level in found)
+    half = median_of(Block(level.rate, level.p50_ms, level.p99_ms, level.worker_us, level.server_us) for level in found)
     # Each worker saw the whole server's processor time and only its own decisions.
     server_us = half.server_us / size
     return Point(size, Level(together, half.p50_ms, slowest, half.worker_us, server_us))
@@ -75,7 +74,3 @@ async def _workers(size: int, server: Server, loop: str, effort: Effort) -> Poin
 def as_json(found: Block) -> bytes:
     """A block as ``_workers`` reads it."""
     return encode(Level(*found))
-
-
-def _level(blocks: Iterable[Block]) -> Level:
-    return Level(*(median(values) for values in zip(*blocks, strict=True)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 from statistics import median
 from typing import NamedTuple
@@ -66,11 +66,12 @@ def _measured(
     for at_once in subject.levels:
         key = subject.name, at_once
         error = errors.get(key)
-        levels[at_once] = figures.Level(error=error) if error else _median(blocks[key])
+        levels[at_once] = figures.Level(error=error) if error else median_of(blocks[key])
     return figures.Measured(subject.name, subject.role, subject.cannot, levels, tenant_bytes, decision_bytes)
 
 
-def _median(blocks: Sequence[Block]) -> figures.Level:
+def median_of(blocks: Iterable[Block]) -> figures.Level:
+    """Some blocks as one: the median of each figure."""
     return figures.Level(*(median(values) for values in zip(*blocks, strict=True)))
 
 
