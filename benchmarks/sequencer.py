@@ -14,6 +14,7 @@ from msgspec.json import Decoder, encode
 
 from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
 
+START_SECONDS = 30.0  # for all processes to have their user
 LEAD_SECONDS = 0.2  # between telling the processes of a phase and its first circulation
 GIVE_UP_AFTER = 10  # circulations, if over half of them failed
 
@@ -95,8 +96,8 @@ class Sequencer:
         results = [self._ended[key].result for key in waiting & self._ended.keys()]
         return len(results) >= GIVE_UP_AFTER and results.count("failed") * 2 > len(results)
 
-    def _wait_for_users(self, seconds: float = 30.0) -> None:
-        deadline = self._now() + seconds
+    def _wait_for_users(self) -> None:
+        deadline = self._now() + START_SECONDS
         while self._runner.user_count < max(self._runner.worker_count, 1) and self._now() < deadline:
             gevent.sleep(0.05)
 

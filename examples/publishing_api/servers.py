@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
 STOP_SECONDS = 10.0
 
 
@@ -65,10 +67,10 @@ class Servers:
         return dict(get_json(f"{self.sites_url}/received?{query}"))
 
 
-def get_json(url: str, timeout: float = 5.0) -> Any:
+def get_json(url: str) -> Any:
     """GET a JSON document from one of our servers; raises ServerFailed if it does not answer."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - our own http:// address
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - our own http:// address
             return json.load(answer)
     except (OSError, ValueError) as error:
         raise ServerFailed(f"{url} does not answer: {error}") from error
@@ -163,8 +165,8 @@ def stop(process: subprocess.Popen[bytes], within_s: float = STOP_SECONDS) -> No
         process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, nonce: str, log: Path, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
+def _wait(process: subprocess.Popen[bytes], url: str, nonce: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerFailed(f"a server ended at its start: {_last_words(log)}")
@@ -176,7 +178,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, nonce: str, log: Path, sec
         if answer.get("nonce") != nonce:
             raise ServerFailed(f"{url} is answered by another server: stop it, or choose another port")
         return
-    raise ServerFailed(f"{url} did not answer within {seconds:.0f} s: {_last_words(log)}")
+    raise ServerFailed(f"{url} did not answer within {START_SECONDS:.0f} s: {_last_words(log)}")
 
 
 def _last_words(log: Path) -> str:
