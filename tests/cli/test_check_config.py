@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
 from fanout_guard import ConfigurationError, Settings
 from fanout_guard.cli import main
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("FANOUT_GUARD_")]:
-        monkeypatch.delenv(name)
 
 
 def test_the_defaults_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -24,12 +23,6 @@ from fanout_guard.settings import Settings
 from tests.ports import free_port
 
 STORY = "sites,p95_ms\n100,500\n200,500\n300,500\n400,620\n500,740\n"
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("FANOUT_GUARD_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture
