@@ -194,11 +194,11 @@ def test_the_commands_are_described() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("slots", "never"), [(200, (0,)), (450, (1, 4))])
-def test_negative_controls(slots: int, never: tuple[int, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("slots", "codes"), [(200, (1, 3)), (450, (0, 3))])
+def test_negative_controls(slots: int, codes: tuple[int, ...], tmp_path: Path) -> None:
     """A pool of 200 must not pass a cap of 300, and one of 450 must not fail it, however noisy the machine."""
-    code = run("sweep", "--profile", "quick", "--slots", str(slots), "--out", str(tmp_path / "out")).returncode
-    assert code not in never
+    answer = run("sweep", "--profile", "quick", "--slots", str(slots), "--out", str(tmp_path / "out"))
+    assert answer.returncode in codes, answer.stdout + answer.stderr
 
 
 @pytest.mark.slow

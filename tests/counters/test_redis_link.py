@@ -104,10 +104,11 @@ async def test_a_cancelled_caller_leaves_no_answer_for_the_next(server: Node, pr
         for task in leaving[::2]:
             task.cancel()
         answers = await asyncio.gather(*leaving, return_exceptions=True)
-        for limit, answer in zip(limits.values(), answers, strict=True):
-            assert isinstance(answer, asyncio.CancelledError) or (
-                isinstance(answer, Tally) and answer.readings[0].limit == limit
-            )
+        for number, (limit, answer) in enumerate(zip(limits.values(), answers, strict=True)):
+            if number % 2 == 0 and isinstance(answer, asyncio.CancelledError):
+                continue
+            assert isinstance(answer, Tally)  # who did not leave has one, whoever left beside
+            assert answer.readings[0].limit == limit
     await counters.aclose()
 
 
