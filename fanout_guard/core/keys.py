@@ -39,6 +39,7 @@ _EVERYBODY_TAG = "*"
 
 _TAG_CHARACTERS = 64
 _IDS_AT_A_TIME = 64
+_CACHED_TENANTS = 32_768
 _CACHED_SITES = 32_768
 _CACHED_CHARACTERS = 256
 _CACHED_LIST_CHARACTERS = 65_536
@@ -163,18 +164,17 @@ class KeySpace:
     the memory.
     """
 
-    def __init__(self, prefix: str, *, cached: int = 32_768) -> None:
+    def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.stem = f"{prefix}:{FORMAT}:{{".encode()
         self.everybody = self._begin(_EVERYBODY_TAG)
-        self._cached = cached
         self._tenants: dict[str, bytes] = {}
 
     def of(self, tenant: str) -> bytes:
         """What all keys of ``tenant`` begin with."""
         own = self._tenants.get(tenant)
         if own is None:
-            if len(self._tenants) >= self._cached:
+            if len(self._tenants) >= _CACHED_TENANTS:
                 self._tenants.clear()
             own = self._begin(tag(tenant)) if tenant else self.everybody
             self._tenants[tenant] = own

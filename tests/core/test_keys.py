@@ -129,9 +129,10 @@ def test_what_is_no_key_of_ours_is_passed_over(key: bytes) -> None:
     assert KeySpace("fanout").split(key) is None
 
 
-def test_key_names_are_kept_for_a_bounded_number_of_tenants() -> None:
+def test_key_names_are_kept_for_a_bounded_number_of_tenants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that make up tenants must not fill the memory."""
-    space = KeySpace("fanout", cached=3)
+    monkeypatch.setattr("fanout_guard.core.keys._CACHED_TENANTS", 3)
+    space = KeySpace("fanout")
     first = space.of("t0")
     assert space.of("t0") is first
     for number in range(10):
