@@ -75,26 +75,26 @@ class Tenants:
     async def resolve(self, tenant: str) -> tuple[str, Policy]:
         """The tenant that is counted, with its policy; UnknownTenant where it is not known and must be."""
         await self.refresh()
-        overrides = self._overrides
         hooked = None if self._hooked is None else await self._hooked.of(tenant)
-        own = None if overrides is None else overrides.of(tenant)
+        own = self._override(tenant)
         if self._unknown != "own" and hooked is None and own is None and not self._policies.known(tenant):
             if self._unknown == "reject":
                 raise UnknownTenant(tenant)
             tenant = self._default_tenant
             hooked = None if self._hooked is None else await self._hooked.of(tenant)
-            own = None if overrides is None else overrides.of(tenant)
-        defaults = None if overrides is None else overrides.of(DEFAULTS)
-        return tenant, self._policies.with_layers(tenant, hooked, own, defaults)
+            own = self._override(tenant)
+        return tenant, self._policies.with_layers(tenant, hooked, own, self._override(DEFAULTS))
 
     async def mode(self, tenant: str | None) -> Mode:
         """The mode for a request that is not read, whoever it may be from."""
         try:
             _, policy = await self.resolve(self.name(tenant))
         except (CirculationError, UnknownTenant):
-            defaults = None if self._overrides is None else self._overrides.of(DEFAULTS)
-            policy = self._policies.with_layers("", None, None, defaults)
+            policy = self._policies.with_layers("", None, None, self._override(DEFAULTS))
         return policy.mode
+
+    def _override(self, tenant: str) -> Caps | None:
+        return None if self._overrides is None else self._overrides.of(tenant)
 
 
 class HookedCaps:
