@@ -5,10 +5,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from fanout_guard.core.keys import new_id
+from fanout_guard.core.model import Lease
+from fanout_guard.counters.shared import RedisCounters
 from tests.counters import servers
 from tests.counters.bench import Bench, ServerTime, in_memory, shared_counters
+from tests.counters.watching import TIMEOUT_MS, Edges, charge
 from tests.faults.network import Proxy, proxied
-from tests.faults.servers import Node, running
+from tests.faults.servers import ClusterOfThree, Node, cluster, running
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +70,39 @@ async def proxy(server: Node) -> AsyncIterator[Proxy]:
     """A network in front of it."""
     async with proxied(server.port) as network:
         yield network
+
+
+@pytest.fixture
+def edges() -> Edges:
+    """Beginnings and ends of outages."""
+    return Edges()
+
+
+@pytest.fixture
+async def counters(proxy: Proxy, edges: Edges) -> AsyncIterator[RedisCounters]:
+    """Counters behind the network, connected."""
+    behind = RedisCounters(proxy.url, timeout_ms=TIMEOUT_MS)
+    edges.watch(behind)
+    await behind.release("warm", Lease(new_id()))
+    await behind.refund("warm", Lease(new_id()))
+    await behind.decide(charge("warm"))
+    edges.clear()
+    yield behind
+    await behind.aclose()
+
+
+@pytest.fixture(scope="module")
+def _masters() -> Iterator[ClusterOfThree]:
+    with cluster() as three:
+        yield three
+
+
+@pytest.fixture
+def nodes(_masters: ClusterOfThree) -> ClusterOfThree:
+    """A cluster of three masters; no test sees another one's keys."""
+    for node in _masters.masters:
+        node.ask("FLUSHALL")
+    return _masters
 
 
 def _server(kind: str) -> Iterator[str]:

@@ -1,0 +1,210 @@
+"""What an outage leaves behind: undone, released and refunded when the server answers again, and nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from msgspec.structs import replace
+
+from fanout_guard.core.keys import new_id
+from fanout_guard.core.model import Charge, Lease, Part, Policy
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
+from tests.counters.watching import ALL, TIMEOUT_MS, Edges, charge, used
+from tests.faults.network import Proxy
+from tests.faults.servers import Node
+from tests.waiting import becomes, until
+
+
+async def test_a_decision_given_up_is_undone_when_the_server_answers_again(
+    counters: RedisCounters, proxy: Proxy, edges: Edges
+) -> None:
+    """The server had charged it; nobody knows; it must not count against the tenant for an hour."""
+    proxy.lose_replies = True
+    with pytest.raises(CountersUnavailable, match="timeout"):
+        await counters.decide(charge())
+    proxy.lose_replies = False
+    proxy.cut()
+    await edges.back()
+    assert await used(counters) == [0, 0, 0, 0]
+
+
+async def test_all_that_waited_when_the_outage_began_is_undone(
+    counters: RedisCounters, server: Node, edges: Edges
+) -> None:
+    """Applied late, from the socket's buffer of a server that stood still: before the undo or after it."""
+    server.freeze()
+    given_up = await asyncio.gather(
+        *(counters.decide(charge(sites=(number,))) for number in range(200)), return_exceptions=True
+    )
+    assert {type(error) for error in given_up} == {CountersUnavailable}
+    await asyncio.sleep(0.3)
+    server.thaw()
+    await edges.back()
+    await becomes([0, 0, 0, 0], lambda: used(counters))
+    assert [active for active, _ in edges] == [True, False]
+
+
+async def test_an_undo_that_comes_before_its_decision_keeps_it_from_being_applied(server: Node) -> None:
+    """A packet that was late for the time-out may arrive after the undo, over another connection."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+    late = charge()
+    deciding = asyncio.create_task(counters.decide(late))
+    await asyncio.sleep(0)
+    deciding.cancel()  # queued, not sent: the undo alone goes out
+    await asyncio.gather(deciding, return_exceptions=True)
+    await asyncio.to_thread(until, lambda: server.ask("DBSIZE") == 1)
+    with pytest.raises(CountersUnavailable):
+        await counters.decide(late)
+    look = Charge(lease=Lease(new_id()), tenant="acme", cost=0, sites=b"", policy=ALL, lease_ms=1, look=True)
+    assert [reading.used for reading in (await counters.decide(look)).readings] == [0, 0, 0]
+    await counters.aclose()
+
+
+async def test_what_was_held_before_an_outage_is_released_after_it(
+    counters: RedisCounters, proxy: Proxy, edges: Edges
+) -> None:
+    """The work ended meanwhile; its lease must not stay for the rest of its time."""
+    one, two, three = charge(sites=(1,)), charge(sites=(2, 3)), charge(sites=(4, 5, 6))
+    for each in (one, two, three):
+        assert (await counters.decide(each)).charged
+    assert await used(counters) == [6, 6, 6, 6]
+    proxy.refuse = True
+    proxy.cut()
+    began = time.monotonic()
+    for undoing in (
+        counters.release("acme", one.lease),
+        counters.refund("acme", two.lease),
+        counters.refund("acme", three.lease, Part(entries=1)),
+    ):
+        with pytest.raises(CountersUnavailable):
+            await undoing
+    assert time.monotonic() - began < 3 * TIMEOUT_MS / 1000
+    proxy.refuse = False
+    await edges.back()
+    assert await used(counters) == [4, 3, 2, 2]
+
+
+async def test_a_refund_repeated_after_an_outage_gives_back_once(
+    counters: RedisCounters, proxy: Proxy, edges: Edges
+) -> None:
+    """It was applied, its answer was lost, and it is owed: done again, it must change nothing."""
+    one = charge(sites=tuple(range(10)))
+    assert (await counters.decide(one)).charged
+    proxy.lose_replies = True
+    with pytest.raises(CountersUnavailable):
+        await counters.refund("acme", one.lease, Part(entries=4))
+    proxy.lose_replies = False
+    proxy.cut()
+    await edges.back()
+    assert await used(counters) == [10, 6, 6, 6]
+
+
+async def test_a_crowd_that_leaves_at_once_is_no_outage(server: Node, proxy: Proxy, edges: Edges) -> None:
+    """Else whoever cancels enough requests has everybody decided without the server."""
+    counters = RedisCounters(proxy.url, timeout_ms=2000)
+    edges.watch(counters)
+    await counters.refund("acme", Lease(new_id()))
+    proxy.delay_s = 0.08  # so that each call is in time, and all of them together are not
+    leaving = [asyncio.create_task(counters.decide(charge(sites=(1,)))) for _ in range(2000)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    debts = counters.session._debts
+    assert debts
+    began = time.monotonic()
+    await asyncio.to_thread(until, lambda: not debts)
+    assert time.monotonic() - began > counters.timeout_s
+    assert edges == []
+    await counters.aclose()
+
+
+async def test_many_that_end_at_once_are_no_outage(
+    server: Node, proxy: Proxy, edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their leases queue for the connection, and nobody waits for any of them."""
+    monkeypatch.setattr("fanout_guard.counters.session._UNATTENDED_S", 20.0)
+    counters = RedisCounters(proxy.url, timeout_ms=1000)
+    edges.watch(counters)
+    await counters.release("acme", Lease(new_id()))
+    proxy.delay_s = 0.1
+    began = time.monotonic()
+    for _ in range(1500):
+        counters.release_soon("acme", Lease(new_id()))
+    await counters.aclose()
+    assert time.monotonic() - began > counters.timeout_s
+    assert edges == []
+
+
+async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage(server: Node, edges: Edges) -> None:
+    """The application blocked it; the answer has lain in the socket since, and connecting takes several turns."""
+    counters = RedisCounters(server.url, timeout_ms=TIMEOUT_MS)
+    edges.watch(counters)
+    for _ in range(5):
+        leaving = asyncio.create_task(counters.decide(charge(sites=(1,))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        debts = counters.session._debts
+        assert debts
+        for _ in range(2):
+            asyncio.get_running_loop().call_soon(time.sleep, TIMEOUT_MS / 1000 * 1.5)
+            await asyncio.sleep(0)
+        await asyncio.to_thread(until, lambda debts=debts: not debts)  # type: ignore[misc]
+    assert edges == []
+    await counters.aclose()
+
+
+async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: Node, proxy: Proxy) -> None:
+    """Over a slow network a worker decides again while it still pays."""
+    counters = RedisCounters(proxy.url, timeout_ms=2000)
+    held = charge(sites=(1,))
+    assert (await counters.decide(held)).charged
+    counters.give_up("timeout")
+    for _ in range(5000):
+        counters.release_soon("acme", Lease(new_id()))
+    counters.release_soon("acme", held.lease)
+    proxy.delay_s = 0.03
+    began = time.monotonic()
+    breaker = counters.session.breaker
+    await asyncio.to_thread(until, lambda: breaker.reason is None)
+    assert time.monotonic() - began < 2
+    look = Charge(lease=Lease(new_id()), tenant="acme", cost=0, sites=b"", policy=ALL, lease_ms=60_000, look=True)
+
+    async def held_still() -> int:
+        return (await counters.decide(look)).readings[-1].used
+
+    await becomes(0, held_still)
+    await counters.aclose()
+
+
+async def test_a_refund_that_the_server_half_forbids_is_not_done_twice(server: Node, edges: Edges) -> None:
+    """Rights may be taken away at run time: what was done of a refund must not be taken off another charge again."""
+    server.ask("ACL", "SETUSER", "guard", "on", ">secret", "~fanout:*", "+@all", "-del")
+    counters = RedisCounters(server.url.replace("//", "//guard:secret@"), timeout_ms=2000)
+    edges.watch(counters)
+    taken = replace(charge(), lease=Lease(new_id(), b"e" * 16))
+    for one in (charge(sites=(4, 5)), taken):
+        assert (await counters.decide(one)).charged
+    with pytest.raises(CountersUnavailable, match="noperm"):
+        await counters.refund("acme", taken.lease)
+    server.ask("ACL", "SETUSER", "guard", "+del")
+    await edges.back()
+    await counters.refund("acme", taken.lease)
+    assert (await used(counters))[:3] == [2, 2, 2]
+    await counters.aclose()
+
+
+async def test_what_is_being_given_back_is_not_held_against_the_next_request(server: Node) -> None:
+    """A client that circulates one after the other at its cap must never be told that too much is in flight."""
+    counters = RedisCounters(f"redis://127.0.0.1:{server.port}", timeout_ms=2000)
+    policy = Policy(document=None, inflight=300)
+    for _ in range(300):
+        asked = Charge(lease=Lease(new_id()), tenant="acme", cost=300, sites=b"", policy=policy, lease_ms=60_000)
+        assert (await counters.decide(asked)).charged
+        counters.release_soon("acme", asked.lease)
+    await counters.aclose()

@@ -1,0 +1,179 @@
+"""Which node of a cluster holds which slot: found, followed when it moves, and missed when nobody has it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from fanout_guard.core.keys import CHARGE_KEY, RATES_KEY, KeySpace
+from fanout_guard.core.model import Part, Policy, Rate
+from fanout_guard.counters.redis import slot_of
+from fanout_guard.counters.redis_cluster import Cluster
+from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
+from tests.counters.using import HOUR_MS, charge, refusal, used, works
+from tests.faults.network import HELLO, answering
+from tests.faults.servers import ClusterOfThree, running
+from tests.ports import free_port
+from tests.waiting import until
+
+
+async def test_a_cluster_is_found_by_any_of_its_nodes(nodes: ClusterOfThree) -> None:
+    """Those that the address names may be down, or gone, when a worker starts."""
+    await works(nodes.url)
+    await works(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{nodes.masters[2].port}")
+
+
+async def test_a_server_that_is_no_cluster_is_an_outage() -> None:
+    """The wrong scheme is found at once, with its reason."""
+    with running() as node:
+        assert await refusal(node.url.replace("redis://", "redis+cluster://")) == "cluster"
+
+
+async def test_slots_may_move_while_they_are_used(nodes: ClusterOfThree) -> None:
+    """Redirections are followed; what counts moves with its slot."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
+    slot = slot_of(KeySpace("fanout").of("acme") + RATES_KEY)
+    for number in range(1, 4):
+        assert (await counters.decide(charge(policy=plain))).charged
+        here = nodes.masters.index(nodes.owner(slot))
+        nodes.move(slot, nodes.masters[(here + 1) % 3])
+        assert await used(counters, policy=plain) == {"rate-3600": number * 10}
+    await counters.aclose()
+
+
+async def test_what_is_given_back_while_a_slot_moves_is_given_back_afterwards(nodes: ClusterOfThree) -> None:
+    """A release, a refund and an undo that the nodes refuse meanwhile must not count until a window has passed."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    held = Policy(document=None, rates=(Rate(1000, HOUR_MS),), inflight=1000, inflight_global=1000)
+    released, soon, refunded, part = [charge(policy=held) for _ in range(4)]
+    for each in (released, soon, refunded, part):
+        assert (await counters.decide(each)).charged
+    space = KeySpace("fanout")
+    slot, record = slot_of(space.of("acme") + RATES_KEY), space.of("acme") + CHARGE_KEY
+    source = nodes.owner(slot)
+    target = nodes.masters[(nodes.masters.index(source) + 1) % 3]
+    ids = {node: node.ask("CLUSTER", "MYID").decode() for node in (source, target)}
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    moved = [(record + each.lease.id).decode() for each in (released, soon, refunded, part)]
+    source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *moved)
+    counters.release_soon("acme", soon.lease)
+    for refused in (
+        counters.release("acme", released.lease),
+        counters.refund("acme", refunded.lease),
+        counters.refund("acme", part.lease, Part(entries=4)),
+        counters.decide(charge(policy=held)),
+    ):
+        with pytest.raises(CountersUnavailable, match="cluster"):
+            await refused
+    await asyncio.sleep(0.6)  # it stays so past the first attempts to make good
+    nodes.move(slot, target)
+    # Everybody's leases are in another slot: a part that could not be given back there at once ends with its lease.
+    wanted = {"rate-3600": 26, "inflight": 6, "inflight-global": 10}
+    for _ in range(500):
+        if await used(counters, policy=held) == wanted:
+            break
+        await asyncio.sleep(0.02)
+    assert await used(counters, policy=held) == wanted
+    await counters.aclose()
+
+
+async def test_a_slot_in_between_is_no_outage_for_the_others(nodes: ClusterOfThree) -> None:
+    """Keys that are split over two nodes cannot be decided on; only their tenant notices, and nobody waits long."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    edges: list[bool] = []
+    errors: list[str] = []
+    counters.on_outage = lambda active, reason: edges.append(active)
+    counters.on_error = errors.append
+    plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
+    assert (await counters.decide(charge(policy=plain))).charged
+    slot = slot_of(KeySpace("fanout").of("acme") + RATES_KEY)
+    source = nodes.owner(slot)
+    target = nodes.masters[(nodes.masters.index(source) + 1) % 3]
+    ids = {node: node.ask("CLUSTER", "MYID").decode() for node in (source, target)}
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    with pytest.raises(CountersUnavailable, match="cluster") as caught:
+        await counters.decide(charge(policy=plain))
+    assert caught.value.alone
+    assert (await counters.decide(charge("other", plain))).charged
+    assert edges == []
+    assert errors == ["cluster"]
+    nodes.move(slot, target)
+    assert (await counters.decide(charge(policy=plain))).charged
+    assert await used(counters, policy=plain) == {"rate-3600": 20}
+    await counters.aclose()
+
+
+async def test_a_slot_that_nobody_has_is_an_outage_until_somebody_does(nodes: ClusterOfThree) -> None:
+    """The server says CLUSTERDOWN; nobody waits, and it ends by itself."""
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    edges: list[tuple[bool, str]] = []
+    counters.on_outage = lambda active, reason: edges.append((active, reason))
+    assert (await counters.decide(charge())).charged
+    slot = slot_of(KeySpace("fanout").of("acme") + RATES_KEY)
+    owner = nodes.owner(slot)
+    myid = owner.ask("CLUSTER", "MYID").decode()
+    for node in nodes.masters:
+        node.ask("CLUSTER", "DELSLOTS", slot)
+    with pytest.raises(CountersUnavailable, match="cluster"):
+        await counters.decide(charge())
+    for node in nodes.masters:
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", myid)
+    await asyncio.to_thread(until, lambda: (False, "cluster") in edges)
+    assert [active for active, _ in edges] == [True, False]
+    assert (await counters.decide(charge())).charged
+    await counters.aclose()
+
+
+async def test_a_master_that_says_nothing_is_not_left_asked_where_another_one_fails() -> None:
+    """Else a long outage would collect a connection with each of its probes."""
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"HELLO":
+            return HELLO
+        if command[0] == b"CLUSTER":
+            masters = [(0, 8000, gone), (8001, 16_000, silent.port), (16_001, 16_383, fake.port)]
+            slots = (b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % each for each in masters)
+            return b"*3\r\n" + b"".join(slots)
+        return b"+PONG\r\n"
+
+    gone = free_port()
+    async with answering(answer) as fake, answering(lambda command: b"") as silent:
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{fake.port}", timeout_ms=100)
+        with pytest.raises(CountersUnavailable):
+            await counters.decide(charge())
+        session = counters.session
+        for _ in range(5):
+            with pytest.raises((CountersUnavailable, TimeoutError)):
+                await asyncio.wait_for(session.server.probe(), 0.1)
+        links = cast(Cluster, session.server)._links.values()
+        assert all(len(link.busy) < 2 for link in links)  # the outage's own probe is one
+        await counters.aclose()
+
+
+async def test_nodes_that_left_the_cluster_are_asked_no_more() -> None:
+    """Nodes come and go with new addresses: else a worker that runs for months waits for all there ever were."""
+    master = 0
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"HELLO":
+            return HELLO
+        if command[0] == b"CLUSTER":
+            return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % master
+        return b"+PONG\r\n"
+
+    async with answering(answer) as seed:
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{seed.port}", timeout_ms=1000)
+        server = cast(Cluster, counters.session.server)
+        for _ in range(5):
+            async with answering(answer) as node:
+                master = node.port
+                await server.drop()
+                await server.probe()
+        assert set(server._links) == {("127.0.0.1", seed.port), ("127.0.0.1", master)}
+        await counters.aclose()
