@@ -21,21 +21,7 @@ from starlette.routing import Mount, Route
 from fanout_guard.asgi.route import PathParams, Routes, root_path_of
 from fanout_guard.core.routes import Segment, parse_routes
 from fanout_guard.types import ASGIApp, Message, Receive, Scope, Send
-
-
-def scope_of(path: str, *, method: str = "POST", root_path: str = "") -> dict[str, Any]:
-    """What a server makes of a request: the path is decoded."""
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(errors="replace"),
-        "root_path": root_path,
-        "query_string": b"",
-        "headers": [(b"host", b"example.org")],
-    }
+from tests.asgi.driving import scope_of
 
 
 def match(routes: str, path: str, *, method: str = "POST", root_path: str = "") -> PathParams | None:
