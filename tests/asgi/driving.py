@@ -11,6 +11,7 @@ from typing import Any
 
 from fanout_guard import FanoutGuardMiddleware, Settings
 from fanout_guard.types import ASGIApp, Message, Receive, Scope, Send
+from tests.sites import sites
 
 Headers = Iterable[tuple[str, str]]
 
@@ -22,11 +23,6 @@ REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-cap
 def detail(kind: str) -> str:
     """A problem type of ours."""
     return f"urn:problem-type:fanout-guard:{kind}"
-
-
-def sites(count: int, first: int = 0) -> list[str]:
-    """Distinct site names."""
-    return [f"Site{number}" for number in range(first, first + count)]
 
 
 def body_of(count: int, *, document: str = "d-1", first: int = 0) -> bytes:

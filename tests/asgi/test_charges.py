@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fanout_guard.types import Receive, Scope, Send
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    guarded,
-    post,
-)
+from tests.asgi.driving import Recorder, body_of, guarded, post
 
 
 @pytest.mark.parametrize(("status", "refunded"), [(200, 0), (201, 0), (302, 1), (404, 1), (422, 1), (500, 0), (503, 0)])

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    guarded,
-    post,
-)
+from tests.asgi.driving import Recorder, body_of, guarded, post
 
 
 async def test_fields_of_the_app_stand() -> None:

@@ -10,13 +10,8 @@ import pytest
 
 from fanout_guard import Circulation, FanoutGuardMiddleware, Settings
 from fanout_guard.types import Scope
-from tests.asgi.driving import (
-    REDUCED,
-    Recorder,
-    body_of,
-    post,
-    sites,
-)
+from tests.asgi.driving import REDUCED, Recorder, body_of, post
+from tests.sites import sites
 
 
 async def test_hooks_say_what_settings_cannot() -> None:

@@ -13,15 +13,7 @@ from starlette.routing import Mount, Route
 
 from fanout_guard import FanoutGuard, FanoutGuardMiddleware, Settings
 from fanout_guard.testing import RecordedDecisions
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    chunked,
-    drive,
-    guarded,
-    post,
-    scope_of,
-)
+from tests.asgi.driving import Recorder, body_of, chunked, drive, guarded, post, scope_of
 
 
 async def test_installed_twice_decides_once() -> None:

@@ -8,12 +8,7 @@ import pytest
 
 from fanout_guard import Admission, FanoutGuard, FanoutGuardMiddleware, Settings
 from fanout_guard.types import Receive, Scope, Send
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    guarded,
-    post,
-)
+from tests.asgi.driving import Recorder, body_of, guarded, post
 
 
 async def test_the_lease_lasts_until_background_work_is_done_and_comes_back_once() -> None:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    chunked,
-    drive,
-    guarded,
-    post,
-    scope_of,
-)
+from tests.asgi.driving import Recorder, body_of, chunked, drive, guarded, post, scope_of
 
 
 async def test_shadow_mode_refuses_nothing_and_charges_nothing_over_a_cap() -> None:

@@ -5,17 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fanout_guard import FanoutGuard, FanoutGuardMiddleware, Settings
-from tests.asgi.driving import (
-    CAP_EXCEEDED,
-    QUOTA_EXCEEDED,
-    REDUCED,
-    Recorder,
-    Sent,
-    body_of,
-    guarded,
-    post,
-    sites,
-)
+from tests.asgi.driving import CAP_EXCEEDED, QUOTA_EXCEEDED, REDUCED, Recorder, Sent, body_of, guarded, post
+from tests.sites import sites
 
 
 async def test_a_circulation_over_the_cap_says_how_to_succeed() -> None:

@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fanout_guard import FanoutGuardMiddleware, Settings
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    detail,
-    guarded,
-    post,
-)
+from tests.asgi.driving import Recorder, body_of, detail, guarded, post
 
 
 @pytest.mark.parametrize(

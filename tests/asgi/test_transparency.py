@@ -8,15 +8,7 @@ import contextvars
 import pytest
 
 from fanout_guard.types import Message, Receive, Scope, Send
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    chunked,
-    drive,
-    guarded,
-    post,
-    scope_of,
-)
+from tests.asgi.driving import Recorder, body_of, chunked, drive, guarded, post, scope_of
 
 
 async def test_the_app_gets_the_same_bytes() -> None:

@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fanout_guard.types import Message
-from tests.asgi.driving import (
-    Recorder,
-    body_of,
-    chunked,
-    detail,
-    drive,
-    guarded,
-    post,
-    scope_of,
-)
+from tests.asgi.driving import Recorder, body_of, chunked, detail, drive, guarded, post, scope_of
 
 
 @pytest.mark.parametrize(

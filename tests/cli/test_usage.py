@@ -7,6 +7,7 @@ import pytest
 from fanout_guard import FanoutGuard
 from tests.cli.conftest import Run
 from tests.cli.servers import command, with_guard
+from tests.sites import sites
 
 TENANTS = ["acme", "a:b", "{x}", "é", "*x", "%20", "#1", "[red]x"]
 
@@ -15,10 +16,6 @@ TENANTS = ["acme", "a:b", "{x}", "é", "*x", "%20", "#1", "[red]x"]
 def _caps(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FANOUT_GUARD_RATE", "1000/minute")
     monkeypatch.setenv("FANOUT_GUARD_MAX_INFLIGHT", "500")
-
-
-def sites(count: int) -> list[str]:
-    return [f"Site{number}" for number in range(count)]
 
 
 @pytest.mark.usefixtures("_caps")

@@ -18,11 +18,6 @@ def settings(**variables: str) -> Settings:
     return Settings.from_env({f"FANOUT_GUARD_{name}": value for name, value in variables.items()})
 
 
-def sites(count: int, start: int = 0) -> list[str]:
-    """So many sites."""
-    return [f"Site{number}" for number in range(start, start + count)]
-
-
 def clocked(clock: FakeClock, **variables: str) -> FanoutGuard:
     """A guard that counts in this process, by a clock that the test moves."""
     return FanoutGuard(settings(**variables), counters=MemoryCounters(clock))

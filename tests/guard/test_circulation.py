@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from fanout_guard import FanoutRejected
-from tests.guard.guards import ALL_CAPS, Make, sites, used
+from tests.guard.guards import ALL_CAPS, Make, used
+from tests.sites import sites
 
 
 async def test_a_circulation_is_in_flight_while_its_block_runs(make: Make) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from fanout_guard.testing import FakeClock
-from tests.guard.guards import ALL_CAPS, Make, clocked, settings, sites, used
+from tests.guard.guards import ALL_CAPS, Make, clocked, settings, used
+from tests.sites import sites
 
 
 async def test_held_work_outlives_its_block(make: Make) -> None:

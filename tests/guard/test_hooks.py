@@ -11,7 +11,8 @@ import pytest
 
 from fanout_guard import Caps, Decision, FanoutGuard
 from fanout_guard.testing import RecordedDecisions
-from tests.guard.guards import ALL_CAPS, Make, settings, sites, used
+from tests.guard.guards import ALL_CAPS, Make, settings, used
+from tests.sites import sites
 
 
 async def test_caps_can_come_from_a_hook(make: Make) -> None:

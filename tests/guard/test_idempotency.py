@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.guard.guards import Make, sites, used
+from tests.guard.guards import Make, used
+from tests.sites import sites
 
 
 async def test_an_idempotent_repeat_is_charged_once(make: Make) -> None:

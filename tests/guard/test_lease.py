@@ -6,7 +6,8 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from fanout_guard.testing import FakeClock
-from tests.guard.guards import ALL_CAPS, Make, clocked, settings, sites, used
+from tests.guard.guards import ALL_CAPS, Make, clocked, settings, used
+from tests.sites import sites
 
 
 async def test_a_release_gives_back_what_is_in_flight_and_nothing_else(make: Make) -> None:

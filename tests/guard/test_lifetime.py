@@ -8,7 +8,8 @@ import gc
 import pytest
 
 from fanout_guard import Decision, FanoutGuard
-from tests.guard.guards import ALL_CAPS, Make, settings, sites, used
+from tests.guard.guards import ALL_CAPS, Make, settings, used
+from tests.sites import sites
 
 
 async def test_decisions_leave_nothing_that_only_a_collection_frees(make: Make) -> None:

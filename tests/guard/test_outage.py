@@ -7,7 +7,8 @@ import pytest
 from fanout_guard import FanoutGuard
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.testing import FailingCounters
-from tests.guard.guards import settings, sites
+from tests.guard.guards import settings
+from tests.sites import sites
 
 
 @pytest.mark.parametrize(

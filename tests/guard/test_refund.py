@@ -10,7 +10,8 @@ import pytest
 from fanout_guard import Caps, FanoutGuard
 from fanout_guard.errors import CirculationError
 from fanout_guard.testing import FakeClock
-from tests.guard.guards import ALL_CAPS, Make, clocked, settings, sites, used
+from tests.guard.guards import ALL_CAPS, Make, clocked, settings, used
+from tests.sites import sites
 
 
 async def test_a_refund_takes_everything_back_once(make: Make) -> None:

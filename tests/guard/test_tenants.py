@@ -6,7 +6,8 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from fanout_guard.errors import CirculationError, UnknownTenant
-from tests.guard.guards import Make, settings, sites
+from tests.guard.guards import Make, settings
+from tests.sites import sites
 
 
 async def test_tenants_have_counters_and_caps_of_their_own(make: Make) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.guard.guards import ALL_CAPS, Make, sites
+from tests.guard.guards import ALL_CAPS, Make
+from tests.sites import sites
 
 
 async def test_usage_is_told_by_policy(make: Make) -> None:
