@@ -77,7 +77,7 @@ def conversation(
                 plan, failure = _kept(plan, (yield Save(plan.state)), failure)
             if failure is not None and not requests:
                 raise failure
-            yield _report(plan, wanted, repeated, plan.stop or action.stop, requests)
+            yield _report(plan, repeated, plan.stop or action.stop, requests)
             return
         if isinstance(action, Wait):
             tell(_progress(plan, total, action))
@@ -180,7 +180,7 @@ def _progress(plan: Plan, total: int, wait: Wait | None) -> Progress:
     )
 
 
-def _report(plan: Plan, wanted: tuple[str, ...], repeated: tuple[str, ...], stop: Stop | None, requests: int) -> Report:
+def _report(plan: Plan, repeated: tuple[str, ...], stop: Stop | None, requests: int) -> Report:
     def sites(spellings: Iterable[str]) -> tuple[Site, ...]:
         return tuple(map(read_site, spellings))
 

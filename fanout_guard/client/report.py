@@ -54,10 +54,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What became of every site, in the caller's order; ``delivered`` includes earlier calls with the same state.
+    """What became of every site, in the order in which they were sent, or would have been.
 
-    ``duplicates`` are the entries left out because the list named their site before. ``unknown`` sites may or may
-    not have got the document: they are never sent again unless ``State.settle`` says so.
+    ``delivered`` includes earlier calls with the same state, ``duplicates`` are the entries left out because the list
+    named their site before. ``unknown`` sites may or may not have got the document: they are never sent again unless
+    ``State.settle`` says so.
     """
 
     delivered: tuple[Site, ...]
