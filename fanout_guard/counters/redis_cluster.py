@@ -60,7 +60,7 @@ class Cluster:
                 if again is not None:
                     waiting[index] = again
                 elif isinstance(reply, BaseException):
-                    answers[index] = self._failed(reply)
+                    answers[index] = _failed(reply)
                 else:
                     answers[index] = reply
             if not waiting:
@@ -84,7 +84,7 @@ class Cluster:
             again = self._redirected(key_slot(_bytes(arguments[1])), reply, address) if len(arguments) > 1 else None
             if again is None:
                 if isinstance(reply, BaseException):
-                    raise self._failed(reply)
+                    raise _failed(reply)
                 return reply
             address, asking = again
         raise CountersUnavailable("cluster", alone=True)
@@ -105,7 +105,7 @@ class Cluster:
         for found in await asyncio.gather(*looks, return_exceptions=True):
             for reply in [found] if isinstance(found, BaseException) else found:
                 if isinstance(reply, BaseException):
-                    raise self._failed(reply)
+                    raise _failed(reply)
 
     async def drop(self) -> None:
         """Forget what was learnt: the masters may be others by now."""
@@ -175,10 +175,6 @@ class Cluster:
             return self._owner(slot), False
         return None
 
-    def _failed(self, error: BaseException) -> CountersUnavailable:
-        reason = error.reason if isinstance(error, CountersUnavailable) else reason_of(error)
-        return CountersUnavailable(reason)
-
     def _owner(self, slot: int) -> Address:
         owner = self._owners.get(slot)
         if owner is None:
@@ -222,12 +218,16 @@ async def scan(link: Link, pattern: bytes) -> AsyncIterator[bytes]:
     while True:
         (reply,) = await link.exchange([("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_STEP)])
         if isinstance(reply, BaseException):
-            raise CountersUnavailable(reason_of(reply))
+            raise _failed(reply)
         cursor, found = reply
         for key in found:
             yield key
         if int(cursor) == 0:
             return
+
+
+def _failed(error: BaseException) -> CountersUnavailable:
+    return CountersUnavailable(error.reason if isinstance(error, CountersUnavailable) else reason_of(error))
 
 
 def _owners(reply: Any, asked: Address) -> dict[int, Address]:
