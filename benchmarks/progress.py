@@ -6,7 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 
 class Progress(Protocol):
@@ -42,6 +46,30 @@ class Lines:
         print(f"{text} ({max(left, 0):.0f} s left)", file=sys.stderr, flush=True)
 
 
+class Bar:
+    """For a terminal: follows the clock, since each level takes about as long as planned."""
+
+    def __init__(self, shown: RichProgress, task: TaskID) -> None:
+        self._shown = shown
+        self._task = task
+        self._begin = time.monotonic()
+        self._planned = 0.0
+
+    def plan(self, seconds: float) -> None:
+        """Add to the time that the run is expected to take."""
+        self._planned += seconds
+
+    def note(self, text: str) -> None:
+        """Say it beside the bar."""
+        done = min(time.monotonic() - self._begin, self._planned)
+        left = f"{self._planned - done:.0f} s left"
+        self._shown.update(self._task, total=self._planned, completed=done, description=text, left=left)
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._shown.console.print(text, highlight=False, markup=False)
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A bar where standard error is a terminal and rich is installed, else lines."""
@@ -59,27 +87,4 @@ def progress() -> Iterator[Progress]:
     columns = (BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn(), TextColumn("{task.description}"))
     with RichProgress(*columns, console=console) as rich_progress:
         task = rich_progress.add_task("starting", total=None, left="")
-        begin = time.monotonic()
-
-        class Bar:
-            """The bar follows the clock: each level takes about as long as planned."""
-
-            planned = 0.0
-
-            def plan(self, seconds: float) -> None:
-                self.planned += seconds
-
-            def note(self, text: str) -> None:
-                done = min(time.monotonic() - begin, self.planned)
-                rich_progress.update(
-                    task,
-                    total=self.planned,
-                    completed=done,
-                    description=text,
-                    left=f"{self.planned - done:.0f} s left",
-                )
-
-            def line(self, text: str) -> None:
-                console.print(text, highlight=False, markup=False)
-
-        yield Bar()
+        yield Bar(rich_progress, task)
