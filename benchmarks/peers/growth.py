@@ -30,7 +30,7 @@ async def grow(server: Server, loop: str, effort: Effort) -> Growth:
         loop=loop,
         sites=await _curve(((size, _of_sites(size), 64) for size in SITES), server, effort),
         tenants=await _curve(((size, guard.ONE._replace(tenants=size), 64) for size in TENANTS), server, effort),
-        workers=[await _workers(size, server, loop, effort) for size in WORKERS],
+        workers=[await _workers(size, server, loop) for size in WORKERS],
         at_once=await _curve(((size, guard.ONE, size) for size in AT_ONCE), server, effort),
         rival_at_once=await _curve(((size, RIVAL, size) for size in AT_ONCE), server, effort),
     )
@@ -54,7 +54,7 @@ async def _curve(turns: Iterable[tuple[int, Subject, int]], server: Server, effo
     return [Point(size, median_of(found)) for size, found in blocks.items()]
 
 
-async def _workers(size: int, server: Server, loop: str, effort: Effort) -> Point:
+async def _workers(size: int, server: Server, loop: str) -> Point:
     server.clear()
     command = ("-m", "benchmarks.peers.inside", "--loop", loop, "--worker", server.url)
     processes = [
