@@ -11,8 +11,8 @@ from msgspec import Struct
 from fanout_guard import Decision
 from fanout_guard.client import StopReason
 from fanout_guard.guard import Usage
-from fanout_guard.settings.reference import reference
 from tests.docs.blocks import PAGES
+from tests.docs.reference import reference
 
 
 def settings() -> str:

@@ -6,7 +6,7 @@ import re
 
 from fanout_guard.settings import PREFIX
 from fanout_guard.settings.model import variables
-from fanout_guard.settings.reference import reference
+from tests.docs.reference import reference
 
 
 def test_every_variable_is_one_row_of_four_cells() -> None:
