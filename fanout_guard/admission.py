@@ -91,8 +91,8 @@ class Admission:
     async def refund(self, sites: Sequence[object] | int | None = None) -> int:
         """The circulation did not happen, or a part of it; returns the entries taken back, 0 the second time.
 
-        A list of sites frees every counter, a number only ``rate`` and in flight. Raises CirculationError where
-        ``sites`` are none, or negative.
+        A list of sites frees every counter, a number only ``rate`` and in flight. During an outage 0 as well: it is
+        done when the server is back. Raises CirculationError where ``sites`` are none, or negative.
         """
         if sites is None:
             self._refunded = True

@@ -68,7 +68,8 @@ def document_guard(app: FastAPI, settings: Settings | None = None, *, mounted_at
     """Add the guard's refusals to every guarded operation of the application's OpenAPI document.
 
     ``settings`` default to the environment, as the middleware's do. ``mounted_at`` is the path of an application that
-    is mounted below the guarded one. What the application says of the same statuses stays, FastAPI's 422 too.
+    is mounted below the guarded one. What the application says of the same statuses stays, FastAPI's 422 too. Raises
+    ConfigurationError where the settings are wrong.
     """
     settings = Settings.from_env() if settings is None else settings
     guarded, responses = Routes(settings.routes), _responses(settings)

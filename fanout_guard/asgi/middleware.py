@@ -43,7 +43,8 @@ class FanoutGuardMiddleware:
 
     ``settings`` default to the environment; ``guard`` shares one guard among applications. ``tenant`` (scope → id or
     None) and ``circulation`` (scope, body → Circulation) say what settings cannot, ``caps`` and ``on_decision`` are
-    passed on to the guard that this makes; all may be async. Raises ConfigurationError where the settings are wrong.
+    passed on to the guard that this makes; all may be async. Raises ConfigurationError where the settings are wrong,
+    and TypeError where ``guard`` is given beside ``settings``, ``caps`` or ``on_decision``: it has its own.
     """
 
     def __init__(
