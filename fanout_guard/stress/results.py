@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Struct
 
 from fanout_guard.errors import ConfigurationError
@@ -20,6 +21,8 @@ from fanout_guard.stress.goals import goals_of
 from fanout_guard.stress.model import LARGEST, Asked, Goals, Level, Results, ResultsError, Sample
 
 SCHEMA = "fanout-guard-stress/1"
+
+_RANKS = (50, 95, 99)
 
 _Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 _Sites = Annotated[int, Meta(ge=1, le=LARGEST)]
@@ -229,14 +232,6 @@ def _members(level: Level) -> dict[str, Any]:
 
 
 def percentiles(latencies_ms: Sequence[float]) -> dict[str, float | None]:
-    """``p50_ms``, ``p95_ms`` and ``p99_ms``, interpolated between the raw values; None of nothing."""
-    ordered = sorted(latencies_ms)
-    return {f"p{share}_ms": _percentile(ordered, share) for share in (50, 95, 99)}
-
-
-def _percentile(ordered: Sequence[float], share: int) -> float | None:
-    if not ordered:
-        return None
-    whole, part = divmod(share * (len(ordered) - 1), 100)
-    left, right = ordered[whole], ordered[min(whole + 1, len(ordered) - 1)]
-    return left + (right - left) * part / 100
+    """``p50_ms``, ``p95_ms`` and ``p99_ms``, interpolated between the raw values as goals do it; None of nothing."""
+    values = np.percentile(latencies_ms, _RANKS).tolist() if latencies_ms else [None] * len(_RANKS)
+    return {f"p{rank}_ms": value for rank, value in zip(_RANKS, values, strict=True)}
