@@ -25,6 +25,7 @@ _WORDS = {
     "MOVED": "cluster",
     "ASK": "cluster",
     "cluster support disabled": "cluster",
+    "non local key": "cluster",
     "can't run this command": "noperm",
     "can't access at least one of the keys": "noperm",
     "no permissions": "noperm",

@@ -16,3 +16,12 @@ def test_every_word_has_a_label_value() -> None:
 def test_every_word_has_advice() -> None:
     """The command line says what to do, for each of them."""
     assert set(ADVICE) == set(REASONS)
+
+
+def test_a_script_that_meets_a_slot_on_the_move_names_the_cluster() -> None:
+    """Operators look up the word; the server's own says nothing of a move, and differs between Redis and Valkey."""
+    for text in (
+        "ERR Script attempted to access a non local key in a cluster node script: on @user_script:98.",
+        "Attempted to access a non local key in a cluster node script: on @user_script:98.",
+    ):
+        assert reasons.reason_of_text(text) == "cluster"

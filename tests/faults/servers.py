@@ -167,17 +167,24 @@ class ClusterOfThree:
         until(agreed, lambda: f"slot {slot} belongs to each of {ports}")
         return next(node for node in (*self.masters, *self.replicas) if node.port in ports)
 
-    def move(self, slot: int, target: Node, *, pause_s: float = 0.0) -> None:
-        """Move a slot with its keys, as ``redis-cli --cluster reshard`` does it."""
+    def begin_move(self, slot: int, target: Node | None = None) -> tuple[Node, Node]:
+        """A slot is on the move and its keys are not yet; the node it leaves, and the one it goes to."""
         source = self.owner(slot)
+        target = target or self.masters[(self.masters.index(source) + 1) % 3]
         ids = {node: node.ask("CLUSTER", "MYID").decode() for node in (source, target)}
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        return source, target
+
+    def move(self, slot: int, target: Node, *, pause_s: float = 0.0) -> None:
+        """Move a slot with its keys, as ``redis-cli --cluster reshard`` does it."""
+        source, _ = self.begin_move(slot, target)
         time.sleep(pause_s)
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        owner = target.ask("CLUSTER", "MYID").decode()
         for node in (target, source, *self.masters):
-            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", owner)
 
     def fail_over(self, slot: int) -> None:
         """The master of a slot dies; returns when its replica has the slot."""

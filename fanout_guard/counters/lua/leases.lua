@@ -54,18 +54,18 @@ local function open_leases()
   local function write(key, gone, added, total, last)
     local SPARE_MS = 2000     -- it outlives it by half of this at least
     local UNPACKED = 4000     -- Lua has room for twice as many arguments
-    if total > 0 then
-      call('ZADD', key, -total, '=', unpack(added))
-    else
-      call('DEL', key)
-    end
-    -- After that: one call may renew a lease, and then release it. Of a set that is gone too: whoever may not is told.
+    if total > 0 then call('ZADD', key, -total, '=', unpack(added)) end
+    -- After that: one call may renew a lease, and then release it. Of a set that goes as a whole too: whoever may not is
+    -- told. It goes last: while its slot is moved, a node refuses whatever touches a key that is gone.
     for i = 1, #gone, UNPACKED do
       call('ZREM', key, unpack(gone, i, math.min(i + UNPACKED - 1, #gone)))
     end
-    if total == 0 or not added[1] then return end
-    local lives = max(last - now + SPARE_MS, RECORD_MS)
-    if call('PTTL', key) < lives - SPARE_MS / 2 then call('PEXPIRE', key, lives) end
+    if total == 0 then
+      call('DEL', key)
+    elseif added[1] then
+      local lives = max(last - now + SPARE_MS, RECORD_MS)
+      if call('PTTL', key) < lives - SPARE_MS / 2 then call('PEXPIRE', key, lives) end
+    end
   end
 
   local function write_all()
