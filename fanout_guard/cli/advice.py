@@ -25,18 +25,19 @@ ADVICE = {
     "script": "the server answers with an error; has it the database that the address names, and may scripts run?",
     "noscript": "the server forgets scripts at once",
     "version": "the server is too old; Redis 6.2, Valkey 7.2 or newer is needed",
-    "wrongtype": "a key of the same name has another type; choose another KEY_PREFIX",
+    "wrongtype": "somebody else has written one of the guard's keys; find who shares the prefix, then reset the tenant,"
+    " or choose another KEY_PREFIX",
     "other": "what answers there does not behave like Redis; is this the server's address and port?",
 }
 
 
 def not_shown(tenant: str, reason: str) -> str:
     """One line: that a tenant's counters alone cannot be read, and why."""
-    theirs = "somebody else has written one of its keys; find who shares the prefix, then reset the tenant"
-    return f"tenant {tenant!a} is not shown: {reason}: {theirs if reason == 'wrongtype' else ADVICE[reason]}"
+    return f"tenant {tenant!a} is not shown: {reason}: {ADVICE[reason]}"
 
 
 def out_of_reach(reason: str) -> str:
-    """One line: where the counters are, that they cannot be reached, why, and what that means."""
+    """One line: where the counters are, that they are out of reach, why, and what that means."""
     place = masked_redis_url(os.environ.get(f"{PREFIX}REDIS_URL", "").strip())
-    return f"the counters at {place} cannot be reached: {reason}: {ADVICE[reason]}"
+    what = "read" if reason == "wrongtype" else "reached"  # the server is there
+    return f"the counters at {place} cannot be {what}: {reason}: {ADVICE[reason]}"

@@ -89,6 +89,9 @@ class RedisCounters:
             await command("UNLINK", own + DOCUMENT_KEY + document)
             return
         await command("UNLINK", own + RATES_KEY)
+        # What is in flight stays, but for a key that somebody else has written: it holds no leases.
+        if await command("TYPE", own + LEASES_KEY) not in (b"zset", b"none"):
+            await command("UNLINK", own + LEASES_KEY)
         for stem in (own + DOCUMENT_KEY, own + IDEMPOTENCY_KEY):
             for key in {key async for key in self.scan(stem)}:
                 await command("UNLINK", key)

@@ -7,7 +7,7 @@ import pytest
 from fanout_guard import FanoutGuard
 from fanout_guard.core.model import Lease
 from tests.cli.conftest import Run
-from tests.cli.servers import with_guard
+from tests.cli.servers import command, with_guard
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,17 @@ def test_what_is_in_flight_stays_in_flight(run: Run) -> None:
     circulate("d-1")
     run("reset", "acme")
     assert run("leases", "acme", "--json").document["sites"] == 3
+
+
+@pytest.mark.parametrize("key", ["r", "f"])
+def test_a_tenant_whose_key_somebody_else_has_written_is_mended(key: str, url: str, run: Run) -> None:
+    """Its leases too: nothing else would ever end the key, and every decision of the tenant would fail."""
+    command(url, "SADD", f"fanout:1:{{acme}}:{key}", "theirs")
+    answer = run("usage", "acme")
+    assert answer.code == 3
+    assert "then reset the tenant" in answer.err
+    assert run("reset", "acme").code == 0
+    assert run("usage", "acme").code == 0
 
 
 def test_a_listed_lease_can_be_released(run: Run) -> None:

@@ -174,7 +174,7 @@ def test_a_key_of_somebody_elses_is_named_as_the_reason(url: str, run: Run, tmp_
     command(url, "SADD", keys[0], "theirs")
     answer = run("simulate", payload(tmp_path, 5), "--tenant", "acme")
     assert (answer.code, answer.err.count("\n")) == (3, 1)
-    assert "wrongtype: a key of the same name has another type" in answer.err
+    assert "cannot be read: wrongtype: somebody else has written one of the guard's keys" in answer.err
 
 
 def test_the_tenant_may_stand_in_the_body(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
