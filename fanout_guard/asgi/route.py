@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
-from urllib.parse import urlparse, urlsplit
+from urllib.parse import unquote_to_bytes, urlparse, urlsplit
 
 from fanout_guard.core.routes import Route, parse_routes
 
@@ -17,6 +17,9 @@ PathParams: TypeAlias = Mapping[str, str]
 _NO_PARAMS: PathParams = MappingProxyType({})
 _WRAPPERS = 32
 _SLASHES = re.compile("//+")
+_ENCODED_SLASH = re.compile(rb"%2[Ff]")
+# Stands for one where the path is read as it was sent: what is decoded has no lone surrogates.
+_KEPT_SLASH = "\ud800"
 
 
 @dataclass(slots=True)
@@ -41,7 +44,8 @@ class Routes:
     A path counts decoded, as servers give it, in any case, with any slashes and one newline at its end, and repeated
     slashes as one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts
     let it pull a second slash along. A target that is not of this form (without its first slash, with scheme and host,
-    with a fragment) counts as each path that it could name: servers on h11 pass it on as it came. The rest is exact.
+    with a fragment) counts as each path that it could name: servers on h11 pass it on as it came. An encoded slash may
+    be inside a parameter: some routers go by the path as it was sent. The rest is exact.
     ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
     """
 
@@ -68,8 +72,14 @@ class Routes:
         table = self._tables.get(method) or self._tables.get(method.upper())
         if table is None:
             return None
-        path = scope["path"]
         root_path = scope.get("root_path") or self._root_path
+        found = self._read(table, scope["path"], root_path)
+        if found is None and table.patterns and (raw_path := scope.get("raw_path")) and b"%2" in raw_path:
+            found = self._read(table, _with_slashes_kept(raw_path), root_path)
+            return found and {name: value.replace(_KEPT_SLASH, "/") for name, value in found.items()}
+        return found
+
+    def _read(self, table: _Table, path: str, root_path: str) -> PathParams | None:
         found = self._find(table, path, root_path)
         if found is not None or (path.startswith("/") and "#" not in path):
             return found
@@ -123,6 +133,12 @@ def _readings(path: str) -> tuple[str, ...]:
     with suppress(ValueError):
         return (*paths, "/" + urlsplit(path).path, "/" + urlparse(path).path)
     return paths
+
+
+def _with_slashes_kept(raw_path: bytes) -> str:
+    """A path as it was sent, decoded but for its encoded slashes; some test clients put the query there, too."""
+    parts = _ENCODED_SLASH.split(raw_path.partition(b"?")[0])
+    return _KEPT_SLASH.join([unquote_to_bytes(part).decode(errors="replace") for part in parts])
 
 
 def _single_slashed(path: str) -> str:
