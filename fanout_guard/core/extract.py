@@ -75,7 +75,7 @@ class Reader:
     document cap applies.
     """
 
-    __slots__ = ("_document", "_fields", "_sites", "_tenant", "needs_body", "tenant_in_body")
+    __slots__ = ("_bodiless", "_document", "_fields", "_sites", "_tenant", "needs_body", "tenant_in_body")
 
     def __init__(
         self, *, tenant: Source | None = None, document: Source | None = None, sites: Sequence[Source] = ()
@@ -90,6 +90,9 @@ class Reader:
         paths = [source.path for source in sources if source.kind == "json"]
         self._fields = Fields(paths)
         self.needs_body = bool(paths)
+        told_outside = all(source is None or source.kind != "json" for source in (tenant, document))
+        # A GET has no body, but may have the list in its query.
+        self._bodiless = told_outside and any(source.kind != "json" for source in sites)
 
     def tenant(self, scope: _Scope, path_params: _Params) -> str | None:
         """The tenant that a request names outside its body; None where it names none. Raises Unreadable."""
@@ -104,7 +107,8 @@ class Reader:
     def read_on(self, tenant: str | None, scope: _Scope, path_params: _Params, body: bytes) -> Extract:
         """As ``read``, of a request whose ``tenant`` was read before its body was here."""
         try:
-            members = self._members(body) if self.needs_body else {}
+            needed = self.needs_body and (body or not self._bodiless)
+            members = self._members(body) if needed else {}
             if self._tenant is not None and self.tenant_in_body:
                 tenant = _tenant(self._tenant, scope, path_params, members)
             return Extract(tenant, self._circulation(scope, path_params, members) if self._sites else None)

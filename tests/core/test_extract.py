@@ -145,6 +145,19 @@ def test_aliases_may_be_of_different_kinds() -> None:
     assert "send one" in refusal(both, '{"sites":[]}', query_string=b"site=a").detail
 
 
+def test_a_request_without_a_body_may_have_its_list_elsewhere() -> None:
+    """A GET has no body: what it lists in its query is all that there is. What else the body must tell is missed."""
+    both = reader(document="query:doc", sites="json:sites|query:site")
+    circulation = both.read({"query_string": b"doc=d&site=a&site=b"}, {}, b"").circulation
+    assert circulation is not None
+    assert list(circulation.keys) == ["a", "b"]
+    assert "missing" in refusal(both, b"", query_string=b"doc=d").detail
+    assert "empty" in refusal(both, b" ", query_string=b"doc=d&site=a").detail
+    for needed in (reader("json:t", document="", sites="json:sites|query:site"), reader(sites="json:sites|query:site")):
+        assert "empty" in refusal(needed, b"", query_string=b"site=a").detail
+    assert "empty" in refusal(reader(document="", sites="json:sites|json:s"), b"").detail
+
+
 def test_a_query_parameter_repeats_and_is_never_split() -> None:
     """``site=a,b`` is one site of that name to an application that reads the parameter."""
     read = reader(document="query:doc", sites="query:site")
