@@ -15,7 +15,7 @@ from fanout_guard.core.policy import Caps, Policies
 from fanout_guard.core.tenant import DEFAULTS, check_tenant
 from fanout_guard.counters.overrides import Overrides
 from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTenant
-from fanout_guard.observe.failures import Failures
+from fanout_guard.observe.failures import Failures, must_pass
 
 logger = logging.getLogger("fanout_guard")
 
@@ -121,6 +121,8 @@ class HookedCaps:
         done, _ = await asyncio.wait((task,), timeout=_HOOK_WAIT_S)
         if done and not task.cancelled():
             return task.result()
+        if not done:
+            self._failed(f"no answer within {_HOOK_WAIT_S:g} s")
         last = kept[1] if kept else None
         self._keep(tenant, last)
         return last
@@ -135,11 +137,16 @@ class HookedCaps:
             if given is not None and not isinstance(given, Caps):
                 raise TypeError(f"caps= gave {type(given).__name__}, not Caps or None")
             caps = given
-        except Exception as error:
+        except BaseException as error:
+            if must_pass(error):
+                raise
             # By its type only: a database's error may tell how it is reached.
-            self._failures.log("caps=", type(error).__name__, "the last caps hold")
+            self._failed(type(error).__name__)
         self._keep(tenant, caps)
         return caps
+
+    def _failed(self, why: str) -> None:
+        self._failures.log("caps=", why, "the last caps hold")
 
     def _keep(self, tenant: str, caps: Caps | None) -> None:
         self._kept[tenant] = (time.monotonic() + self._ttl_s, caps)

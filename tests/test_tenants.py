@@ -160,14 +160,34 @@ async def test_a_hook_that_fails_leaves_what_it_gave_last(
     assert "by zero" not in caplog.text
 
 
-async def test_a_hook_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that does not answer must not stop publishing, nor get a question per request."""
+class Panic(BaseException):
+    """As extension modules written in Rust raise it, over a token that nobody foresaw, say."""
+
+
+@pytest.mark.parametrize("error", [Panic(), asyncio.CancelledError()])
+async def test_a_hook_that_panics_leaves_what_it_gave_last(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a hook raises is no matter of its base class: it once came out as a 500, or without a word in the log."""
+
+    def panic(_: str) -> Caps:
+        raise error
+
+    assert await HookedCaps(panic, ttl_s=0).of("acme") is None
+    assert f"caps= failed and the last caps hold: {type(error).__name__}" in caplog.text
+
+
+async def test_a_hook_that_hangs_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that does not answer must not stop publishing, nor get a question per request; the log says so."""
     monkeypatch.setattr("fanout_guard.tenants._HOOK_WAIT_S", 0.01)
     never = asyncio.Event()
     hook = Hook(lambda _: never.wait())
     kept = HookedCaps(hook, ttl_s=3600)
     assert [await kept.of("acme") for _ in range(3)] == [None] * 3
     assert hook.asked == ["acme"]
+    assert "caps= failed and the last caps hold: no answer within 0.01 s" in caplog.text
     never.set()
     await asyncio.sleep(0)
 

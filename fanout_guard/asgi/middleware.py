@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import TypeAlias, TypeGuard, TypeVar, cast
@@ -19,7 +18,7 @@ from fanout_guard.core.problem import UnreadableKind, refusal, unavailable, unre
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
-from fanout_guard.observe.failures import Failures, is_own_cancellation
+from fanout_guard.observe.failures import Failures, must_pass
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.text import where
 from fanout_guard.settings import Settings
@@ -185,8 +184,8 @@ class FanoutGuardMiddleware:
             if not check(given):
                 raise TypeError(f"it gave {type(given).__name__}")
             return given
-        except (Exception, asyncio.CancelledError) as error:
-            if is_own_cancellation(error):
+        except BaseException as error:
+            if must_pass(error):
                 raise
             self._hook_failed(name, error)
             raise _HookFailed from error

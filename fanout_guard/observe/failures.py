@@ -12,10 +12,16 @@ logger = logging.getLogger("fanout_guard")
 _INTERVAL_S = 10.0
 
 
-def is_own_cancellation(error: BaseException) -> bool:
-    """Whether the running task was cancelled, and not only something that it waited for."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+def must_pass(error: BaseException) -> bool:
+    """Whether an error is not the failure of what was called: it ends the process, the coroutine or the running task.
+
+    All else is, whatever its base class: extension modules written in Rust panic with a BaseException.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        # Something else that was waited for may have been cancelled.
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
 
 
 class Failures:

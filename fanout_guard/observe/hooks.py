@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
 from typing import Any, TypeAlias, get_args
 
 from fanout_guard.core.model import Decision
 from fanout_guard.core.problem import UnreadableKind
-from fanout_guard.observe.failures import Failures, is_own_cancellation
+from fanout_guard.observe.failures import Failures, must_pass
 from fanout_guard.observe.text import where
 
 OnDecision: TypeAlias = Callable[[Decision], object]
@@ -87,8 +86,8 @@ class DecisionHook:
             result = self._call(decision)
             if isawaitable(result):
                 await result
-        except (Exception, asyncio.CancelledError) as error:
-            if is_own_cancellation(error):
+        except BaseException as error:
+            if must_pass(error):
                 raise
             self._failures.log("on_decision", where(error))
 

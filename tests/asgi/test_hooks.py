@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fanout_guard import Circulation, FanoutGuardMiddleware, Settings
-from fanout_guard.types import Scope
+from fanout_guard.types import ASGIApp, Scope
 from tests.asgi.driving import REDUCED, Recorder, body_of, post
 from tests.sites import sites
 
@@ -71,6 +71,26 @@ async def test_a_hook_that_awaits_what_was_cancelled_fails(caplog: pytest.LogCap
     sent = await post(FanoutGuardMiddleware(Recorder(), settings=Settings(), tenant=tenant), body_of(3))
     assert sent.status == 503
     assert "tenant= failed" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["tenant", "circulation"])
+async def test_a_hook_that_panics_is_a_hook_that_fails(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A panic of an extension module is no Exception, and once was a 500; what ends the process goes through."""
+
+    class Panic(BaseException):
+        pass
+
+    def raising(error: BaseException) -> ASGIApp:
+        def hook(*_: object) -> Any:
+            raise error
+
+        given: dict[str, Any] = {name: hook}
+        return FanoutGuardMiddleware(Recorder(), settings=Settings(), **given)
+
+    assert (await post(raising(Panic()), body_of(3))).status == 503
+    assert f"{name}= failed" in caplog.text
+    with pytest.raises(GeneratorExit):
+        await post(raising(GeneratorExit()), body_of(3))
 
 
 async def test_a_hook_that_fails_says_so_on_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -195,6 +195,19 @@ async def test_a_hook_that_awaits_a_cancelled_task_does_not_cancel_the_request(
     assert "on_decision failed and was ignored: CancelledError" in log.text
 
 
+async def test_a_hook_that_panics_is_logged_and_ignored(decide: Decide, log: pytest.LogCaptureFixture) -> None:
+    """Extension modules written in Rust panic with an error that is no Exception."""
+
+    class Panic(BaseException):
+        pass
+
+    def panicking(_: Decision) -> None:
+        raise Panic
+
+    await Observers(on_decision=panicking).notify(decide())
+    assert "on_decision failed and was ignored: Panic" in log.text
+
+
 async def test_a_request_that_is_cancelled_during_a_hook_is_cancelled(decide: Decide) -> None:
     """A client that left must end the request, and with it the lease, also while a hook is slow."""
     started = asyncio.Event()
