@@ -22,6 +22,7 @@ TENANT_UNIDENTIFIED: UnreadableKind = "tenant-unidentified"
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _INTEGER = re.compile(r"-?[0-9]+")
+_EXPECTED = {"header": "; expected UTF-8", "query": "; expected percent-encoded UTF-8"}
 
 
 class Unreadable(FanoutGuardError):
@@ -64,8 +65,7 @@ class _Place:
         try:
             return self._find(scope, path_params, members)
         except ValueError:
-            expected = "" if self.source.kind == "scope" else "; expected UTF-8"
-            raise _Refused(f"{self.source} cannot be read{expected}") from None
+            raise _Refused(f"{self.source} cannot be read{_EXPECTED.get(self.source.kind, '')}") from None
 
 
 class Reader:

@@ -64,8 +64,11 @@ def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[b
 def query_values(query: bytes, name: str) -> list[str]:
     """The decoded values of a query parameter; ValueError where one is not percent-encoded UTF-8.
 
-    Split and named as ``urllib.parse.parse_qsl`` does it for the applications, which is more lenient with values.
+    Split and named as ``urllib.parse.parse_qsl`` does it for the applications, which is more lenient with values. A
+    fragment is a ValueError, too: servers on h11 leave it in the query, and some readers cut it off.
     """
+    if b"#" in query:
+        raise ValueError
     return [_decoded(value) for given, value in _query_pairs(query) if given == name]
 
 

@@ -83,6 +83,13 @@ def test_query_parameters_are_found_as_applications_find_them(query: bytes, valu
     assert query_values(query, "site") == values
 
 
+@pytest.mark.parametrize("query", [b"site=a#b", b"site=a#&site=b", b"x=#&site=a", b"#site=a", b"a#b"])
+def test_a_query_with_a_fragment_is_refused(query: bytes) -> None:
+    """Servers pass it on as it came, and BlackSheep cuts it off there: it once acted for another tenant."""
+    with pytest.raises(ValueError):
+        query_values(query, "site")
+
+
 @pytest.mark.parametrize("value", [b"%", b"%z1", b"%ff", b"%ed%a0%80", b"\xc3\xa9"])
 def test_a_query_value_that_is_not_percent_encoded_utf8_is_refused(value: bytes) -> None:
     """Readers repair such values each in its own way, and so take different sites for one."""
