@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from typing import TypeAlias, TypeGuard, TypeVar, cast
 
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
 from fanout_guard.asgi.responder import Field, Responder, respond
-from fanout_guard.asgi.route import Routes, root_path_of
+from fanout_guard.asgi.route import PathParams, Routes, root_path_of
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import TENANT_UNIDENTIFIED, Extract, Reader, Unreadable, sentence
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
@@ -91,7 +91,7 @@ class FanoutGuardMiddleware:
             # What a layer outside sends through again is a circulation of its own.
             scope.pop(_SEEN, None)
 
-    async def _guard(self, scope: Scope, params: Mapping[str, str], receive: Receive, send: Send) -> None:
+    async def _guard(self, scope: Scope, params: PathParams, receive: Receive, send: Send) -> None:
         body = RequestBody(receive, self._max_body)
         try:
             decision = await self._decide(await self._ask(scope, params, body), scope)
@@ -105,7 +105,7 @@ class FanoutGuardMiddleware:
         else:
             await respond(refusal(decision, self._reject_status), self._fields(decision), scope, send)
 
-    async def _ask(self, scope: Scope, params: Mapping[str, str], body: RequestBody) -> Extract:
+    async def _ask(self, scope: Scope, params: PathParams, body: RequestBody) -> Extract:
         """Read who asks for what; raises ClientGone, or _Refused where that cannot be told."""
         tenant = None
         try:

@@ -12,7 +12,8 @@ from urllib.parse import unquote_to_bytes, urlparse, urlsplit
 
 from fanout_guard.core.routes import Route, parse_routes
 
-PathParams: TypeAlias = Mapping[str, str]
+PathParams: TypeAlias = Mapping[str, str | None]
+"""By name; None is a value that routers read differently."""
 
 _NO_PARAMS: PathParams = MappingProxyType({})
 _WRAPPERS = 32
@@ -45,7 +46,8 @@ class Routes:
     slashes as one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts
     let it pull a second slash along. A target that is not of this form (without its first slash, with scheme and host,
     with a fragment) counts as each path that it could name: servers on h11 pass it on as it came. An encoded slash may
-    be inside a parameter: some routers go by the path as it was sent. The rest is exact.
+    be inside a parameter: some routers go by the path as it was sent. The rest is exact. A parameter that is not the
+    same in all these readings is not certain.
     ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
     """
 
@@ -72,18 +74,19 @@ class Routes:
         table = self._tables.get(method) or self._tables.get(method.upper())
         if table is None:
             return None
+        path, raw_path = scope["path"], scope.get("raw_path") or b""
         root_path = scope.get("root_path") or self._root_path
-        found = self._read(table, scope["path"], root_path)
-        if found is None and table.patterns and (raw_path := scope.get("raw_path")) and b"%2" in raw_path:
-            found = self._read(table, _with_slashes_kept(raw_path), root_path)
-            return found and {name: value.replace(_KEPT_SLASH, "/") for name, value in found.items()}
-        return found
-
-    def _read(self, table: _Table, path: str, root_path: str) -> PathParams | None:
         found = self._find(table, path, root_path)
-        if found is not None or (path.startswith("/") and "#" not in path):
+        # A fragment that was sent as one is none of the path's; an encoded one is, for whoever finds the route by it.
+        is_odd = not path.startswith("/") or ("#" in path and (found is None or b"#" in raw_path))
+        has_slash = b"%2" in raw_path and bool(table.patterns) and _ENCODED_SLASH.search(raw_path) is not None
+        if not is_odd and not has_slash:
             return found
-        return _first(self._find(table, each, root_path) for each in _readings(path))
+        readings = [*_readings(path)] if is_odd else []
+        if has_slash:
+            kept = _with_slashes_kept(raw_path)
+            readings += [kept, *(_readings(kept) if is_odd else ())]
+        return _agreed([found, *[self._find(table, each, root_path) for each in readings]])
 
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
         if not root_path:
@@ -121,6 +124,18 @@ def root_path_of(app: object) -> str:
 
 def _first(tried: Iterable[PathParams | None]) -> PathParams | None:
     return next((found for found in tried if found is not None), None)
+
+
+def _agreed(tried: Iterable[PathParams | None]) -> PathParams | None:
+    """The parameters of the likeliest reading; None for each that another reading has otherwise."""
+    found = [
+        {name: value and value.replace(_KEPT_SLASH, "/") for name, value in each.items()}
+        for each in tried
+        if each is not None
+    ]
+    if not found:
+        return None
+    return {name: value if all(each.get(name) == value for each in found) else None for name, value in found[0].items()}
 
 
 def _readings(path: str) -> tuple[str, ...]:

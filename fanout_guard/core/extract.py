@@ -47,7 +47,7 @@ class Extract(Struct, frozen=True):
 
 
 _Scope: TypeAlias = Mapping[str, Any]
-_Params: TypeAlias = Mapping[str, str]
+_Params: TypeAlias = Mapping[str, str | None]
 _Members: TypeAlias = Mapping[Path, object]
 
 
@@ -169,11 +169,17 @@ def _finder(source: Source) -> Callable[[_Scope, _Params, _Members], Sequence[ob
             header = name.lower().encode()
             return lambda scope, _, __: [*map(bytes.decode, header_values(scope.get("headers", ()), header))]
         case "path":
-            return lambda _, path_params, __: (path_params[name],) if name in path_params else ()
+            return lambda _, path_params, __: _certain(path_params[name]) if name in path_params else ()
         case "query":
             return lambda scope, _, __: query_values(scope.get("query_string", b""), name)
         case _:
             return lambda scope, _, __: () if (value := scope_value(scope, path)) is None else (value,)
+
+
+def _certain(value: str | None) -> Sequence[str]:
+    if value is None:
+        raise ValueError
+    return (value,)
 
 
 def _tenant(place: _Place, scope: _Scope, path_params: _Params, members: _Members) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 from fanout_guard import FanoutGuardMiddleware, Settings
 from fanout_guard.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +43,7 @@ def scope_of(
         "method": method,
         "scheme": "http",
         "path": path,
-        "raw_path": path.encode(errors="replace"),
+        "raw_path": quote(path, safe="/:;#*?@", errors="replace").encode(),
         "query_string": b"",
         "root_path": "",
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],

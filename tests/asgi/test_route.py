@@ -201,6 +201,29 @@ def test_an_encoded_slash_inside_a_parameter_is_guarded(
     assert routes.match(scope | {"raw_path": None}) in (None, {"tenant": "a"})
 
 
+@pytest.mark.parametrize(
+    ("raw_path", "value"),
+    [
+        (b"documents/d;1", None),
+        (b"documents/d%3B1", None),
+        (b"http://example.org/documents/d;1", None),
+        (b"documents/d%3F1", None),
+        (b"/documents/d#1", None),
+        (b"*documents/d#1", "d"),
+        (b"/documents/d%2F", None),
+        (b"documents/d", "d"),
+        (b"http://example.org/documents/d", "d"),
+        (b"/documents/d%231", "d#1"),
+        (b"/documents/d;1", "d;1"),
+        (b"/documents/d%2Fe", "d/e"),
+    ],
+)
+def test_a_parameter_that_routers_read_differently_is_not_certain(raw_path: bytes, value: str | None) -> None:
+    """Quart's cuts what follows a semicolon: ``documents/d;1`` was another document to the guard, and ``d`` to it."""
+    scope = scope_of(unquote(raw_path)) | {"raw_path": raw_path}
+    assert Routes("POST /documents/{id}").match(scope) == {"id": value}
+
+
 def test_a_parameter_at_the_end_keeps_its_newline() -> None:
     """The router's own pattern is greedy: to the application these are two documents."""
     assert match("PUT /documents/{id}", "/documents/d\n", method="PUT") == {"id": "d\n"}

@@ -194,6 +194,18 @@ def test_a_document_may_stand_in_path_or_header() -> None:
     assert refusal(reader(document="header:x"), body, headers=[(b"x", b"")]).kind == UNREADABLE_CIRCULATION
 
 
+def test_a_path_parameter_that_is_not_certain_is_refused() -> None:
+    """Where routers differ in what it is, another tenant could be charged, or another document."""
+    body = b'{"document_id":1,"target_sites":["a"]}'
+    for read, kind in (
+        (reader(document="path:id"), UNREADABLE_CIRCULATION),
+        (reader(tenant="path:id"), TENANT_UNIDENTIFIED),
+    ):
+        with pytest.raises(Unreadable, match="'id' cannot be read") as caught:
+            read.read({}, {"id": None}, body)
+        assert caught.value.kind == kind
+
+
 def test_without_a_document_source_there_is_no_document() -> None:
     """An empty DOCUMENT means no document cap; what the body says of one is the application's."""
     assert sites_of('{"document_id":1,"document_id":2,"target_sites":["a"]}', document="") == ["a"]
