@@ -206,7 +206,11 @@ class FanoutGuard:
         if policy is None:
             await self.tenants.refresh()
             waited_s = monotonic() - began_s  # looking at overrides and deciding have one time budget
-            tenant, policy = await self.tenants.resolve(tenant)
+            named = tenant
+            tenant, policy = await self.tenants.resolve(named)
+            if tenant != named and idempotency_key:
+                # Those that share one tenant's counters do not share their keys; no header has a NUL.
+                idempotency_key = f"\0{named}\0{idempotency_key}"
         weighed = self._weigher.weigh(tenant, policy, circulation, idempotency_key, waited_s=waited_s)
         del circulation  # its list is not needed any more, and that of all who wait at once is a lot of memory
         decision = await self.charges.decide(weighed)

@@ -48,6 +48,14 @@ async def test_a_tenant_that_must_be_known_is_refused(make: Make) -> None:
     assert await guard.refund("globex", decision.lease_id) == 0
 
 
+async def test_a_key_is_its_tenants_own_where_unknown_tenants_share(make: Make) -> None:
+    """Two clients that choose one key are two circulations: invented tenants once circulated for nothing."""
+    guard = make(UNKNOWN_TENANTS="shared", RATE="300/minute")
+    for tenant, used in (("x", 10), ("x", 10), ("y", 20), ("default", 30), (None, 30), ("y", 30)):
+        await guard.admit(tenant=tenant, document="d", sites=sites(10), idempotency_key="k")
+        assert (await guard.usage())["rate-60"].used == used
+
+
 async def test_unknown_tenants_can_share_one_set_of_counters(make: Make) -> None:
     """Made-up tenant ids must not be a way to more."""
     guard = make(UNKNOWN_TENANTS="shared", RATE="300/minute", TENANT__acme__MAX_SITES="300")
