@@ -91,6 +91,15 @@ async def test_several_refusals_name_all_and_answer_the_first_kind() -> None:
     assert 60 <= problem["retry_after"] <= 63
 
 
+async def test_a_refusal_of_head_has_no_content() -> None:
+    """Not every server leaves it out itself: over HTTP/2 Granian sent what no client expects (RFC 9110, 9.3.2)."""
+    guard = guarded(Recorder(), ROUTES="GET /g, POST /g", SITES="query:site", DOCUMENT="")
+    for query in (b"&".join([b"site=a"] * 301), b""):
+        head, get = [await post(guard, b"", path="/g", query_string=query, method=each) for each in ("HEAD", "GET")]
+        assert (head.status, head.headers, head.body) == (get.status, get.headers, b"")
+        assert get.body
+
+
 async def test_refusals_hold_nothing_of_the_tenant_or_its_sites() -> None:
     """Answers go through logs and caches of others."""
 
