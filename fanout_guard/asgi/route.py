@@ -21,6 +21,8 @@ _SLASHES = re.compile("//+")
 _ENCODED_SLASH = re.compile(rb"%2[Ff]")
 # Stands for one where the path is read as it was sent: what is decoded has no lone surrogates.
 _KEPT_SLASH = "\ud800"
+_NOTHING = "\ud801"
+_EMPTY_SEGMENT = re.compile("/(?=/)")
 
 
 @dataclass(slots=True)
@@ -46,8 +48,8 @@ class Routes:
     slashes as one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts
     let it pull a second slash along. A target that is not of this form (without its first slash, with scheme and host,
     with a fragment) counts as each path that it could name: servers on h11 pass it on as it came. An encoded slash may
-    be inside a parameter: some routers go by the path as it was sent. The rest is exact. A parameter that is not the
-    same in all these readings is not certain.
+    be inside a parameter: some routers go by the path as it was sent. A parameter may be empty (Falcon's). The rest is
+    exact. A parameter that is not the same in all these readings is not certain.
     ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
     """
 
@@ -80,12 +82,15 @@ class Routes:
         # A fragment that was sent as one is none of the path's; an encoded one is, for whoever finds the route by it.
         is_odd = not path.startswith("/") or ("#" in path and (found is None or b"#" in raw_path))
         has_slash = b"%2" in raw_path and bool(table.patterns) and _ENCODED_SLASH.search(raw_path) is not None
-        if not is_odd and not has_slash:
+        is_hollow = found is None and "//" in path and bool(table.patterns)
+        if not is_odd and not has_slash and not is_hollow:
             return found
         readings = [*_readings(path)] if is_odd else []
         if has_slash:
             kept = _with_slashes_kept(raw_path)
             readings += [kept, *(_readings(kept) if is_odd else ())]
+        if is_hollow:
+            readings.append(_EMPTY_SEGMENT.sub(f"/{_NOTHING}", path))
         return _agreed([found, *[self._find(table, each, root_path) for each in readings]])
 
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
@@ -129,7 +134,7 @@ def _first(tried: Iterable[PathParams | None]) -> PathParams | None:
 def _agreed(tried: Iterable[PathParams | None]) -> PathParams | None:
     """The parameters of the likeliest reading; None for each that another reading has otherwise."""
     found = [
-        {name: value and value.replace(_KEPT_SLASH, "/") for name, value in each.items()}
+        {name: value and value.replace(_KEPT_SLASH, "/").replace(_NOTHING, "") for name, value in each.items()}
         for each in tried
         if each is not None
     ]
