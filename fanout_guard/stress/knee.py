@@ -96,7 +96,12 @@ def find_knee(curve: Curve) -> Detection:
     if found.early or (below and knee is sloped):  # the interval holds what either hinge may be right about
         low = float(curve.sites[0]) if found.early else flat.low
         knee = replace(flat, low=low, high=max(flat.high, sloped.high))
-    return replace(found, knee=knee, flat=flat, free=sloped)
+    return replace(found, knee=_open_above(knee, curve), flat=flat, free=sloped)
+
+
+def _open_above(knee: Knee, curve: Curve) -> Knee:
+    """Knots end at the last level but one: where the bounds do too, only one level rises, and it fits any knot."""
+    return replace(knee, high=float(curve.sites[-1])) if knee.high >= curve.sites[-2] else knee
 
 
 def _agreed(passed: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> bool:

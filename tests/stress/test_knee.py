@@ -182,3 +182,17 @@ def test_a_knee_below_the_second_level_is_left_open_down_to_the_lowest() -> None
     assert not exact([500, 500, 500, 620, 740]).early
     assert not exact([511, 523, 534, 654, 774]).early
     assert not exact([405, 490, 490, 490, 490]).early
+
+
+@pytest.mark.parametrize("truth", [410, 450, 480])
+def test_a_knee_above_the_last_level_but_one_is_left_open_up_to_the_last(truth: int) -> None:
+    """One level beyond the bend fits any knot after the one before it: 400 [400-400] excluded the truth for certain."""
+    knees = [detect(hinge(truth, slope=3.0), seed=seed).knee for seed in range(10)]
+    assert [knee is not None and knee.low <= truth <= knee.high for knee in knees] == [True] * 10
+
+
+def test_a_knee_that_two_levels_rise_from_is_not_left_open() -> None:
+    """What a second risen level pins down stays narrow."""
+    knee = detect(hinge(360)).knee
+    assert knee is not None
+    assert knee.high < 400
