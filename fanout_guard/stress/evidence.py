@@ -57,6 +57,12 @@ class Evidence:
         """In words, that there are not enough levels for a curve."""
         return f"only {plural(len(self.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed"
 
+    @property
+    def sound(self) -> tuple[int, ...]:
+        """The levels below the first one that cannot be judged."""
+        flawed = min((problem.sites for problem in self.problems), default=None)
+        return tuple(sites for sites in self.tested if flawed is None or sites < flawed)
+
     def disturbance(self, up_to: int) -> str | None:
         """What other programs took of the machine at levels that a cap stands on, in words."""
         return disturbed([level for level in self.levels if level.sites <= up_to])
@@ -134,8 +140,14 @@ def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[flo
         curve=curve,
         detection=_bracketed(detection, curve, latency),
         latency=latency,
-        limit=tightest([latency, *_goal_limits(found.checks)]),
+        limit=tightest([latency, *_goal_limits(found.checks), *_flaw_limits(found.problems)]),
     )
+
+
+def _flaw_limits(problems: Sequence[Problem]) -> list[Limit]:
+    """What a level that cannot be judged leaves: nothing is proven from there on, and nothing disproven."""
+    flawed = [problem.sites for problem in problems]
+    return [Limit(proven=min(flawed) - 1, exceeded=None)] if flawed else []
 
 
 def _bracketed(detection: Detection, curve: Curve, latency: Limit) -> Detection:

@@ -35,12 +35,14 @@ def recommended(evidence: Evidence) -> int | None:
     limit, curve, knee = evidence.limit, evidence.curve, evidence.detection.knee
     if limit is None or curve is None or limit.proven is None:
         return None
+    tested = [sites for sites in evidence.sound if sites <= limit.proven]
+    # between a level and one that cannot be judged nothing was seen, so only the former counts
+    proven = min([limit.proven, *(evidence.sound[-1:] if evidence.problems else [])])
     if knee is not None:
-        return _round_down(min(limit.proven, int(knee.low)))
+        return _round_down(min(proven, int(knee.low)))
     if evidence.latency and evidence.latency.proven == curve.sites[-1]:
-        return _round_down(limit.proven)
+        return _round_down(proven)
     # a rise without a knee: between two levels it may begin anywhere, so only a level that was tested counts
-    tested = [sites for sites in evidence.tested if sites <= limit.proven]
     if evidence.detection.open_below and curve.second_rise().high >= 100 * MATERIAL_SLOPE:
         tested = tested[:1]  # the second may have risen
     return _round_down(tested[-1]) if tested else None

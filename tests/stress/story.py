@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,3 +95,9 @@ def run_of(
         for fanout in sites
     )
     return Results(levels=levels, cap=cap, planned_sites=tuple(sites), **rest)
+
+
+def changed(results: Results, sites: int, **figures: Any) -> Results:
+    """The same run with other figures at one level."""
+    levels = tuple(replace(level, **figures) if level.sites == sites else level for level in results.levels)
+    return replace(results, levels=levels)

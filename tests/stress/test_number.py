@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.stress.evidence import Evidence, evidence_of, evidence_of_table
 from fanout_guard.stress.model import Goals, Results, Row
 from fanout_guard.stress.proof import Answer, Proof, prove
-from fanout_guard.stress.verdict import judge
+from fanout_guard.stress.verdict import Verdict, judge
 
-from .story import hinge, run_of
+from .story import changed, flat, hinge, run_of
 
 HUNDREDS = (100, 200, 300, 400, 500)
 
@@ -130,3 +132,30 @@ def test_a_passing_cap_clearly_above_the_knee_is_not_the_number() -> None:
     assert found.answer is Answer.PASS
     assert found.recommended_cap is not None
     assert found.recommended_cap <= 270
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "failed": {"errors": 100, "documents": 121},
+    "few": {"samples": (), "documents": 0},
+    "late": {"lag_p99_ms": 400.0},
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("knee", [1_000_000, 480], ids=["flat", "late knee"])
+def test_no_number_lies_beyond_a_level_that_could_not_be_judged(broken: dict[str, Any], knee: int) -> None:
+    """Over half had failed at 400 sites, and 500 was the number: a later look at that cap would have been no pass."""
+    results = changed(run_of(hinge(knee, slope=6.0)), 400, **broken)
+    judgement = judge(results)
+    assert judgement.verdict is Verdict.PASS_HEADROOM
+    assert judgement.recommended_cap in (340, 350)
+    assert judgement.proven_limit is not None
+    assert judgement.proven_limit < 400
+    assert proof(run(results), 300).recommended_cap in (judgement.recommended_cap, None)
+    assert judge(replace(results, cap=350)).verdict.exit_code() == 0
+
+
+def test_a_level_that_could_not_be_judged_is_no_headroom() -> None:
+    """Right above the cap nothing is known, so nothing is promised there."""
+    results = changed(run_of(flat()), 350, **BROKEN["failed"])
+    assert (judge(results).verdict, judge(results).recommended_cap) == (Verdict.PASS, 300)

@@ -16,7 +16,7 @@ from fanout_guard.stress.knee import Detection
 from fanout_guard.stress.model import Goals, Level, Results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
 
-from .story import SITES, Latency, flat, hinge, level_of, line, pool_of, run_of
+from .story import SITES, Latency, changed, flat, hinge, level_of, line, pool_of, run_of
 
 
 def judged(latency: Latency, **options: Any) -> Judgement:
@@ -25,12 +25,6 @@ def judged(latency: Latency, **options: Any) -> Judgement:
 
 def verdicts(latency: Latency, runs: int, **options: Any) -> Counter[Verdict]:
     return Counter(judged(latency, seed=seed, **options).verdict for seed in range(runs))
-
-
-def changed(results: Results, sites: int, **figures: Any) -> Results:
-    """The same run with other figures at one level."""
-    levels = tuple(replace(level, **figures) if level.sites == sites else level for level in results.levels)
-    return replace(results, levels=levels)
 
 
 def without(results: Results, *sites: int) -> Results:
