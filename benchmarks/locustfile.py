@@ -89,6 +89,13 @@ class Publisher(FastHttpUser):
     network_timeout = 120.0
     connection_timeout = 10.0
 
+    def on_start(self) -> None:
+        """Follow no redirect: a page for logging in answers 200, and fast, and no site has the document.
+
+        Once, as Locust's ``allow_redirects`` of one request holds for all that are in flight beside it.
+        """
+        self.client.client.redirect_response_codes = frozenset()  # type: ignore[misc]
+
     @task
     def dispatch(self) -> None:
         """Send the next circulation when it is due, without waiting for its answer."""

@@ -46,10 +46,13 @@ def samples_of(path: Path) -> list[Outcome]:
 
 
 @contextmanager
-def answering(seconds_by_number: dict[int, float], paths: list[str] | None = None) -> Iterator[str]:
+def answering(
+    seconds_by_number: dict[int, float], paths: list[str] | None = None, redirect: int | None = None
+) -> Iterator[str]:
     """A server that handles one request after the other and stalls on some; it reaches no site.
 
-    ``paths`` takes the path of each request.
+    ``paths`` takes the path of each request. With ``redirect``, that status sends each circulation to a page for
+    logging in, which answers anything with 200.
     """
     lock, handled = threading.Lock(), [0]
 
@@ -63,6 +66,14 @@ def answering(seconds_by_number: dict[int, float], paths: list[str] | None = Non
                     paths.append(self.path)
                 handled[0] += 1
                 time.sleep(seconds_by_number.get(handled[0], 0.0))
+            moved = redirect is not None and self.path != "/login"
+            self.send_response(redirect if redirect is not None and moved else 200)
+            if moved:
+                self.send_header("location", "/login")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -110,6 +121,19 @@ def test_the_web_ui_runs_it_too(example: Servers, tmp_path: Path) -> None:
     answer = locust(*options, "--samples", "samples.jsonl", folder=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert len(samples_of(tmp_path / "samples.jsonl")) == 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_to_a_success(status: int, tmp_path: Path) -> None:
+    """An expired token led to a page for logging in: fast, 200, and no site had the document."""
+    names = tmp_path / "names"
+    names.write_text("a\nb\n")
+    options = ["--headless", "--sites", "2", "--documents", "2", "--rate", "10", "--samples", "samples.jsonl"]
+    with answering({}, redirect=status) as host:
+        answer = locust(*options, "--host", host, "--site-names", str(names), folder=tmp_path)
+    assert answer.returncode == 4, answer.stderr
+    told = {(outcome.result, outcome.detail) for outcome in samples_of(tmp_path / "samples.jsonl")}
+    assert told == {("failed", f"status {status}")}
 
 
 def test_a_host_that_refuses_is_no_success(tmp_path: Path) -> None:
