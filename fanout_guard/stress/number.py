@@ -33,11 +33,11 @@ def _is_the_knee(cap: int, knee: Knee, evidence: Evidence) -> bool:
 def recommended(evidence: Evidence) -> int | None:
     """The cap that the evidence supports by itself: proven, and never above where the knee may begin."""
     limit, curve, knee = evidence.limit, evidence.curve, evidence.detection.knee
-    if limit is None or curve is None or limit.proven is None:
+    if limit is None or curve is None or limit.proven is None or not evidence.sound:
         return None
     tested = [sites for sites in evidence.sound if sites <= limit.proven]
     # between a level and one that cannot be judged nothing was seen, so only the former counts
-    proven = min([limit.proven, *(evidence.sound[-1:] if evidence.problems else [])])
+    proven = min(limit.proven, evidence.sound[-1]) if evidence.problems else limit.proven
     if knee is not None:
         return _round_down(min(proven, int(knee.low)))
     if evidence.latency and evidence.latency.proven == curve.sites[-1]:

@@ -159,3 +159,10 @@ def test_a_level_that_could_not_be_judged_is_no_headroom() -> None:
     """Right above the cap nothing is known, so nothing is promised there."""
     results = changed(run_of(flat()), 350, **BROKEN["failed"])
     assert (judge(results).verdict, judge(results).recommended_cap) == (Verdict.PASS, 300)
+
+
+@pytest.mark.parametrize("knee", [1_000_000, 300], ids=["flat", "knee"])
+def test_a_lowest_level_that_could_not_be_judged_leaves_no_number(knee: int) -> None:
+    """Below what was tested there is nothing to take a number from."""
+    results = changed(run_of(hinge(knee)), 100, **BROKEN["late"])
+    assert (judge(results).verdict, judge(results).recommended_cap) == (Verdict.INCONCLUSIVE, None)
