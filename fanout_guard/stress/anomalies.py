@@ -117,12 +117,12 @@ def _figures(level: Level) -> Iterator[Anomaly]:
         (
             Kind.SATURATED,
             (level.drain_s or 0) > SATURATED_S,
-            f"draining took {level.drain_s} s: the target was saturated",
+            f"draining took {level.drain_s or 0:.1f} s: the target was saturated",
         ),
         (
             Kind.PRESSURE,
             (level.pressure_percent or 0) > PRESSURE_PERCENT,
-            f"CPU pressure was {level.pressure_percent} %",
+            f"CPU pressure was {level.pressure_percent or 0:.0f} %",
         ),
         (Kind.MEMORY, _growth(level) > GROWTH_MB, f"memory grew by {_growth(level):.1f} MB per document"),
     ):

@@ -186,3 +186,10 @@ def test_theil_and_sens_slope_ignores_a_single_outlier() -> None:
 def test_figures_beyond_their_bounds_are_flagged(figures: dict[str, Any], kind: Kind) -> None:
     """Each of them can explain a latency that nobody understands."""
     assert kinds(level_of(300, [STEADY], **figures)) == [kind]
+
+
+def test_figures_of_an_anomaly_are_told_as_people_read_them() -> None:
+    """A pressure of 98.66075011217124 % stood in the report."""
+    level = level_of(300, [[500.0] * 7], pressure_percent=98.66075011217124, drain_s=1.9400000001)
+    texts = [anomaly.text for anomaly in find_anomalies(Results(levels=(level,)))]
+    assert texts == ["draining took 1.9 s: the target was saturated", "CPU pressure was 99 %"]
