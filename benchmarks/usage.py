@@ -62,6 +62,8 @@ def read_usage(paths: list[Path], *, interval_s: float | None, cap: int) -> Usag
     text = _read(paths[0])
     if HISTOGRAM in text:
         raise UsageError(f"{paths[0]}: one scrape says no rate: give two, and --interval between them")
+    if interval_s:
+        raise UsageError(f"--interval is between two scrapes, and {paths[0]} is none")
     return from_csv(text, name=str(paths[0]), cap=cap)
 
 

@@ -119,7 +119,8 @@ def test_times_that_are_no_seconds_are_refused(last: str) -> None:
 
 def test_files_are_checked_before_they_are_read(tmp_path: Path) -> None:
     """Missing, empty and lone files get a line each."""
-    one, empty = tmp_path / "one", tmp_path / "empty"
+    one, empty, table = tmp_path / "one", tmp_path / "empty", tmp_path / "table"
+    table.write_text("time,sites\n1,10\n2,20\n")
     one.write_text(scrape(1, 1, 1, 1))
     empty.write_text("\n")
     for paths, interval, problem in (
@@ -127,6 +128,7 @@ def test_files_are_checked_before_they_are_read(tmp_path: Path) -> None:
         ([empty], None, "is empty"),
         ([one], None, "give two"),
         ([one, one], None, "need --interval"),
+        ([table], 5.0, "--interval is between two scrapes"),
         ([one, one, one], 5.0, "one CSV or two"),
     ):
         with pytest.raises(UsageError, match=problem):
