@@ -69,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = shared_settings("top")
     if arguments.once or arguments.json or not sys.stdout.isatty():
         return asyncio.run(_once(settings, arguments))
-    # Ended as by Ctrl-C: it would leave the terminal without its cursor.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM would leave the terminal without its cursor; SIGINT may have been ignored by whoever started this.
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, signal.default_int_handler)
     try:
         return asyncio.run(_watch(settings, arguments))
     except KeyboardInterrupt:

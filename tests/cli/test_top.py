@@ -215,6 +215,16 @@ async def test_an_outage_keeps_the_last_figures_and_ends(monkeypatch: pytest.Mon
 
 
 PLAIN = "import fanout_guard.cli.top as top; top.find_spec = lambda name: None"
+IN_BACKGROUND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
+
+@contextmanager
+def killed_at_last(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """One that goes on regardless would be waited for past the time limit of a test."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def test_one_picture_that_is_interrupted_is_not_done(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,18 +238,22 @@ def test_one_picture_that_is_interrupted_is_not_done(url: str, run: Run, monkeyp
 
 
 @pytest.mark.usefixtures("_in_flight")
-@pytest.mark.parametrize("before", ["pass", PLAIN], ids=["rich", "plain"])
+@pytest.mark.parametrize("before", ["pass", PLAIN, IN_BACKGROUND], ids=["rich", "plain", "background"])
 @pytest.mark.parametrize("columns", ["120", "30"])
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_it_is_live_until_it_is_ended(before: str, columns: str, term: str, end: signal.Signals) -> None:
-    """On a terminal it redraws itself, on a narrow or dumb one too; leaving it is no failure and shows the cursor."""
+    """On a terminal it redraws itself, on a narrow or dumb one too; leaving it is no failure and shows the cursor.
+
+    Also where a shell or a make started it with SIGINT ignored: the screen says that Ctrl-C ends.
+    """
     code = f"{before}; from fanout_guard.cli import main; raise SystemExit(main(['top', '--interval', '0.1']))"
     terminal, its_end = pty.openpty()
     environ = os.environ | {"TERM": term, "LINES": "30", "COLUMNS": columns}
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=its_end, stdout=its_end, stderr=subprocess.PIPE, env=environ
-    ) as process:
+    )
+    with process, killed_at_last(process):
         os.close(its_end)
         seen = b""
         while seen.count(b"counters: reached") < 3:
