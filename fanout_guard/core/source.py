@@ -40,8 +40,8 @@ def parse_source(text: str) -> Source:
     if not colon or kind not in _KINDS:
         raise ValueError(f"{text!a} is no source; expected header:, path:, query:, json: or scope: and a name")
     path = tuple(name.split(".")) if kind in _NESTED else (name,)
-    if not all(path) or re.search(r"[\s\x00-\x1f\x7f]", name):
-        raise ValueError(f"{text!a} names nothing: a name is not empty and has no spaces")
+    if not all(path) or re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", name):
+        raise ValueError(f"{text!a} names nothing: a name is not empty, has no spaces and is UTF-8")
     return Source(cast(SourceKind, kind), path)
 
 

@@ -269,6 +269,7 @@ def test_the_parameters_are_those_below_the_root_path() -> None:
         *("", "POST", "/x", "POST x", "post /x", "POST /x,", "HEAD /x", "OPTIONS /x", "GET|POST /x", "POST /{a}/{a}"),
         *("POST /{a:path}", "POST /a{b}", "POST /{}", "POST /{1}", "POST /a?b", "POST /a#b", "POST /a b", "POST /a\0"),
         *("POST /a/*", "POST /t/*/c", "POST /t/:tenant/c", "POST /t/<tenant>/c", "POST /t/<str:tenant>/c"),
+        "POST /caf\udce9",
     ],
 )
 def test_what_is_no_route_is_refused(text: str) -> None:

@@ -35,7 +35,8 @@ def test_a_source_is_a_kind_and_a_name(text: str, source: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "X-Tenant-ID", "cookie:a", "header:", "json:a..b", "json:.a", "query: a", "json:\0"]
+    "text",
+    ["", "X-Tenant-ID", "cookie:a", "header:", "json:a..b", "json:.a", "query: a", "json:\0", "json:\udcff"],
 )
 def test_what_is_no_source_is_refused_with_a_reason(text: str) -> None:
     """A source that can never be found would leave every request unguarded or refused."""

@@ -130,6 +130,7 @@ REFUSED: dict[str, list[str]] = {
         "json:a..b",
         "json:.a",
         "path:1",
+        "json:\udcff",
         " ",
     ],
     "DEFAULT_TENANT": [" default", "default ", "\t", "t" * 257, "ü" * 129, "*", "\udcff"],
