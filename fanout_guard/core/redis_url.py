@@ -12,6 +12,8 @@ _TLS = (
     "ssl",
     *(f"ssl_{name}" for name in ("ca_certs", "ca_path", "certfile", "keyfile", "cert_reqs", "check_hostname")),
 )
+_SEVERAL = ("redis+sentinel", "redis+cluster")
+
 PARAMETERS = frozenset(("db", "username", "password", "client_name", *_TLS))
 """Query parameters; how long to wait, retry or keep alive is the guard's own business."""
 
@@ -28,7 +30,6 @@ _CREDENTIALS = re.compile(r"[^/?#\[\]\s]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _DATABASE = re.compile(r"(/[0-9]{0,6})?")
 _SERVICE = re.compile(r"/[^/\s]+(/[0-9]{0,6})?")
-_PARAMETER = re.compile(r"([a-z_]+)=([^&]+)")
 _SWITCH = re.compile("|".join(TRUE + _FALSE), re.IGNORECASE)
 _VALUES = {
     "db": (re.compile(r"[0-9]{1,6}"), "is no database number"),
@@ -64,11 +65,16 @@ def _understood(url: str) -> re.Match[str]:
     if not separator or scheme not in SCHEMES:
         raise ValueError("another scheme")
     parts = _PARTS.fullmatch(url)
-    if parts is None or not _CREDENTIALS.fullmatch(parts["user"] or "") or not _splits(url):
+    if parts is None or not _are_credentials(scheme, parts["user"] or "") or not _splits(url):
         raise ValueError("a character of the credentials or the query must be percent-encoded")
     _check_place(scheme, parts["place"], parts["path"] or "")
-    _check_query(scheme, parts["query"])
+    _check_query(scheme, parts["user"] or "", parts["query"])
     return parts
+
+
+def _are_credentials(scheme: str, text: str) -> bool:
+    # With a comma they may be those of each host: the hosts before the last one would be taken for a password.
+    return _CREDENTIALS.fullmatch(text) is not None and not ("," in text and scheme in _SEVERAL)
 
 
 def _splits(url: str) -> bool:
@@ -103,15 +109,19 @@ def _is_host(text: str) -> bool:
     return match is not None and (match[2] is None or 1 <= int(match[2][1:]) <= 65535)
 
 
-def _check_query(scheme: str, query: str | None) -> None:
+def _check_query(scheme: str, credentials: str, query: str | None) -> None:
+    user, _, password = credentials.partition(":")
+    before = {name for name, value in (("username", user), ("password", password)) if value}
     found: dict[str, str] = {}
     for item in query.split("&") if query is not None else ():
-        match = _PARAMETER.fullmatch(item)
-        if match is None or match[1] not in PARAMETERS:
+        name, _, value = item.partition("=")
+        if name not in PARAMETERS:
             raise ValueError(f"a query parameter is none of {', '.join(sorted(PARAMETERS))}")
-        if match[1] in found:
-            raise ValueError(f"{match[1]} is there twice")
-        found[match[1]] = unquote(match[2])
+        if not value:
+            raise ValueError(f"{name} is empty")
+        if name in found or name in before:
+            raise ValueError(f"{name} is there twice")
+        found[name] = unquote(value)
     for name, (form, problem) in _VALUES.items():
         if name in found and not form.fullmatch(found[name]):
             raise ValueError(f"{name} {problem}")
