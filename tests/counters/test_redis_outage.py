@@ -61,6 +61,30 @@ async def test_one_tenants_wrong_key_is_nobody_elses_outage(server: Node, edges:
     await counters.aclose()
 
 
+@pytest.mark.parametrize("text", ["x", "17", '{"a":1}', "\x90", "\x93abc", "\x80"])
+async def test_another_ones_text_under_a_tenants_rates_is_nobody_elses_outage(
+    server: Node, edges: Edges, text: str
+) -> None:
+    """It has the right type and reads as a number or a list: kept, it would fail all that are decided in one call."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+    edges.watch(counters)
+    held = charge()
+    assert (await counters.decide(held)).charged
+    raw = text.encode("latin-1")
+    server.ask("SET", "fanout:1:{acme}:r", raw, "PX", 60_000)
+    for _ in range(2):
+        answers = await asyncio.gather(
+            *(counters.decide(charge(tenant)) for tenant in ("acme", "other", "acme")), return_exceptions=True
+        )
+        assert [type(answer).__name__ for answer in answers] == ["CountersUnavailable", "Tally", "CountersUnavailable"]
+    for _ in range(2):  # nothing of it is given back, so that it can be when the key is gone
+        with pytest.raises(CountersUnavailable, match="wrongtype"):
+            await counters.refund("acme", held.lease)
+    assert edges == []
+    assert server.ask("GET", "fanout:1:{acme}:r") == raw
+    await counters.aclose()
+
+
 async def test_a_key_without_an_expiry_gets_one(server: Node) -> None:
     """An increment that survived without its expiry has blocked tenants for ever elsewhere."""
     counters = RedisCounters(server.url, timeout_ms=5000)

@@ -64,7 +64,7 @@ class Node:
         """It goes on with what it has received meanwhile."""
         self._signal(signal.SIGCONT)
 
-    def ask(self, *arguments: str | int, **options: Any) -> Any:
+    def ask(self, *arguments: str | bytes | int, **options: Any) -> Any:
         """One command, by hand."""
         with redis.Redis(port=self.port, socket_timeout=10, **options) as client:
             return client.execute_command(*arguments)

@@ -11,6 +11,8 @@ local function open_rates()
     if not state then
       local raw = call('GET', key)
       state = raw and cmsgpack.unpack(raw) or {now * 1000 + clock[2] % 1000, 0, nil, nil, nil}
+      -- Another one's text, which reads as a number, fails this request alone; kept, it would fail all when written.
+      if raw and (type(state) ~= 'table' or #state % 3 ~= 2) then error('WRONGTYPE: no rates') end
       states[key] = state
     end
     return state

@@ -109,7 +109,8 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   local others = shared and shared[1] > 1
   if not whole and others then return 0 end
   -- Read for nothing but their type, before anything is written: one of another type fails this request as a whole.
-  for _, key in ipairs({rates_key, document_key}) do call('GET', key) end
+  rates.at(rates_key)
+  call('GET', document_key)
   for _, key in ipairs({lease_key, GLOBAL or nil}) do call('ZSCORE', key, '=') end
   local sites, entries = '', record[1] - record[2]
   if not whole then
