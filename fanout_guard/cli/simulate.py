@@ -8,17 +8,17 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from fanout_guard.cli.command import Commands, add_command, tenant_id
 from fanout_guard.cli.deployment import deployment, not_shared
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.circulation import Circulation
-from fanout_guard.core.extract import Reader, Unreadable
+from fanout_guard.core.extract import Reader, Unreadable, sentence
 from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision, Mode, Outcome
 from fanout_guard.core.problem import Problem, UnreadableKind, refusal, unreadable
-from fanout_guard.core.source import parse_source, parse_sources
+from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.words import plural
 from fanout_guard.errors import ConfigurationError, CountersUnavailable, UnknownTenant
 from fanout_guard.guard import FanoutGuard
@@ -53,7 +53,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--tenant", metavar="T", type=tenant_id, help="who sends it; otherwise the body's or the default tenant"
     )
-    parser.add_argument("--document", metavar="ID", help="its document, where that does not stand in the body")
+    parser.add_argument("--document", metavar="ID", help="its document; otherwise the body's")
     json_option(parser)
 
 
@@ -117,7 +117,16 @@ def _read(settings: Settings, body: bytes, tenant: str | None, document: str | N
     circulation = found.circulation or Circulation(sites=())
     if document is not None:
         circulation = Circulation(document=document, sites=circulation.sites)
-    return tenant or found.tenant, circulation
+    named = tenant or found.tenant
+    if named is None and not settings.default_tenant:
+        _refuse_nobody(settings, tenants)
+    return named, circulation
+
+
+def _refuse_nobody(settings: Settings, source: Source) -> NoReturn:
+    if source.kind != "json":
+        raise ConfigurationError([f"--tenant: missing; {PREFIX}TENANT is {settings.tenant}, not in the body"])
+    raise _Refused("tenant-unidentified", sentence(f"{source}, the id of the tenant, is missing"))
 
 
 async def _mode(settings: Settings, tenant: str | None) -> Mode:
@@ -155,8 +164,20 @@ def _print_unread(refused: _Refused, mode: Mode, arguments: argparse.Namespace) 
     status = refused.problem.status
     enforced = mode is Mode.ENFORCE
     if arguments.json:
-        told = {"admitted": not enforced, "outcome": Outcome.UNREADABLE.value}
-        say_json({**told, "status": status if enforced else None, "problem": json.loads(refused.problem.body)})
+        say_json(
+            {
+                "admitted": not enforced,
+                "outcome": Outcome.UNREADABLE.value,
+                "status": status if enforced else None,
+                "tenant": arguments.tenant or refused.tenant,
+                "document": None,
+                "requested_sites": None,
+                "violated_policies": [],
+                "fits_now": None,
+                "policies": {},
+                "problem": json.loads(refused.problem.body),
+            }
+        )
     if enforced:
         fail(f"{arguments.file}: would be refused with {status}: {refused}")
         return Exit.BAD

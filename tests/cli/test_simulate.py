@@ -205,6 +205,33 @@ def test_a_document_that_is_not_in_the_body_has_to_be_named(
     assert answer.document["document"] == "d-9"
 
 
+def test_json_has_the_same_members_whatever_the_answer(url: str, run: Run, tmp_path: Path) -> None:
+    """A script that reads one of them must not fail on a body that is refused for another reason."""
+    admitted = run("simulate", payload(tmp_path, 1), "--tenant", "acme", "--json").document
+    rejected = run("simulate", payload(tmp_path, 301), "--tenant", "acme", "--json").document
+    path = tmp_path / "bad.json"
+    path.write_text("{")
+    unreadable = run("simulate", str(path), "--tenant", "acme", "--json").document
+    assert list(admitted) == list(rejected) == list(unreadable)
+    assert admitted["tenant"] == rejected["tenant"] == unreadable["tenant"] == "acme"
+
+
+def test_a_body_without_its_tenant_is_refused_as_the_guard_refuses_it(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no tenant stands in for it, that is 400, and passed on where nothing is refused."""
+    monkeypatch.setenv("FANOUT_GUARD_DEFAULT_TENANT", "")
+    answer = run("simulate", payload(tmp_path, 1), "--json")
+    assert (answer.code, answer.out, "--tenant: missing" in answer.err) == (2, "", True)
+    monkeypatch.setenv("FANOUT_GUARD_TENANT", "json:customer.Id")
+    answer = run("simulate", payload(tmp_path, 1), "--json")
+    assert (answer.code, "'customer.Id'" in answer.err) == (2, True)
+    assert answer.document["problem"]["type"] == "urn:problem-type:fanout-guard:tenant-unidentified"
+    monkeypatch.setenv("FANOUT_GUARD_MODE", "shadow")
+    answer = run("simulate", payload(tmp_path, 1), "--json")
+    assert (answer.code, answer.document["admitted"], answer.document["outcome"]) == (0, True, "unreadable")
+
+
 def test_an_unknown_tenant_is_status_2(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would get 403, which a script can read as any other refusal; who simulates has mistyped it."""
     monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
