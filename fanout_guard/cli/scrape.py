@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 WAIT_S = 2.0
 
 _AT_MOST_BYTES = 8 << 20
+_PART_BYTES = 1 << 16
 _LINE = re.compile(r"(fanout_guard_\w+)(?:\{(.*)\})? (\S+)(?: \S+)?")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -73,5 +75,10 @@ def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
 
 def _get(url: str) -> str:
     request = urllib.request.Request(url, headers={"Accept": "text/plain"})  # noqa: S310  (http only: check_address)
+    read, until_s = bytearray(), time.monotonic() + WAIT_S
     with urllib.request.urlopen(request, timeout=WAIT_S) as answer:  # noqa: S310
-        return str(answer.read(_AT_MOST_BYTES).decode("utf-8", "replace"))
+        while len(read) < _AT_MOST_BYTES and (part := answer.read1(_PART_BYTES)):
+            if time.monotonic() > until_s:  # the time-out above is that of a single part
+                raise TimeoutError
+            read += part
+    return read.decode("utf-8", "replace")

@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -142,6 +143,25 @@ def test_an_answer_in_another_protocol_is_none(url: str, run: Run) -> None:
     with TCPServer(("127.0.0.1", 0), Server) as server:
         Thread(target=server.handle_request, daemon=True).start()
         answer = run("top", "--json", "--metrics", f"http://127.0.0.1:{server.server_address[1]}/metrics")
+    assert (answer.code, answer.document["metrics_silent"]) == (3, 1)
+
+
+def test_an_answer_without_an_end_is_none(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of events, say: each part of it comes in time, and Ctrl-C would wait for the last one."""
+    monkeypatch.setattr("fanout_guard.cli.scrape.WAIT_S", 0.5)
+
+    class Stream(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            with suppress(OSError):  # until the reader has gone
+                for _ in range(1000):
+                    self.request.sendall(b"fanout_guard_outage 0\n")
+                    time.sleep(0.01)
+
+    with TCPServer(("127.0.0.1", 0), Stream) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        answer = run("top", "--json", "--metrics", f"http://127.0.0.1:{server.server_address[1]}/events")
     assert (answer.code, answer.document["metrics_silent"]) == (3, 1)
 
 
