@@ -8,6 +8,9 @@ DEFAULTS = "*"
 MAX_TENANT_BYTES = 256
 """The longest tenant id, in UTF-8."""
 
+ACCEPTED = f"1 to {MAX_TENANT_BYTES} bytes of UTF-8, no spaces around it, not {DEFAULTS!r}"
+"""In words, what can name a tenant."""
+
 
 def check_tenant(tenant: object) -> str:
     """``tenant`` itself; ValueError where it cannot name one, with what is the matter as the end of a sentence."""

@@ -12,7 +12,7 @@ from fanout_guard.core.policy import CAP_FIELDS
 from fanout_guard.core.redis_url import MASK, SCHEMES, check_redis_url, masked_redis_url
 from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.source import Source, parse_source, parse_sources
-from fanout_guard.core.tenant import check_tenant
+from fanout_guard.core.tenant import ACCEPTED, check_tenant
 from fanout_guard.core.values import Kind, read_whole
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings.tenants import check_layer, read_layer, utf8
@@ -137,7 +137,7 @@ STATUSES = Kind("comma-separated statuses or classes such as '3xx,4xx,503'", _ch
 KEY_PREFIX = Kind("1 to 64 of letters, digits and . _ : / @ -", _check_prefix)
 HEADER = Kind("the name of a header, such as 'Idempotency-Key'", _check_header)
 METRICS = Kind("'prometheus'", _check_metrics)
-TENANT = Kind("a tenant id: 1 to 256 bytes of UTF-8, no spaces around it, not '*'", check_tenant, _as_it_is)
+TENANT = Kind(f"a tenant id: {ACCEPTED}", check_tenant, _as_it_is)
 TENANTS = Kind(
     'a JSON object such as {"acme": {"max_sites": 500}} with any of ' + ", ".join(CAP_FIELDS),
     check_layer,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fanout_guard.core.policy import CAP_FIELDS, Caps, Layer
-from fanout_guard.core.tenant import check_tenant
+from fanout_guard.core.tenant import ACCEPTED, check_tenant
 from fanout_guard.core.values import Spelled, shown
 from fanout_guard.errors import ConfigurationError
 
@@ -33,7 +33,7 @@ def check_layer(value: Any) -> Layer:
     for tenant, caps in value.items():
         where = f"tenant {shown(tenant)}"
         try:
-            layer[check_tenant(tenant)] = _caps(caps)
+            layer[_id(tenant)] = _caps(caps)
         except ConfigurationError as error:
             problems.extend(f"{where}: {problem}" for problem in error.problems)
         except ValueError as error:
@@ -130,8 +130,8 @@ def read_fields(
     return {tenant: Caps(**fields) for tenant, fields in values.items() if fields}, wrong
 
 
-def _id(tenant: str) -> str:
+def _id(tenant: object) -> str:
     try:
         return check_tenant(tenant)
     except ValueError as error:
-        raise WrongId(f"the tenant id {error}") from None
+        raise WrongId(f"the tenant id {error}; expected {ACCEPTED}") from None

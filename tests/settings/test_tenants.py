@@ -205,7 +205,7 @@ def test_a_toml_file_is_read(tmp_path: Path, name: str) -> None:
         ("t.toml", b"[acme]\nmode = 1979-05-27", "tenant 'acme': mode"),
         ("t.toml", b"max_sites = 5", "tenant 'max_sites': 5 is not accepted"),
         ("t.toml", b"[Acme-EU.west]\nmax_sites = 5", "tenant 'Acme-EU': 'west' is no field"),
-        ("t.toml", b'[" acme"]', "has space around it"),
+        ("t.toml", b'[" acme"]', "has space around it; expected 1 to 256 bytes of UTF-8"),
     ],
 )
 def test_a_defect_of_the_file_names_the_variable(tmp_path: Path, name: str, content: bytes, said: str) -> None:
