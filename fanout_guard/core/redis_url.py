@@ -110,8 +110,7 @@ def _is_host(text: str) -> bool:
 
 
 def _check_query(scheme: str, credentials: str, query: str | None) -> None:
-    user, _, password = credentials.partition(":")
-    before = {name for name, value in (("username", user), ("password", password)) if value}
+    before = dict(zip(("username", "password"), map(unquote, credentials.split(":", 1)), strict=False))
     found: dict[str, str] = {}
     for item in query.split("&") if query is not None else ():
         name, _, value = item.partition("=")
@@ -119,9 +118,11 @@ def _check_query(scheme: str, credentials: str, query: str | None) -> None:
             raise ValueError(f"a query parameter is none of {', '.join(sorted(PARAMETERS))}")
         if not value:
             raise ValueError(f"{name} is empty")
-        if name in found or name in before:
+        if name in found:
             raise ValueError(f"{name} is there twice")
         found[name] = unquote(value)
+        if before.get(name, "") not in ("", found[name]):
+            raise ValueError(f"{name} differs from the one before the host")
     for name, (form, problem) in _VALUES.items():
         if name in found and not form.fullmatch(found[name]):
             raise ValueError(f"{name} {problem}")
