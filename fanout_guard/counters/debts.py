@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from fanout_guard.counters.outage import PROBE_EVERY_S
-from fanout_guard.counters.scripts import Packed
+from fanout_guard.counters.scripts import CALL_WEIGHT, Packed, weight
 from fanout_guard.errors import CountersUnavailable
 
 AT_MOST = 10_000
 """So many are remembered, the newest; leases end by themselves, and charges with their windows."""
 
 _PAID_AT_ONCE = 64
+
+_Key: TypeAlias = tuple[str, bytes, int]
 
 Call: TypeAlias = Callable[[str, Sequence[Packed]], Awaitable[Sequence[Any]]]
 """Runs a script on a batch of requests; gives an answer or an error for each."""
@@ -24,7 +27,7 @@ class Debts:
     """Requests to be made good, each once, in order; of several that end one lease the last stands."""
 
     def __init__(self) -> None:
-        self._owed: dict[tuple[str, bytes, int], Packed] = {}
+        self._owed: dict[_Key, Packed] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
@@ -46,10 +49,10 @@ class Debts:
         What the server answers with an error of that request's own (a key of another type, say) is not owed any more;
         what meets a slot on the move stays owed.
         """
-        later: set[tuple[str, bytes, int]] = set()
+        later: set[_Key] = set()
         while due := [key for key in self._owed if key not in later]:
             name = due[0][0]
-            keys = [key for key in due if key[0] == name][:_PAID_AT_ONCE]
+            keys = self._at_once([key for key in due if key[0] == name])
             requests = [self._owed[key] for key in keys]
             answers = await call(name, requests)
             unpaid = None
@@ -63,6 +66,11 @@ class Debts:
                     unpaid = answer
             if unpaid is not None:
                 raise unpaid
+
+    def _at_once(self, due: Sequence[_Key]) -> Sequence[_Key]:
+        """The first of those, as many as one call takes."""
+        weights = accumulate(weight(self._owed[key]) for key in due[:_PAID_AT_ONCE])
+        return due[: max(sum(total <= CALL_WEIGHT for total in weights), 1)]
 
 
 class Payer:

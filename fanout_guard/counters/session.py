@@ -18,6 +18,7 @@ from fanout_guard.counters.outage import Breaker, Deadlines, within
 from fanout_guard.counters.redis import Server
 from fanout_guard.counters.reservation import decide_in_two
 from fanout_guard.counters.scripts import (
+    CALL_WEIGHT,
     Packed,
     pack_decide,
     pack_probe,
@@ -26,11 +27,10 @@ from fanout_guard.counters.scripts import (
     pack_renewal,
     stem_of,
     tally,
+    weight,
 )
 from fanout_guard.errors import CountersUnavailable
 
-_BATCH_WEIGHT = 1000  # about microseconds of the server's time
-_WEIGHT = 4  # of one request without sites, in the same
 _LOOP_ENDS_WITHIN_S = 1.0
 _UNATTENDED_S = 1.0  # so long what nobody waits for may queue behind its like before the server is blamed
 _REACHED_WITHIN_S = 1.0  # so long a probe waits for a connection and a sign of life, or as long as decisions may wait
@@ -113,7 +113,7 @@ class Session:
                 self._owe("release", request)
                 continue
             until_s = self._loop.time() + max(self._deadlines.after_s, _UNATTENDED_S)
-            self._submit(self._releases, request, _WEIGHT, until_s).add_done_callback(partial(self._settled, request))
+            self._submit(self._releases, request, until_s).add_done_callback(partial(self._settled, request))
 
     def _settled(self, request: Packed, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -153,22 +153,19 @@ class Session:
         return ((tenant, lease), (EVERYBODY, Lease(lease.id))) if self.server.clustered else ((tenant, lease),)
 
     def _lane(self, name: str, *, calls: int, items: int) -> Lane[Packed, Any]:
-        return Lane(
-            partial(self._calls.start, name), calls=calls, items=items, weight=_BATCH_WEIGHT, failed=self._failed
-        )
+        return Lane(partial(self._calls.start, name), calls=calls, items=items, weight=CALL_WEIGHT, failed=self._failed)
 
     async def _decide(self, charge: Charge, until_s: float) -> Tally:
         """A decision in one slot."""
         request = pack_decide(charge, self._space)
         if not request[0] and charge.policy.inflight_global is None:
             return Tally(True, ())  # a look at nothing that is counted, which no slot of a cluster could answer
-        weight = _WEIGHT + len(charge.sites) // 32
         returning = self._releases.busy
         self._deciding += 1
         try:
-            decided = tally(charge, await self._submit(self._decisions, request, weight, until_s))
+            decided = tally(charge, await self._submit(self._decisions, request, until_s))
             if not decided.charged and _full(decided) and await self._returned(returning, until_s):
-                decided = tally(charge, await self._submit(self._decisions, request, weight, until_s))
+                decided = tally(charge, await self._submit(self._decisions, request, until_s))
         except asyncio.CancelledError:
             self._undo(charge)
             raise
@@ -193,12 +190,12 @@ class Session:
             return False
         return await self._releases.answered(spare_s) or (returning and not self._releases.busy)
 
-    def _submit(self, lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float) -> asyncio.Future[Any]:
+    def _submit(self, lane: Lane[Packed, Any], request: Packed, until_s: float) -> asyncio.Future[Any]:
         if self.breaker.reason is not None:
             raise CountersUnavailable(self.breaker.reason, sent=False)
         if until_s < self._deadlines.next_s:
             self._deadlines.watch(until_s)
-        return lane.submit(request, until_s, weight)
+        return lane.submit(request, until_s, weight(request))
 
     async def _where_found(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> int:
         """Make the first request, and the others where it finds what it is about; its answer, below 0 if it does not.
@@ -221,7 +218,7 @@ class Session:
         answers = []
         for index, request in enumerate(requests):
             try:
-                answers.append(await self._submit(lane, request, _WEIGHT, until_s))
+                answers.append(await self._submit(lane, request, until_s))
             except asyncio.CancelledError:
                 self._owe(name, *requests[index:])
                 raise

@@ -98,10 +98,8 @@ async def test_what_is_asked_again_beside_a_release_stays_reserved(
     session, asked = counters.session, Counter[str]()
     submit, leases = session._submit, dict[str, Lease]()
 
-    def submit_beside_a_release(
-        lane: Lane[Packed, Any], request: Packed, weight: int, until_s: float
-    ) -> asyncio.Future[Any]:
-        waiting = submit(lane, request, weight, until_s)
+    def submit_beside_a_release(lane: Lane[Packed, Any], request: Packed, until_s: float) -> asyncio.Future[Any]:
+        waiting = submit(lane, request, until_s)
         if lane is session._decisions:
             tenant, _ = counters.space.split(request[0][0]) or ("", b"")
             asked[tenant] += 1

@@ -12,6 +12,7 @@ from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Part, Policy
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
+from tests.counters.bench import packed
 from tests.counters.watching import ALL, TIMEOUT_MS, Edges, charge, used
 from tests.faults.network import Proxy
 from tests.faults.servers import Node
@@ -179,6 +180,24 @@ async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: N
         return (await counters.decide(look)).readings[-1].used
 
     await becomes(0, held_still)
+    await counters.aclose()
+
+
+@pytest.mark.parametrize("owed", [False, True])
+async def test_refunds_of_long_lists_do_not_stand_in_each_others_way(server: Node, owed: bool) -> None:
+    """Together in one call they would keep the server from everybody's decisions for longer than those may wait."""
+    lists = 20
+    counters = RedisCounters(server.url, timeout_ms=5000)
+    session = counters.session
+    await counters.decide(charge("other"))  # connected, and the script is loaded
+    calls = int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"])
+    if owed:
+        counters.give_up("timeout")
+    part = Part(sites=packed(range(2000)))
+    refunds = [counters.refund("acme", Lease(new_id(), b"d" * 16), part) for _ in range(lists)]
+    await asyncio.gather(*refunds, return_exceptions=True)
+    await asyncio.to_thread(until, lambda: session.breaker.reason is None and not session._debts)
+    assert int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"]) - calls >= lists
     await counters.aclose()
 
 
