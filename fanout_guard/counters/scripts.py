@@ -233,5 +233,5 @@ def pack_refund(tenant: str, lease: Lease, space: KeySpace, part: Part = WHOLE, 
     if entries is not None and not sites:
         # As a site of its own, which the server takes back once, however often it is asked.
         sites, counts = pack("<d", randbits(53)), (entries,)
-    fields = (str(lease), 0 if sites else -1, 1 if sites else 0, counts, int(undo))
+    fields = (str(lease), 1 if sites else 0, counts, int(undo))
     return keys, fields, sites

@@ -182,6 +182,28 @@ async def test_a_refused_circulation_has_nothing_to_give_back(bench: Bench) -> N
     assert await bench.used(ALL) == [300] * 5
 
 
+async def test_what_is_asked_for_after_everything_came_back_is_not_kept(shared: Bench) -> None:
+    """A client that reports failures without end must not grow what the server keeps of one circulation."""
+    circulated = await shared.circulate(3, ALL)
+    assert await circulated.refund(3) == 3
+    for number in range(20):
+        assert await circulated.refund(1) == 0
+        assert await circulated.refund(sites=[number]) == 0
+    (key,) = await shared.counters.command("KEYS", "*}:b:*")  # type: ignore[attr-defined]
+    assert await shared.counters.command("STRLEN", key) == 8  # type: ignore[attr-defined]
+
+
+async def test_a_process_keeps_no_more_of_it_either() -> None:
+    """As on a server."""
+    bench = in_memory()
+    circulated = await bench.circulate(3, ALL)
+    assert await circulated.refund(3) == 3
+    before = bench.counters._state.weight  # type: ignore[attr-defined]
+    for number in range(20):
+        assert await circulated.refund(sites=[number]) == 0
+    assert bench.counters._state.weight == before  # type: ignore[attr-defined]
+
+
 async def test_a_refund_of_no_entries_is_none(bench: Bench) -> None:
     """An empty list of failures is the usual case."""
     circulated = await bench.circulate(100, ALL)

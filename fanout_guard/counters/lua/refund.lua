@@ -2,8 +2,8 @@
 --
 -- KEYS    per request: record, refunded sites, document, rates, leases, idempotency (the last with a name that does
 --         not exist where there is none); the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: the requests, each {lease, entries, has sites, {count per site}, undo}: entries -1 is the whole
---             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
+-- ARGV    [1] msgpack: the requests, each {lease, has sites, {entries per site}, undo}: without sites it is the whole charge;
+--             undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some
 -- Output  per request the entries taken back, or -1 where there is no such charge; {-1, error} where only this request
@@ -75,19 +75,22 @@ local function lower_lease(key, lease, held, entries, whole)
 end
 
 -- Of the sites asked for, those not refunded before, and how many entries they are.
-local function first_time(key, r, ttl)
-  local before = {}
-  local raw, sites = call('GET', key) or '', r[3]
-  matching.add_to(before, raw, 1, #raw / 8)
-  local fresh, entries = {}, 0
-  for i = 1, #sites / 8 do
-    local site = string.sub(sites, i * 8 - 7, i * 8)
-    if not before[struct.unpack('<d', site)] then
-      fresh[#fresh + 1] = site
-      entries = entries + (r[4][i] or 1)
+local function first_time(key, sites, counts, ttl)
+  local raw, fresh, entries = call('GET', key) or '', sites, 0
+  if raw == '' then -- mostly: it is all of them, however long the list
+    for i = 1, #sites / 8 do entries = entries + (counts[i] or 1) end
+  else
+    local before, texts = {}, {}
+    matching.add_to(before, raw, 1, #raw / 8)
+    for i = 1, #sites / 8 do
+      local site = string.sub(sites, i * 8 - 7, i * 8)
+      if not before[struct.unpack('<d', site)] then
+        texts[#texts + 1] = site
+        entries = entries + (counts[i] or 1)
+      end
     end
+    fresh = table.concat(texts)
   end
-  fresh = table.concat(fresh)
   if fresh ~= '' then call('SET', key, raw .. fresh, 'PX', ttl) end
   return fresh, entries
 end
@@ -95,10 +98,10 @@ end
 local function refund(r, record_key, refunded_key, document_key, rates_key, lease_key, shared_key)
   local raw = call('GET', record_key)
   if not raw or raw == 'x' then
-    if r[5] == 1 and not raw then call('SET', record_key, 'x', 'PX', RECORD_MS) end
+    if r[4] == 1 and not raw then call('SET', record_key, 'x', 'PX', RECORD_MS) end
     return raw and 0 or -1
   end
-  local whole, record = r[2] < 0, cmsgpack.unpack(raw)
+  local whole, record = r[2] == '', cmsgpack.unpack(raw)
   if record[5] == false then return 0 end
   local ttl = max(call('PTTL', record_key), 1)
   local shared = call('GET', shared_key)
@@ -107,17 +110,17 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
   local holds = record[1] > 0 and own or record[5]
   if shared and shared[5] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
-  if not whole and others then return 0 end
+  if not whole and (others or record[2] == record[1]) then return 0 end
   -- Read for nothing but their type, before anything is written: one of another type fails this request as a whole.
   rates.at(rates_key)
   call('GET', document_key)
   for _, key in ipairs({lease_key, GLOBAL or nil}) do call('ZSCORE', key, '=') end
   local sites, entries = '', record[1] - record[2]
   if not whole then
-    local wanted = r[2]
-    if r[3] ~= '' then sites, wanted = first_time(refunded_key, r, ttl) end
+    local wanted
+    sites, wanted = first_time(refunded_key, r[2], r[3], ttl)
     entries = math.min(wanted, entries)
-    if entries <= 0 then return 0 end
+    if entries == 0 then return 0 end
   end
   local charge, tag, first, back = record, own, 5, entries
   if shared and record[1] == 0 and not others then -- the last holder of somebody else's charge
@@ -140,17 +143,17 @@ local function refund(r, record_key, refunded_key, document_key, rates_key, leas
     return 0
   end
   if back > 0 then drop_rates(rates_key, charge, first, back) end
-  if whole or sites ~= '' then drop_sites(document_key, tag, sites) end
+  drop_sites(document_key, tag, sites)
   if shared then call('DEL', shared_key) end
   return back
 end
 
 local answers, at, next_sites = {}, GLOBAL and 2 or 1, 3
 for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
-  if r[3] == 1 then
-    r[3], next_sites = ARGV[next_sites], next_sites + 1
+  if r[2] == 1 then
+    r[2], next_sites = ARGV[next_sites], next_sites + 1
   else
-    r[3] = ''
+    r[2] = ''
   end
   local ok, answer = pcall(refund, r, unpack(KEYS, at, at + 5))
   answers[i] = ok and answer or failed(answer)

@@ -110,7 +110,7 @@ class State:
     def refund_part(self, tenant: str, id_: bytes, now: int, part: Part) -> int:
         """Take a part of a charge back; nothing of one on which others stand."""
         record = self._record(tenant, id_, now)
-        if record is None or record.settled or record.origin:
+        if record is None or record.settled or not record.entries:
             return 0
         key = _live(record.idempotency, now)
         if key and record.holders > 1:
