@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import tracemalloc
@@ -116,6 +117,33 @@ async def test_a_document_with_many_parts_is_joined_when_none_can_be_refunded() 
         await bench.time.advance(2_000)
     assert counters._state.weight < 100_000
     assert (await bench.used(policy))[0] >= 1_800
+
+
+async def test_a_document_with_a_great_many_parts_is_joined_at_once() -> None:
+    """Hundreds a minute under a high cap: what a decision costs must not grow with them."""
+    bench, counters = limited(128 * MIB)
+    for _ in range(700):
+        await bench.circulate(1, documents(10_000))
+        await bench.time.advance(1)
+    (document,) = counters._state._documents.values()
+    assert len(document.sections) <= 512
+    await _counts_all_and_frees_the_last(bench, 700)
+
+
+async def test_a_document_with_a_great_many_parts_is_joined_on_a_server_too(shared: Bench) -> None:
+    """One tenant's site-by-site client must not take the server's time from everybody."""
+    for _ in range(14):
+        await asyncio.gather(*(shared.circulate(1, documents(10_000)) for _ in range(50)))
+    (key,) = await shared.counters.command("KEYS", "*}:d:*")  # type: ignore[attr-defined]
+    assert await shared.counters.command("STRLEN", key) <= 700 * 8 + 512 * 18  # type: ignore[attr-defined]
+    await _counts_all_and_frees_the_last(shared, 700)
+
+
+async def _counts_all_and_frees_the_last(bench: Bench, sites: int) -> None:
+    last = await bench.circulate(1, documents(10_000))
+    assert await bench.used(documents(10_000)) == [sites + 1]
+    assert await last.refund() == 1
+    assert await bench.used(documents(10_000)) == [sites]
 
 
 async def test_joined_parts_count_from_the_latest_of_them() -> None:

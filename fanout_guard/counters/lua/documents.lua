@@ -88,10 +88,12 @@ local function open_documents()
       return kept
     end
 
-    -- Join the shared sections that free together; of too many, take also those counted before `before` for shared.
+    -- Join the shared sections that free together; of too many, take also those counted before `before` for shared, and
+    -- of far too many the older half: each costs every decision some microseconds.
     function sections.fold(found, before)
-      local MOST = 32           -- sections of a document
-      local crowded, kept, shared = #found > MOST, {}, {}
+      local MANY, MOST = 32, 512 -- sections of a document
+      local crowded, kept, shared = #found > MANY, {}, {}
+      if #found > MOST then before = max(before, found[MOST / 2].at) end
       for _, s in ipairs(found) do
         if crowded and s.at < before then s.tag = SHARED end
         local same = s.tag == SHARED and shared[s.ends]

@@ -17,6 +17,8 @@ from fanout_guard.counters.memory.shelf import Kept
 GENERATIONS = 2
 SECTIONS = 32
 """More sections than this: those whose charge can no longer be refunded are joined."""
+MOST_SECTIONS = 512
+"""More than this: the older half are, since each costs every decision some time."""
 SHARED = b""
 """The tag of sites that more than one circulation has counted."""
 
@@ -166,8 +168,13 @@ class Document(Kept):
 
 
 def _fold(sections: list[Section], window: int, before: int) -> list[Section]:
-    """Join shared sections of one generation; of too many, take also those counted before ``before`` for shared."""
+    """Join shared sections of one generation; of too many, take also those counted before ``before`` for shared.
+
+    Of far too many, take the older half.
+    """
     crowded = len(sections) > SECTIONS
+    if len(sections) > MOST_SECTIONS:
+        before = max(before, sections[MOST_SECTIONS // 2 - 1].at)
     kept: list[Section] = []
     shared: dict[int, Section] = {}
     for section in sections:
