@@ -41,71 +41,71 @@ class Settings:
     """
 
     mode: Mode | Literal["enforce", "shadow", "off"] = setting(
-        Mode.ENFORCE, MODE, "Refuse what is over a cap, only record it, or do nothing; `off` beats a tenant's mode."
+        Mode.ENFORCE, MODE, "Reject what is over a cap, only record it, or do nothing; `off` wins over a tenant's mode."
     )
-    routes: str = setting(
-        "POST /circulate-document", kinds.ROUTES, "The routes that circulate; `{name}` matches one segment."
-    )
-    tenant: str = setting("header:X-Tenant-ID", kinds.SOURCE, "Where a request names its tenant.")
+    routes: str = setting("POST /circulate-document", kinds.ROUTES, "The guarded routes; `{name}` matches one segment.")
+    tenant: str = setting("header:X-Tenant-ID", kinds.SOURCE, "Where the request names its tenant.")
     default_tenant: str = setting(
         "default", kinds.TENANT, "The tenant of a request that names none.", empty="such a request gets 400"
     )
     unknown_tenants: str = setting(
         "own",
         choice("own", "shared", "reject"),
-        "Tenants that no configuration names: counters each, counted as the default tenant, or refused with 403.",
+        "Tenants that no configuration names: count each, count all as the default tenant, or reject with 403.",
     )
     document: str = setting(
-        "json:document_id", kinds.SOURCE, "Where a request names its document.", empty="no document cap"
+        "json:document_id", kinds.SOURCE, "Where the request names its document.", empty="no document cap"
     )
-    sites: str = setting(
-        "json:target_sites", kinds.SITES, "Where a request lists its sites; aliases are joined by `|`."
+    sites: str = setting("json:target_sites", kinds.SITES, "Where the request lists its sites; join aliases with `|`.")
+    count: str = setting(
+        "entries", choice("entries", "distinct"), "Count every entry of the list, or each distinct site once."
     )
-    count: str = setting("entries", choice("entries", "distinct"), "Count every entry of the list, or each site once.")
     max_sites: CapValue = setting(300, CAP, "Entries in one circulation.")
     document_max_sites: CapValue | None = setting(
-        None, CAP, "Distinct sites that one document reaches in any window.", unset="as MAX_SITES"
+        None, CAP, "Distinct sites one document may reach in any window.", unset="as MAX_SITES"
     )
     document_window: float = setting(3600, WINDOW, "The window of the document cap, in seconds.")
-    rate: str = setting("", RATE, "Entries that one tenant circulates in any window; several windows allowed.")
-    max_inflight: CapValue | None = setting(None, CAP, "Entries of one tenant in flight.")
-    global_max_inflight: CapValue | None = setting(None, CAP, "Entries of all tenants in flight.")
+    rate: str = setting("", RATE, "Entries one tenant may circulate in any window; you can set several windows.")
+    max_inflight: CapValue | None = setting(None, CAP, "Entries one tenant may have in flight.")
+    global_max_inflight: CapValue | None = setting(None, CAP, "Entries all tenants together may have in flight.")
     lease_ttl: float = setting(
-        60, TIMEOUT, "Seconds after which a dead worker's entries in flight come back; renewed while a request runs."
+        60, TIMEOUT, "Seconds until a dead worker's entries in flight are freed; renewed while a request runs."
     )
-    tenants: Mapping[str, Caps] = setting({}, kinds.TENANTS, "Caps of tenants, by their ids.")
-    tenants_file: str = setting("", kinds.FILE, "The same as a file; TENANTS wins, field by field.")
+    tenants: Mapping[str, Caps] = setting({}, kinds.TENANTS, "Caps per tenant, by tenant id.")
+    tenants_file: str = setting("", kinds.FILE, "The same, as a file; TENANTS wins, field by field.")
     tenant_fields: Mapping[str, Caps] = setting(
-        {}, kinds.TENANTS, "One field of one tenant, the id exactly as spelled; wins over both."
+        {}, kinds.TENANTS, "One field of one tenant, with the id spelled exactly; wins over both."
     )
-    redis_url: str = setting("", kinds.REDIS_URL, "The shared counters.", unset="counters in this process")
+    redis_url: str = setting(
+        "", kinds.REDIS_URL, "The server that holds the shared counters.", unset="counters in this process"
+    )
     redis_timeout: float = setting(
-        0.1, TIMEOUT, "Seconds that a decision may wait for Redis, connecting and retries included."
+        0.1, TIMEOUT, "Seconds a decision may wait for Redis, including connecting and retries."
     )
-    key_prefix: str = setting("fanout", kinds.KEY_PREFIX, "The first part of every key.")
+    key_prefix: str = setting("fanout", kinds.KEY_PREFIX, "The prefix of every key.")
     on_outage: str = setting(
         "local",
         choice("local", "open", "closed"),
-        "While Redis is out of reach: count in this process, admit, or answer 503.",
+        "While Redis is unreachable: count in this process, admit, or answer 503.",
     )
-    workers: int = setting(
-        1, whole(1, 100_000), "Processes, each with its part of the caps where it counts for itself."
-    )
+    workers: int = setting(1, whole(1, 100_000), "Processes that divide the caps whenever each counts for itself.")
     digest_key: str = setting(
-        "", kinds.DIGEST_KEY, "The secret of the sites' digests, the same on all workers.", unset="from KEY_PREFIX"
+        "", kinds.DIGEST_KEY, "The secret key of the site digests; the same on all workers.", unset="from KEY_PREFIX"
     )
     refund_on: str = setting(
-        "3xx,4xx", kinds.STATUSES, "Response statuses after which the charge is taken back.", empty="never"
+        "3xx,4xx", kinds.STATUSES, "Response statuses after which the charge is refunded.", empty="never"
     )
     idempotency_header: str = setting(
-        "", kinds.HEADER, "A header whose value makes repeats of one circulation count once."
+        "", kinds.HEADER, "A header that identifies repeats of one circulation, so that they count once."
     )
-    max_body_bytes: int = setting(1_048_576, whole(1, MAX_BODY_BYTES), "The longest body of a guarded request.")
-    reject_status: int = setting(422, kinds.REJECT_STATUS, "The status of a circulation that can never pass.")
-    headers: bool = setting(True, kinds.FLAG, "RateLimit fields on guarded responses.")
+    max_body_bytes: int = setting(
+        1_048_576, whole(1, MAX_BODY_BYTES), "The largest body of a guarded request, in bytes."
+    )
+    reject_status: int = setting(422, kinds.REJECT_STATUS, "The status for a circulation that can never pass.")
+    headers: bool = setting(True, kinds.FLAG, "Send RateLimit fields on guarded responses.")
     metrics: str = setting("", kinds.METRICS, "Record into the default registry of prometheus_client.")
     metrics_tenants: str = setting(
-        "off", choice("off", "configured"), "The tenant label: none, or the tenants that configuration names."
+        "off", choice("off", "configured"), "The tenant label: none, or the tenants that the configuration names."
     )
     overrides_ttl: float = setting(
         2, TIMEOUT, "Seconds until every worker sees a cap changed with `fanout-guard caps`."
