@@ -111,14 +111,14 @@ def _responses(settings: Settings) -> dict[str, Json]:
 
 
 def _refusals(settings: Settings) -> Iterator[tuple[int, str]]:
-    yield settings.reject_status, "More sites than one circulation may have: split it as `chunks` and `fits_now` say."
+    yield settings.reject_status, "Too many sites for one circulation: split it as `chunks` and `fits_now` say."
     yield 400, "The circulation or its tenant cannot be read with certainty."
     if settings.unknown_tenants == "reject":
         yield 403, "The tenant is not known."
     yield 413, f"The body is longer than {settings.max_body_bytes} bytes."
-    yield 415, "The body is encoded, in another charset than UTF-8, or a form."
-    yield 429, "More sites than the tenant may circulate to for now: come back after `Retry-After`."
-    yield 503, "No capacity for the circulation just now: come back after `Retry-After`."
+    yield 415, "The body is encoded, is a form, or is not in UTF-8."
+    yield 429, "Too many sites for now: try again after `Retry-After`."
+    yield 503, "No capacity for the circulation right now: try again after `Retry-After`."
 
 
 def _response(status: int, reasons: list[str]) -> Json:
@@ -141,12 +141,12 @@ PROBLEM_SCHEMA: Json = {
         "type": {"type": "string", "format": "uri", "description": "Names the kind of refusal."},
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "For a person."},
+        "detail": {"type": "string", "description": "An explanation for people."},
         "violated-policies": {
             "type": "array",
             "items": {"type": "string"},
             "description": (
-                "What refuses: `circulation`, `document`, `rate-…`, `inflight`, `inflight-global`, or an `outage`."
+                "Caps that refused: `circulation`, `document`, `rate-…`, `inflight`, `inflight-global`, or `outage`."
             ),
         },
         "limit": {**_COUNT, "description": "The cap."},

@@ -113,7 +113,7 @@ class FanoutGuard:
     ) -> Coroutine[Any, Any, Decision]:
         """The decision, to be awaited; what is wrong with the arguments is raised at once."""
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and is_encodable(idempotency_key)):
-            raise CirculationError("the idempotency key is no text")
+            raise CirculationError("the idempotency key is not a valid string")
         return self.decide(self.tenants.name(tenant), Circulation(document=document, sites=sites), idempotency_key)
 
     async def simulate(

@@ -58,7 +58,7 @@ class FanoutGuardMiddleware:
         on_decision: OnDecision | None = None,
     ) -> None:
         if guard is not None and any(each is not None for each in (settings, caps, on_decision)):
-            raise TypeError("a guard that is given brings its own settings, caps= and on_decision=")
+            raise TypeError("guard= brings its own settings, caps= and on_decision=; pass them to FanoutGuard instead")
         self.app = app
         self.guard = guard = guard or FanoutGuard(settings, caps=caps, on_decision=on_decision)
         settings = guard.settings
@@ -127,7 +127,9 @@ class FanoutGuardMiddleware:
             detail = f"The body is longer than the {self._max_body} bytes that are read. Send fewer sites at a time."
             raise _Refused("body-too-large", detail, tenant) from None
         except _HookFailed:
-            raise _Refused(None, "It could not be told who asks for what. Send it again in 1 second.", tenant) from None
+            raise _Refused(
+                None, "The tenant and the circulation could not be determined. Send it again in 1 second.", tenant
+            ) from None
         return asked
 
     async def _decide(self, asked: Extract, scope: Scope) -> Decision:
@@ -143,7 +145,7 @@ class FanoutGuardMiddleware:
         except CirculationError as error:
             if self._tenant_hook is not None and named is not None:
                 self._hook_failed("tenant=", error)
-                raise _Refused(None, "It could not be told who asks. Send it again in 1 second.") from None
+                raise _Refused(None, "The tenant could not be determined. Send it again in 1 second.") from None
             raise _Refused(TENANT_UNIDENTIFIED, sentence(f"{error}{self._tenant_expected}")) from None
         except UnknownTenant:
             raise _Refused("tenant-unknown", "This tenant may not circulate here.", named) from None

@@ -30,7 +30,7 @@ GROUPS = (
 """The modules of this package that register commands, in the order of the help."""
 
 _EPILOG = """\
-settings come from the environment (FANOUT_GUARD_…), as they do in the application
+settings come from the environment (FANOUT_GUARD_…), as in the application
 
 exit status: 0 done, 1 the answer is no, 2 bad usage or configuration, 3 cannot tell
 
@@ -42,7 +42,7 @@ examples:
   fanout-guard simulate payload.json --tenant acme
   fanout-guard caps set acme max_sites=500 --for 24h
   fanout-guard caps set '*' mode=shadow --for 1h    the kill switch
-  fanout-guard verify results/results.json        are the caps what a stress test has proven?
+  fanout-guard verify results/results.json        has a stress test proven the caps?
 """
 
 
@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(*error.problems)
         return Exit.BAD
     except UnknownTenant as error:
-        fail(f"tenant {error.tenant!a} is not known: nothing names it, and {PREFIX}UNKNOWN_TENANTS is 'reject'")
+        fail(
+            f"tenant {error.tenant!a} is not known: no configuration names it, and {PREFIX}UNKNOWN_TENANTS is 'reject'"
+        )
         return Exit.BAD
     except CountersUnavailable as error:
         fail(out_of_reach(error.reason))
@@ -85,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with every command group."""
     parser = Parser(
         prog="fanout-guard",
-        description="Caps on how many sites a circulation may reach: look, try, change, verify.",
+        description="Inspect, try, change and verify the caps on how many sites a circulation may reach.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

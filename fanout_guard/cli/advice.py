@@ -8,11 +8,11 @@ from fanout_guard.core.redis_url import masked_redis_url
 from fanout_guard.settings import PREFIX
 
 ADVICE = {
-    "connection": "nothing answers there; is the server running, and is this its address (with rediss:// also, is its"
-    " certificate trusted for that name; with redis+sentinel:// also, is the service called so)?",
+    "connection": "nothing answers there; is the server running, and is this its address (with rediss:// also: is its"
+    " certificate trusted for that name; with redis+sentinel:// also: is that the service's name)?",
     "timeout": "no answer in time; is this the server's address, does a firewall drop packets, and does it speak TLS"
     " (rediss://) where the address says so, and only there?",
-    "loading": "the server is still loading its data; try again when it has",
+    "loading": "the server is still loading its data; try again later",
     "busy": "a script has kept the server busy for too long",
     "auth": "the server refuses the user or the password",
     "noperm": "the ACL user lacks a permission; it needs the commands of @read, @write and @scripting, TIME, on a"
@@ -22,11 +22,11 @@ ADVICE = {
     "oom": "the server has no memory left",
     "cluster": "not every slot is served, or the address is of the wrong kind: redis+cluster:// is for clusters, and"
     " only for them",
-    "script": "the server answers with an error; has it the database that the address names, and may scripts run?",
+    "script": "the server answers with an error; does it have the database in the address, and may scripts run?",
     "noscript": "the server forgets scripts at once",
     "version": "the server is too old; Redis 6.2, Valkey 7.2 or newer is needed",
-    "wrongtype": "somebody else has written one of the guard's keys; find who shares the prefix, then reset the tenant,"
-    " or choose another KEY_PREFIX",
+    "wrongtype": "something else has written to one of the guard's keys; find who shares the prefix, then reset the"
+    " tenant, or choose another KEY_PREFIX",
     "other": "what answers there does not behave like Redis; is this the server's address and port?",
 }
 

@@ -30,9 +30,9 @@ _SPAN = re.compile(r"([0-9]{1,9})([smhd])")
 _FIELDS = ", ".join(CAP_FIELDS)
 
 _MORE = """\
-An override is the nearest cap: it beats the application's hook and every variable. Every worker sees a change within
-FANOUT_GUARD_OVERRIDES_TTL seconds; none is restarted. TENANT * stands for the deployment's defaults:
-a tenant that has a mode or caps of its own keeps them, but mode=off beats every mode.
+An override wins over the application's caps= hook and every variable. Every worker applies a change within
+FANOUT_GUARD_OVERRIDES_TTL seconds, without a restart. TENANT * stands for the deployment's defaults:
+a tenant with a mode or caps of its own keeps them, but mode=off wins over every mode.
 
 examples:
   fanout-guard caps set acme max_sites=500 --for 24h
@@ -43,7 +43,7 @@ examples:
 """
 _MORE_SET = f"""\
 Fields: {_FIELDS}.
-The values are those of FANOUT_GUARD_TENANTS: a whole number or unlimited for caps, seconds for document_window,
+Values are as in FANOUT_GUARD_TENANTS: a whole number or unlimited for caps, seconds for document_window,
 '6000/minute; 100000/day' or unlimited for rate, enforce, shadow or off for mode. All fields change at once.
 
 examples:
@@ -59,8 +59,8 @@ def register(commands: Commands) -> None:
         commands,
         "caps",
         None,
-        summary="look at caps, override them at run time, take it back",
-        description="Overrides: caps changed at run time, kept beside the counters with who and when.",
+        summary="list caps, override them at run time, remove overrides",
+        description="Change caps at run time. Overrides are kept beside the counters, with who made them and when.",
         more=_MORE,
     )
     parts = group.add_subparsers(metavar="PART", required=True, title="parts")
@@ -74,8 +74,8 @@ def _register_list(parts: Commands) -> None:
         parts,
         "list",
         run_list,
-        summary="overrides, who made them, until when, and the caps they lead to",
-        description="List the overrides that hold now, and the caps that result with the configuration.",
+        summary="list overrides: who made them, until when, and the resulting caps",
+        description="List the overrides in force, and the caps that result from them and the configuration.",
         more="examples:\n  fanout-guard caps list\n  fanout-guard caps list acme --json\n",
     )
     parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_or_defaults, help="or * for the defaults")
@@ -98,7 +98,7 @@ def _register_set(parts: Commands) -> None:
         dest="for_ms",
         metavar="TIME",
         type=_span,
-        help="until when, from now: 90s, 30m, 24h, 7d; else it stays",
+        help="how long it lasts: 90s, 30m, 24h, 7d; without this it stays",
     )
     parser.add_argument("--by", metavar="WHO", help="who changes it, for the record (user@host)")
     json_option(parser)
@@ -109,8 +109,8 @@ def _register_unset(parts: Commands) -> None:
         parts,
         "unset",
         run_unset,
-        summary="take overrides back",
-        description="Take overrides of a tenant back, all of them where no field is named.",
+        summary="remove overrides",
+        description="Remove overrides of a tenant: the named fields, or all of them.",
         more="examples:\n  fanout-guard caps unset acme\n  fanout-guard caps unset '*' mode\n",
     )
     parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults, help="or * for the defaults")
@@ -209,14 +209,16 @@ def _check(settings: Settings, tenant: str, values: dict[str, Any]) -> None:
 
 
 def _unknown(field: str) -> str:
-    return f"{field!a} is no field of caps; expected {_FIELDS}"
+    return f"{field!a} is not a cap field; expected {_FIELDS}"
 
 
 def _span(text: str) -> int:
     match = _SPAN.fullmatch(text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 0 < seconds <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!a} is no time; expected such as 90s, 30m, 24h or 7d, at most 366d")
+        raise argparse.ArgumentTypeError(
+            f"{text!a} is not a duration; expected for example 90s, 30m, 24h or 7d, at most 366d"
+        )
     return seconds * 1000
 
 

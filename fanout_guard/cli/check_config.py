@@ -33,7 +33,7 @@ def register(commands: Commands) -> None:
         "check-config",
         run,
         summary="print the effective settings, or every problem with them",
-        description="Print what the application would run with, secrets masked. Exit status 2 if it would not start.",
+        description="Print the application's settings, secrets masked. Exit status 2 if it would not start with them.",
         more=_MORE,
     )
     json_option(parser)

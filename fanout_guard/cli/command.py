@@ -42,7 +42,7 @@ def tenant_id(text: str) -> str:
 def count(text: str) -> int:
     """An argument that says how many."""
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!a} is no number; expected 0 or more, in plain digits")
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number; expected 0 or more, in plain digits")
     return int(text)
 
 

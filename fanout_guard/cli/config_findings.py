@@ -52,7 +52,7 @@ def _tenant(settings: Settings) -> Finding:
             " caps of its own; take it from authentication (scope:…), let a gateway set it, or set UNKNOWN_TENANTS",
         )
     if chosen:
-        text = f"TENANT is {settings.tenant}: nothing here keeps a client from naming another's known tenant"
+        text = f"TENANT is {settings.tenant}: nothing here stops a client from naming somebody else's tenant"
         return Finding("tenant", Level.NOTE, text)
     return Finding("tenant", Level.OK, f"from {settings.tenant}")
 
@@ -87,5 +87,5 @@ def _digests(settings: Settings) -> Finding:
     return Finding(
         "digests",
         Level.WARNING,
-        "DIGEST_KEY is not set, so the key is KEY_PREFIX: who guesses it can make up sites that count as one",
+        "DIGEST_KEY is not set, so the key is KEY_PREFIX: anyone who guesses it can make up sites that count as one",
     )

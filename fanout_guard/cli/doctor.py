@@ -19,8 +19,8 @@ from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
 
 _MORE = """\
-Connects, and tries the real scripts on keys of its own that end within a minute. A warning is for somebody to decide
-on, a problem is something that does not work.
+Connects, and tries the real scripts on keys of its own that expire within a minute. A problem is something that does
+not work; a warning is for you to decide on.
 
 exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 bad configuration, 3 the server is out of reach
 
@@ -36,11 +36,11 @@ def register(commands: Commands) -> None:
         commands,
         "doctor",
         run,
-        summary="connect, and say what would go wrong",
-        description="Examine the server of the counters, and what the configuration leaves open.",
+        summary="connect, and report what would go wrong",
+        description="Examine the counters' server, and what the configuration leaves open.",
         more=_MORE,
     )
-    parser.add_argument("--strict", action="store_true", help="exit status 1 for warnings, too")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 for warnings too")
     json_option(parser)
 
 

@@ -34,7 +34,7 @@ def info_findings(info: Info, *, clustered: bool) -> Iterator[Finding]:
     yield _role(info)
     yield _persistence(info)
     if not clustered and info.get("cluster_enabled") == "1":
-        text = "the server belongs to a cluster, and REDIS_URL names it alone; use redis+cluster://"
+        text = "the server belongs to a cluster, and REDIS_URL names only this one node; use redis+cluster://"
         yield Finding("cluster", Level.PROBLEM, text)
 
 
@@ -52,7 +52,7 @@ def _version(info: Info) -> Finding:
     text = info.get("valkey_version") or info.get("redis_version", "")
     match = re.match(r"(\d+)\.(\d+)", text)
     if match is None:
-        return Finding("version", Level.WARNING, "cannot be told")
+        return Finding("version", Level.WARNING, "unknown: the server does not say")
     if (int(match[1]), int(match[2])) < _OLDEST[name]:
         oldest = ".".join(map(str, _OLDEST[name]))
         return Finding("version", Level.PROBLEM, f"{name} {text} is too old; {oldest} or newer is needed")
@@ -62,7 +62,7 @@ def _version(info: Info) -> Finding:
 def _eviction(info: Info) -> Finding:
     policy = info.get("maxmemory_policy", "")
     if not policy:
-        return Finding("eviction", Level.WARNING, "the policy cannot be told; it should be noeviction")
+        return Finding("eviction", Level.WARNING, "the policy is unknown; it should be noeviction")
     if policy == "noeviction":
         return Finding("eviction", Level.OK, policy)
     bounded = info.get("maxmemory", "0") != "0"
@@ -70,7 +70,7 @@ def _eviction(info: Info) -> Finding:
     return Finding(
         "eviction",
         Level.PROBLEM if bounded else Level.WARNING,
-        f"maxmemory-policy is {policy}: {when}, counters are dropped and caps begin anew unnoticed; use noeviction",
+        f"maxmemory-policy is {policy}: {when}, counters are dropped and caps silently start from zero; use noeviction",
     )
 
 
@@ -87,7 +87,7 @@ def _role(info: Info) -> Finding:
     if info.get("role") in ("slave", "replica"):
         return Finding("replication", Level.PROBLEM, "REDIS_URL names a replica, which cannot count")
     if info.get("connected_slaves", "0") != "0":
-        text = "replicated without waiting: a failover may forget the decisions of its last moment"
+        text = "replicated without waiting: a failover may lose the last decisions before it"
         return Finding("replication", Level.NOTE, text)
     return Finding("replication", Level.NOTE, "no replica: while the server is down, ON_OUTAGE decides")
 
@@ -97,5 +97,5 @@ def _persistence(info: Info) -> Finding:
         return Finding("persistence", Level.OK, "append-only file")
     if info.get("rdb_last_bgsave_status", "ok") != "ok":
         return Finding("persistence", Level.WARNING, "the last snapshot failed; the server may refuse to write")
-    text = "no append-only file: a restart forgets what was counted since the last snapshot, and caps begin anew"
+    text = "no append-only file: a restart forgets what was counted since the last snapshot, and caps start from zero"
     return Finding("persistence", Level.NOTE, text)

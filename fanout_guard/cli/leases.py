@@ -30,11 +30,11 @@ def register(commands: Commands) -> None:
         "leases",
         run,
         summary="list what a tenant has in flight; release a lease",
-        description="List a tenant's leases: entries in flight, each with the time after which it ends by itself.",
+        description="List a tenant's leases: its entries in flight, and when each lease ends by itself.",
         more=_MORE,
     )
     parser.add_argument("tenant", metavar="TENANT", type=tenant_id)
-    parser.add_argument("--release", metavar="ID", type=_lease, help="give this lease back now")
+    parser.add_argument("--release", metavar="ID", type=_lease, help="end this lease now")
     json_option(parser)
 
 
@@ -73,7 +73,9 @@ async def _release(deployment: Deployment, arguments: argparse.Namespace) -> int
 def _lease(text: str) -> tuple[str, Lease]:
     lease = parse_lease(text)
     if lease is None:
-        raise argparse.ArgumentTypeError(f"{text!a} is no lease id; fanout-guard leases TENANT lists them")
+        raise argparse.ArgumentTypeError(f"{text!a} is not a lease id; fanout-guard leases TENANT lists them")
     if lease.local:
-        raise argparse.ArgumentTypeError(f"{text!a} is held in one process, since the counters were out of reach then")
+        raise argparse.ArgumentTypeError(
+            f"{text!a} is held in one process: it was made while the counters were out of reach"
+        )
     return text, lease

@@ -47,9 +47,9 @@ async def server_findings(settings: Settings, counters: RedisCounters) -> list[F
 
 
 _UNSEEN = {
-    "version": "INFO, so version, eviction, memory, replication and persistence cannot be told",
-    "cluster": "CLUSTER INFO, so it cannot be told whether all slots are served",
-    "key format": "SCAN, so keys of another release cannot be told",
+    "version": "INFO, so version, eviction, memory, replication and persistence cannot be checked",
+    "cluster": "CLUSTER INFO, so whether all slots are served cannot be checked",
+    "key format": "SCAN, so keys of another release cannot be found",
 }
 """What counting does not need, with what it would have told."""
 
@@ -78,7 +78,7 @@ def latency_finding(connected_ms: float, waits_ms: Sequence[float], timeout_ms: 
     median_ms, worst_ms = statistics.median(waits_ms), max(waits_ms)
     text = f"connected in {connected_ms:.1f} ms; a round trip takes {median_ms:.2f} ms, at worst {worst_ms:.2f} ms"
     if median_ms >= timeout_ms:
-        return Finding("connection", Level.PROBLEM, f"{text}: more than REDIS_TIMEOUT, so that every decision fails")
+        return Finding("connection", Level.PROBLEM, f"{text}: more than REDIS_TIMEOUT, so every decision fails")
     if worst_ms >= timeout_ms / 2:
         text += f"; REDIS_TIMEOUT is {timeout_ms:g} ms, and a slow moment becomes an outage"
         return Finding("connection", Level.WARNING, text)
@@ -159,7 +159,7 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
         return [
             Finding("scripts", Level.OK, f"decide, renew, release and refund work; a decision took {took_ms:.1f} ms")
         ]
-    return [Finding("scripts", Level.PROBLEM, "they run and do nothing: " + ADVICE["noperm"])]
+    return [Finding("scripts", Level.PROBLEM, "they run but do nothing: " + ADVICE["noperm"])]
 
 
 _CHECKS = (

@@ -14,8 +14,8 @@ from fanout_guard.core.keys import Digests
 from fanout_guard.core.words import plural
 
 _MORE = """\
-Without --document: the tenant's rates and all its documents begin anew. Entries in flight stay, since they are still
-in flight; see `fanout-guard leases`. The document's digest depends on FANOUT_GUARD_DIGEST_KEY and
+Without --document: the tenant's rates and all its documents start again from zero. Entries in flight
+stay counted; see `fanout-guard leases`. The document's digest depends on FANOUT_GUARD_DIGEST_KEY and
 FANOUT_GUARD_KEY_PREFIX, so the environment must be the application's.
 
 examples:
@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
         "reset",
         run,
         summary="forget what a tenant or a document has used",
-        description="Set what counts against a tenant's rate and document caps back to nothing.",
+        description="Forget what counts against a tenant's rate and document caps.",
         more=_MORE,
     )
     parser.add_argument("tenant", metavar="TENANT", type=tenant_id)
@@ -55,7 +55,11 @@ async def _reset(deployment: Deployment, arguments: argparse.Namespace, document
     if arguments.json:
         say_json({"tenant": tenant, "document": document, "documents_forgotten": forgotten, "rates": digest is None})
     elif digest is None:
-        say(clean(f"{tenant}: the rates and {plural(forgotten, 'document')} begin anew"))
+        say(clean(f"{tenant}: the rates and {plural(forgotten, 'document')} start again from zero"))
     else:
-        say(clean(f"{tenant}, document {document}: " + ("begins anew" if forgotten else "nothing was counted")))
+        say(
+            clean(
+                f"{tenant}, document {document}: " + ("starts again from zero" if forgotten else "nothing was counted")
+            )
+        )
     return Exit.DONE

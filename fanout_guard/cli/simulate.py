@@ -26,8 +26,8 @@ from fanout_guard.settings import PREFIX, Settings
 
 _MORE = """\
 FILE is a request's body, read as strictly as the guard reads it; - is standard input. Nothing is charged and nothing
-is sent. Caps that the application takes from a caps= hook are not known here. Without FANOUT_GUARD_REDIS_URL only
-what no counter has a say in can be told, such as the circulation cap.
+is sent. Caps that the application takes from a caps= hook are not known here. Without FANOUT_GUARD_REDIS_URL this
+can only judge what needs no counters, such as the circulation cap.
 
 exit status: 0 it would be let through, 1 it would be refused, 2 it cannot be read or the counters are not shared,
 3 the counters are out of reach
@@ -107,7 +107,7 @@ def _read(settings: Settings, body: bytes, tenant: str | None, document: str | N
     sites = [source for source in parse_sources(settings.sites) if source.kind == "json"]
     if not sites:
         raise ConfigurationError(
-            [f"{PREFIX}SITES: {settings.sites} is not in the body, which is all that there is here"]
+            [f"{PREFIX}SITES: {settings.sites} is not in the body, and simulate has only the body"]
         )
     reader = Reader(tenant=tenants if tenants.kind == "json" else None, document=documents, sites=tuple(sites))
     try:
@@ -152,7 +152,9 @@ async def _decide_alone(settings: Settings, tenant: str | None, circulation: Cir
     decision = await _simulate(guard, tenant, circulation)
     if decision.readings:
         caps = ", ".join(reading.policy for reading in decision.readings)
-        raise not_shared(f"this circulation is within the circulation cap, and {caps} can only be told from there")
+        raise not_shared(
+            f"this circulation is within the circulation cap, but only those counters can decide on {caps}"
+        )
     return decision
 
 

@@ -34,9 +34,9 @@ _FEWEST_ROWS = 5
 _AROUND = 8  # lines of a screen that are no tenants
 
 _MORE = """\
-Rejections are counted by the application, not beside the counters: --metrics names the address where it shows its
-metrics (FANOUT_GUARD_METRICS=prometheus), once per server. Ends with Ctrl-C. Where standard output is no terminal,
-and with --json, one picture is printed.
+The application counts rejections, not the counters' server: --metrics names the address of its metrics
+(FANOUT_GUARD_METRICS=prometheus), once per server. End with Ctrl-C. If standard output is not a terminal,
+and with --json, it prints one picture.
 
 examples:
   fanout-guard top
@@ -60,7 +60,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--interval", metavar="S", type=_interval, default=2.0, help="seconds between pictures (2)")
     parser.add_argument("--metrics", metavar="URL", type=_address, action="append", default=[], help="may be repeated")
-    parser.add_argument("--once", action="store_true", help="print one picture and end")
+    parser.add_argument("--once", action="store_true", help="print one picture and exit")
     json_option(parser)
 
 
@@ -213,4 +213,4 @@ def _address(text: str) -> str:
     try:
         return check_address(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"no address of metrics: {error}") from None
+        raise argparse.ArgumentTypeError(f"not an address of metrics: {error}") from None

@@ -49,7 +49,7 @@ def register(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at one tenant, or at all."""
     if arguments.document is not None and arguments.tenant is None:
-        fail("--document needs a TENANT, since every tenant has documents of its own")
+        fail("--document needs a TENANT, since documents belong to tenants")
         return Exit.BAD
     if arguments.tenant is not None:
         return with_deployment("usage", lambda deployment: _one(deployment, arguments))
@@ -65,7 +65,7 @@ async def _one(deployment: Deployment, arguments: argparse.Namespace) -> int:
         say_json(stands.members(_documents_shown(arguments, 10)))
         return Exit.DONE
     if counted != arguments.tenant:
-        say(clean(f"counted as {counted}, since nothing names {arguments.tenant}"))
+        say(clean(f"counted as {counted}, since no configuration names {arguments.tenant}"))
     _print([stands], _documents_shown(arguments, 10))
     return Exit.DONE
 
@@ -92,7 +92,7 @@ def _print_all(every: Standings, nameless: int, documents_shown: int) -> None:
     elif not every.unreadable:
         say("no tenant is configured or overridden, and none has anything counted")
     if nameless:
-        say(f"and {nameless} with ids too long to be read from the counters: ask for them by name")
+        say(f"and {nameless} whose ids are too long to read from the counters: ask for them by name")
 
 
 def _print(every: list[Standing], documents_shown: int) -> None:

@@ -40,7 +40,7 @@ _AT_MOST_BYTES = 256 << 20
 _MORE = """\
 RESULTS is a results.json of the stress suite (its samples are judged anew), its folder, or a CSV of any load
 tool: sites,p95_ms[,p50_ms,error_rate,cpu_percent,memory_mb]; several rows of one fan-out are repeated runs.
-Of a CSV with both latencies the stricter one decides, and is named.
+If a CSV has both latencies, the stricter one decides, and the output names it.
 
 exit status: 0 every cap is proven, 1 some cap is too high, 2 bad input, 3 the results cannot tell
 
@@ -62,7 +62,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("results", metavar="RESULTS", type=Path)
     for option, _, text, _ in _GOALS:
-        parser.add_argument(option, metavar="N", help=f"goal: the most {text}")
+        parser.add_argument(option, metavar="N", help=f"goal: at most this {text}")
     json_option(parser)
 
 
@@ -117,7 +117,7 @@ def read_evidence(path: Path, goals: Goals) -> Evidence:
     with path.open("rb") as file:
         content = file.read(_AT_MOST_BYTES + 1)
     if len(content) > _AT_MOST_BYTES:
-        raise ConfigurationError([f"longer than {_AT_MOST_BYTES >> 20} MB, so no results of a stress test"])
+        raise ConfigurationError([f"longer than {_AT_MOST_BYTES >> 20} MB, so these are not results of a stress test"])
     if path.suffix.lower() != ".json" and content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"{", b"["):
         return evidence_of_table(parse_table(content), goals)
     results = parse_results(content)
@@ -164,4 +164,4 @@ def _print(proof: Proof) -> None:
 
 
 def _use(cap: int | None) -> str:
-    return "no tested fan-out is proven, test smaller ones" if cap is None else f"use {cap}"
+    return "no tested fan-out is proven; test smaller ones" if cap is None else f"use {cap}"

@@ -55,7 +55,7 @@ def document_text(document: object) -> str:
             return _decimal(document)
         except CirculationError as error:
             raise CirculationError(f"the document id {error}") from None
-    raise CirculationError(f"the document id is {_named(document)}; expected a text or an integer")
+    raise CirculationError(f"the document id is {_named(document)}; expected a string or an integer")
 
 
 def site_keys(sites: object) -> Sequence[SiteKey]:
@@ -136,9 +136,9 @@ def _member(name: str, value: object) -> str:
 def _sorted_members(value: dict[Any, Any] | Members) -> list[tuple[str, object]]:
     members = dict(value)
     if not all(isinstance(name, str) for name in members):
-        raise CirculationError("has a member name that is no text")
+        raise CirculationError("has a member name that is not a string")
     if len(members) < len(value):
-        raise CirculationError("has one member name twice")
+        raise CirculationError("has the same member name twice")
     return sorted(members.items(), key=itemgetter(0))
 
 

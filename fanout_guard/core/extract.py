@@ -218,7 +218,7 @@ def _document(source: Source, found: Sequence[object]) -> str:
 
 def _single(source: Source, found: Sequence[object]) -> object:
     if len(found) > 1:
-        raise _Refused(f"{source} is there {len(found)} times; send it once")
+        raise _Refused(f"{source} occurs {len(found)} times; send it once")
     return found[0]
 
 
@@ -230,7 +230,7 @@ def _text(source: Source, value: object) -> str:
         return "0" if value.text == "-0" else value.text
     if isinstance(value, int) and not isinstance(value, bool):
         return document_text(value)
-    raise _Refused(f"{source} is neither a text nor an integer")
+    raise _Refused(f"{source} is neither a string nor an integer")
 
 
 def _array(source: Source, found: Sequence[object]) -> Sequence[object]:

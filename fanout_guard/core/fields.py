@@ -45,10 +45,10 @@ class _Level:
             level = self._below.get(name)
             if level is None:
                 if name in self._lookalikes:
-                    raise AmbiguousField(f"A member name can be taken for {self._said()}; leave it out.")
+                    raise AmbiguousField(f"A member name could be mistaken for {self._said()}; leave it out.")
                 continue
             if level._path in found:
-                raise AmbiguousField(f"'{'.'.join(level._path)}' is there twice; send it once.")
+                raise AmbiguousField(f"'{'.'.join(level._path)}' occurs twice; send it once.")
             found[level._path] = value
             if level._below and isinstance(value, Members):
                 level.read(value, found)

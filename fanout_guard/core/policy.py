@@ -72,7 +72,7 @@ class Caps:
         for name, value in values.items():
             kind = CAP_FIELDS.get(name)
             if kind is None:
-                problems.append(f"{name!a} is no field; expected {', '.join(CAP_FIELDS)}")
+                problems.append(f"{name!a} is not a field; expected {', '.join(CAP_FIELDS)}")
                 continue
             try:
                 checked[name] = kind.parse(value) if isinstance(value, Spelled) else kind.check(value)

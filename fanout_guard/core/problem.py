@@ -26,15 +26,15 @@ UnreadableKind: TypeAlias = Literal[
 
 _UNREADABLE: Mapping[UnreadableKind, tuple[int, str]] = {
     "unreadable-circulation": (400, "The circulation cannot be read"),
-    "tenant-unidentified": (400, "The tenant cannot be told"),
+    "tenant-unidentified": (400, "The tenant cannot be identified"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-encoding": (415, "The body's encoding is not supported"),
-    "tenant-unknown": (403, "The tenant is not known here"),
+    "tenant-unknown": (403, "The tenant is not known"),
 }
 _TITLES = {
     CAP_EXCEEDED: "Too many sites for one circulation",
     QUOTA_EXCEEDED: "Too many sites for now",
-    REDUCED_CAPACITY: "No capacity for this circulation just now",
+    REDUCED_CAPACITY: "No capacity for this circulation right now",
 }
 
 _encode = msgspec_json.Encoder().encode
@@ -101,7 +101,7 @@ def _problem(kind: str, status: int, title: str, detail: str, members: Mapping[s
 def _advice(decision: Decision) -> str:
     asked, are = plural(decision.requested, "site"), "is" if decision.requested == 1 else "are"
     if decision.policy == OUTAGE:
-        return f"The counters are out of reach. Send it again in {_seconds(decision.retry_after)}."
+        return f"The counters cannot be reached. Send it again in {_seconds(decision.retry_after)}."
     if decision.permanent:
         may = "one circulation may have" if decision.policy == CIRCULATION else f"the cap {decision.policy!r} allows"
         over = f"{asked} {are} more than the {decision.limit} that {may}"
@@ -113,8 +113,8 @@ def _advice(decision: Decision) -> str:
     added = (decision.limit or 0) + (decision.excess or 0) - (decision.used or 0)
     asked, are = plural(added, "site"), "is" if added == 1 else "are"
     over = (
-        f"{asked} on top of the {decision.used} that count already {are} more than the {decision.limit} "
-        f"of the cap {decision.policy!r}"
+        f"{asked} on top of the {decision.used} already counted {are} more than the {decision.limit} "
+        f"that the cap {decision.policy!r} allows"
     )
     now = f"send at most {decision.fits_now} now, or " if decision.fits_now else ""
     return f"{over}: {now}send it again in {_seconds(decision.retry_after)}."

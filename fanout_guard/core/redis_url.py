@@ -32,7 +32,7 @@ _DATABASE = re.compile(r"(/[0-9]{0,6})?")
 _SERVICE = re.compile(r"/[^/\s]+(/[0-9]{0,6})?")
 _SWITCH = re.compile("|".join(TRUE + _FALSE), re.IGNORECASE)
 _VALUES = {
-    "db": (re.compile(r"[0-9]{1,6}"), "is no database number"),
+    "db": (re.compile(r"[0-9]{1,6}"), "is not a database number"),
     "client_name": (re.compile(r"[!-~]+"), "has a character that no server accepts there"),
     "ssl": (_SWITCH, "is neither true nor false"),
     "ssl_check_hostname": (_SWITCH, "is neither true nor false"),
@@ -115,11 +115,11 @@ def _check_query(scheme: str, credentials: str, query: str | None) -> None:
     for item in query.split("&") if query is not None else ():
         name, _, value = item.partition("=")
         if name not in PARAMETERS:
-            raise ValueError(f"a query parameter is none of {', '.join(sorted(PARAMETERS))}")
+            raise ValueError(f"a query parameter is not one of {', '.join(sorted(PARAMETERS))}")
         if not value:
             raise ValueError(f"{name} is empty")
         if name in found:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} occurs twice")
         found[name] = unquote(value)
         if before.get(name, "") not in ("", found[name]):
             raise ValueError(f"{name} differs from the one before the host")

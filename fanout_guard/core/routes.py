@@ -42,12 +42,12 @@ def parse_routes(text: str) -> tuple[Route, ...]:
 def _route(text: str) -> Route:
     method, _, path = text.partition(" ")
     if not _METHOD.fullmatch(method) or not path.startswith("/"):
-        raise ValueError(f"{text!a} is no 'METHOD /path'")
+        raise ValueError(f"{text!a} is not 'METHOD /path'")
     if method in _UNNAMED_METHODS:
-        raise ValueError(f"{method} is no method that circulates")
+        raise ValueError(f"{method} is not a method that circulates")
     route = Route(method, tuple(_segment(path, part) for part in path[1:].split("/")))
     if len(set(route.params)) < len(route.params):
-        raise ValueError(f"{path!a} has one name twice")
+        raise ValueError(f"{path!a} has the same name twice")
     return route
 
 

@@ -38,10 +38,10 @@ def parse_source(text: str) -> Source:
     """The source that a text names; ValueError with the reason where it names none."""
     kind, colon, name = text.partition(":")
     if not colon or kind not in _KINDS:
-        raise ValueError(f"{text!a} is no source; expected header:, path:, query:, json: or scope: and a name")
+        raise ValueError(f"{text!a} is not a source; expected header:, path:, query:, json: or scope: and a name")
     path = tuple(name.split(".")) if kind in _NESTED else (name,)
     if not all(path) or re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", name):
-        raise ValueError(f"{text!a} names nothing: a name is not empty, has no spaces and is UTF-8")
+        raise ValueError(f"{text!a} names nothing: a name must not be empty or have spaces, and must be UTF-8")
     return Source(cast(SourceKind, kind), path)
 
 
@@ -50,7 +50,7 @@ def parse_sources(text: str) -> tuple[Source, ...]:
     sources = tuple(parse_source(part.strip()) for part in text.split("|"))
     for source in sources:
         if source.kind not in _ARRAY_KINDS:
-            raise ValueError(f"{source.kind}: gives no array; expected json:, query: or scope:")
+            raise ValueError(f"{source.kind}: cannot give an array; expected json:, query: or scope:")
     if len(set(sources)) < len(sources):
         raise ValueError("the same source twice")
     return sources

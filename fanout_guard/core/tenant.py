@@ -15,7 +15,7 @@ ACCEPTED = f"1 to {MAX_TENANT_BYTES} bytes of UTF-8, no spaces around it, not {D
 def check_tenant(tenant: object) -> str:
     """``tenant`` itself; ValueError where it cannot name one, with what is the matter as the end of a sentence."""
     if not isinstance(tenant, str):
-        raise ValueError("is no text")
+        raise ValueError("is not a string")
     if not tenant:
         raise ValueError("is empty")
     if tenant == DEFAULTS:

@@ -32,7 +32,7 @@ class Families:
         self.by_tenant = by_tenant
         self.decisions = Counter(
             "fanout_guard_decisions_total",
-            "Guarded requests by outcome and by the policy that refused, or the reason for unreadable ones.",
+            "Guarded requests, by outcome and by the policy that refused (for unreadable requests, the reason).",
             ("outcome", "policy", *tenant),
             registry=registry,
         )
@@ -44,13 +44,13 @@ class Families:
         )
         self.circulation_sites = Histogram(
             "fanout_guard_circulation_sites",
-            "Fan-out that circulations asked for, in entries, whatever the outcome.",
+            "Fan-out asked for per circulation, in entries, whatever the outcome.",
             buckets=_SITES,
             registry=registry,
         )
         self.decision_seconds = Histogram(
             "fanout_guard_decision_seconds",
-            "Time that a decision took, the counters included.",
+            "Time taken by a decision, including the counters.",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -62,18 +62,18 @@ class Families:
         )
         self.near_cap = Counter(
             "fanout_guard_near_cap_total",
-            "Circulations admitted with at least 80 % of the cap of a policy in use.",
+            "Circulations admitted with at least 80 % of a policy's cap in use.",
             ("policy", *tenant),
             registry=registry,
         )
         self.refunded_sites = Counter(
             "fanout_guard_refunded_sites_total",
-            "Entries whose charge was taken back.",
+            "Entries whose charge was refunded.",
             registry=registry,
         )
         self.leases_expired = Counter(
             "fanout_guard_leases_expired_total",
-            "Leases that ended because nobody returned them.",
+            "Leases that expired because nobody returned them.",
             registry=registry,
         )
         self.outage = Gauge(

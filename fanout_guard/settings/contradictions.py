@@ -99,7 +99,7 @@ def _one_value_as_two(values: Values) -> Iterator[str]:
     for field in ("tenant", "document"):
         if all(_excludes(values[field], sites) for sites in values["sites"].split("|")):
             yield (
-                f"{PREFIX}{field.upper()}: '{values[field]}' cannot be told where '{values['sites']}'"
+                f"{PREFIX}{field.upper()}: '{values[field]}' cannot be read if '{values['sites']}'"
                 f" ({PREFIX}SITES) is a list; expected sources that do not lie in each other"
             )
 

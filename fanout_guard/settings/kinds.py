@@ -73,10 +73,10 @@ def _check_sites(value: Any) -> str:
 def _check_name(source: Source) -> None:
     pattern = _NAMES.get(source.kind)
     if pattern is not None and not pattern.fullmatch(source.name):
-        raise ValueError(f"{source.name!a} is no name of {source.kind}")
+        raise ValueError(f"{source.name!a} is not a {source.kind} name")
     # Joined by a comma, two sources would be read as one with a strange name.
     if "," in source.name or "|" in source.name:
-        raise ValueError("several sources are joined by '|', where several are allowed")
+        raise ValueError("only SITES takes several sources, joined by '|'")
 
 
 @lru_cache(maxsize=64)
@@ -85,7 +85,7 @@ def parse_statuses(text: str) -> frozenset[int]:
     found: set[int] = set()
     for word in (word.strip().lower() for word in text.split(",") if text):
         if not _STATUS.fullmatch(word):
-            raise ValueError(f"{word!a} is no status")
+            raise ValueError(f"{word!a} is not a status")
         found.update(range(int(word[0]) * 100, int(word[0]) * 100 + 100) if "x" in word else [int(word)])
     return frozenset(found)
 

@@ -74,12 +74,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{shown(twice)} stands there twice")
+        raise ValueError(f"{shown(twice)} occurs twice")
     return found
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word} is not a number")
 
 
 def read_file(path: str) -> Layer:
@@ -92,7 +92,7 @@ def read_file(path: str) -> Layer:
 def _text_of(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("no regular file")
+            raise ValueError("not a regular file")
         text = path.read_bytes().decode()
         if text.startswith("\ufeff"):
             raise ValueError("begins with a byte order mark (BOM); save it as UTF-8 without one")

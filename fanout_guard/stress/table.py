@@ -53,7 +53,7 @@ def _check_header(header: list[str]) -> None:
     known = [name for name in header if name in _REQUIRED + _OPTIONAL]
     doubled = sorted({name for name in known if known.count(name) > 1})
     if doubled:
-        raise ResultsError(f"line 1: column {doubled[0]} is there twice")
+        raise ResultsError(f"line 1: column {doubled[0]} occurs twice")
 
 
 def _row(where: str, header: list[str], cells: list[str]) -> Row:

@@ -52,11 +52,11 @@ def test_a_server_out_of_reach_is_status_3_and_no_secret(
     [
         ("redis://user:hunt%40er%2F22@{place}/0", "auth: the server refuses the user or the password"),
         ("redis+cluster://user:hunt%40er%2F22@{place}", "the server refuses the user or the password"),
-        ("redis+sentinel://{place}/main/0", "is the service called so"),
+        ("redis+sentinel://{place}/main/0", "is that the service's name"),
         ("rediss://{place}?ssl_ca_certs=/no/such/file", "is its certificate trusted"),
         ("redis+cluster://{place}", "cluster: "),
         ("unix:///no/such/socket", "connection: nothing answers there"),
-        ("redis://{place}/99", "has it the database that the address names"),
+        ("redis://{place}/99", "does it have the database in the address"),
     ],
     ids=lambda value: value[:20],
 )

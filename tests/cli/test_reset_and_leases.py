@@ -53,7 +53,7 @@ def test_a_tenant_begins_anew_and_no_other(run: Run) -> None:
     circulate("d-1", "d-2")
     circulate("d-1", tenant="acme2")
     circulate("d-1", tenant="acm*")
-    assert "the rates and 1 document begin" in run("reset", "acm*").out
+    assert "the rates and 1 document start again from zero" in run("reset", "acm*").out
     assert used(run) == (6, 2)
     assert run("reset", "acme", "--json").document["documents_forgotten"] == 2
     assert used(run) == (0, 0)

@@ -147,7 +147,7 @@ def test_without_a_server_the_circulation_cap_is_told(run: Run, tmp_path: Path) 
     assert run("simulate", payload(tmp_path, 0), "--tenant", "acme").code == 0
     answer = run("simulate", payload(tmp_path, 300), "--tenant", "acme")
     assert answer.code == 2
-    assert "within the circulation cap, and document can only be told from there" in answer.err
+    assert "within the circulation cap, but only those counters can decide on document" in answer.err
 
 
 def test_without_a_server_and_without_counted_caps_all_is_told(
@@ -174,7 +174,7 @@ def test_a_key_of_somebody_elses_is_named_as_the_reason(url: str, run: Run, tmp_
     command(url, "SADD", keys[0], "theirs")
     answer = run("simulate", payload(tmp_path, 5), "--tenant", "acme")
     assert (answer.code, answer.err.count("\n")) == (3, 1)
-    assert "cannot be read: wrongtype: somebody else has written one of the guard's keys" in answer.err
+    assert "cannot be read: wrongtype: something else has written to one of the guard's keys" in answer.err
 
 
 def test_the_tenant_may_stand_in_the_body(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_every_problem_is_reported_at_once() -> None:
 
 def test_an_unknown_field_names_the_known_ones() -> None:
     """A misspelt field must not leave a tenant at the default unnoticed."""
-    with pytest.raises(ConfigurationError, match="'maxsites' is no field; expected max_sites, document_max_sites"):
+    with pytest.raises(ConfigurationError, match="'maxsites' is not a field; expected max_sites, document_max_sites"):
         Caps.read({"maxsites": 5})
 
 

@@ -108,14 +108,16 @@ def test_over_a_quota_is_429_with_a_time(name: str) -> None:
     document = told(refusal(refused_for_now(100, Policy(), Reading(name, 300, 250, 100, 61_000, 1)), 422))
     assert (document["status"], document["type"], document["retry_after"]) == (429, QUOTA, 61)
     assert (document["limit"], document["used"], document["excess"], document["fits_now"]) == (300, 250, 50, 50)
-    assert document["detail"].endswith(f"of the cap {name!r}: send at most 50 now, or send it again in 61 seconds.")
+    assert document["detail"].endswith(
+        f"that the cap {name!r} allows: send at most 50 now, or send it again in 61 seconds."
+    )
 
 
 def test_no_room_at_all_is_only_a_time() -> None:
     """``send at most 0 now`` is nothing to do."""
     document = told(refusal(refused_for_now(1, Policy(), Reading("document", 300, 300, 1, 1, 1)), 422))
     assert document["fits_now"] == 0
-    assert document["detail"].endswith("of the cap 'document': send it again in 1 second.")
+    assert document["detail"].endswith("that the cap 'document' allows: send it again in 1 second.")
 
 
 def test_over_what_all_share_is_503_and_tells_nothing_of_others() -> None:

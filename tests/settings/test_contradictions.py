@@ -28,10 +28,10 @@ CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
     ({"TENANT": "path:tenant"}, "TENANT", "{tenant} in every one"),
     ({"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /{tt}/b"}, "TENANT", "POST /{tt}/b"),
     ({"DOCUMENT": "path:id", "ROUTES": "POST /documents/{document}"}, "DOCUMENT", "{id} in every one"),
-    ({"DOCUMENT": "json:target_sites"}, "DOCUMENT", "where 'json:target_sites' (FANOUT_GUARD_SITES)"),
-    ({"TENANT": "json:b.c", "SITES": "json:b"}, "TENANT", "where 'json:b'"),
+    ({"DOCUMENT": "json:target_sites"}, "DOCUMENT", "if 'json:target_sites' (FANOUT_GUARD_SITES)"),
+    ({"TENANT": "json:b.c", "SITES": "json:b"}, "TENANT", "if 'json:b'"),
     ({"DOCUMENT": "json:document", "SITES": "json:document.sites"}, "DOCUMENT", "'json:document.sites'"),
-    ({"TENANT": "query:x", "SITES": "query:x"}, "TENANT", "where 'query:x'"),
+    ({"TENANT": "query:x", "SITES": "query:x"}, "TENANT", "if 'query:x'"),
 ]
 
 AGREEMENTS: list[dict[str, str]] = [

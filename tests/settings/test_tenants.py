@@ -41,13 +41,13 @@ def test_json_gives_each_tenant_its_caps() -> None:
         ('{"acme": {"max_sites": 5}} # plan', "not JSON"),
         ('{"acme": {"max_sites": 05}}', "not JSON"),
         ('{"acme": {"max_sites": +5}}', "not JSON"),
-        ('{"acme": {"max_sites": NaN}}', "NaN is no number"),
-        ('{"acme": {"document_window": Infinity}}', "Infinity is no number"),
+        ('{"acme": {"max_sites": NaN}}', "NaN is not a number"),
+        ('{"acme": {"document_window": Infinity}}', "Infinity is not a number"),
         ('[{"acme": {}}]', "a list, not an object"),
         ("null", "not an object"),
         ('"{}"', "not an object"),
-        ('{"acme": {}, "acme": {}}', "'acme' stands there twice"),
-        ('{"acme": {"mode": "off", "mode": "off"}}', "'mode' stands there twice"),
+        ('{"acme": {}, "acme": {}}', "'acme' occurs twice"),
+        ('{"acme": {"mode": "off", "mode": "off"}}', "'mode' occurs twice"),
         ("[" * 100_000, "nested too deeply"),
         ("\ufeff{}", "BOM"),
     ],
@@ -79,9 +79,9 @@ def test_what_is_no_json_object_says_which_form_is_expected(text: str, said: str
         ('{"rate": 6000}', "rate"),
         ('{"rate": "often"}', "rate"),
         ('{"mode": "on"}', "mode"),
-        ('{"MAX_SITES": 5}', "'MAX_SITES' is no field"),
-        ('{"limit": 5}', "'limit' is no field"),
-        ('{"global_max_inflight": 5}', "'global_max_inflight' is no field"),
+        ('{"MAX_SITES": 5}', "'MAX_SITES' is not a field"),
+        ('{"limit": 5}', "'limit' is not a field"),
+        ('{"global_max_inflight": 5}', "'global_max_inflight' is not a field"),
         ("5", "5 is not accepted"),
         ("null", "None is not accepted"),
     ],
@@ -204,7 +204,7 @@ def test_a_toml_file_is_read(tmp_path: Path, name: str) -> None:
         ("t.toml", b"[acme]\ndocument_window = 1e400", "tenant 'acme': document_window"),
         ("t.toml", b"[acme]\nmode = 1979-05-27", "tenant 'acme': mode"),
         ("t.toml", b"max_sites = 5", "tenant 'max_sites': 5 is not accepted"),
-        ("t.toml", b"[Acme-EU.west]\nmax_sites = 5", "tenant 'Acme-EU': 'west' is no field"),
+        ("t.toml", b"[Acme-EU.west]\nmax_sites = 5", "tenant 'Acme-EU': 'west' is not a field"),
         ("t.toml", b'[" acme"]', "has space around it; expected 1 to 256 bytes of UTF-8"),
     ],
 )
@@ -220,7 +220,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     """A start that waits for a pipe for ever is worse than one that fails."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        assert "no regular file" in problems(TENANTS_FILE=str(path))[0]
+        assert "not a regular file" in problems(TENANTS_FILE=str(path))[0]
 
 
 def test_a_file_is_found_again_through_a_link(tmp_path: Path) -> None:
