@@ -16,7 +16,7 @@ _RENEWED_AT_ONCE = 64
 
 
 class Admission:
-    """What the guard knows of a circulation that it let through; ``scope["fanout_guard"]`` in a request.
+    """A circulation that the guard let through; ``scope["fanout_guard"]`` in a request.
 
     ``sites`` is the number of entries, ``shadowed`` the policies that would have rejected it.
     """
@@ -57,12 +57,12 @@ class Admission:
 
     @property
     def shadowed(self) -> list[str]:
-        """The policies that would have rejected it, were they enforced."""
+        """The policies that would have rejected it if they were enforced."""
         return list(self.decision.shadowed)
 
     @property
     def lease_id(self) -> str:
-        """Names the charge, for ``FanoutGuard.release`` and ``refund``, from any worker."""
+        """The id of the charge, for ``FanoutGuard.release`` and ``refund`` from any worker."""
         return str(self._lease)
 
     async def __aenter__(self) -> Self:
@@ -79,8 +79,8 @@ class Admission:
     async def hold(self, seconds: float) -> str:
         """Keep the lease for ``seconds`` from now, past the response, for work handed to a queue.
 
-        Returns the ``lease_id`` by which the work's worker releases it. ValueError where ``seconds`` is not above 0
-        and at most 366 days.
+        Returns the ``lease_id`` with which the queue's worker releases it. Raises ValueError unless ``seconds`` is
+        above 0 and at most 366 days.
         """
         check_seconds("hold", seconds)
         self._held_until_s = asyncio.get_running_loop().time() + seconds
@@ -89,10 +89,11 @@ class Admission:
         return self.lease_id
 
     async def refund(self, sites: Sequence[object] | int | None = None) -> int:
-        """The circulation did not happen, or a part of it; returns the entries taken back, 0 the second time.
+        """Refund the circulation, or part of it, because it did not happen; returns the number of entries refunded.
 
-        A list of sites frees every counter, a number only ``rate`` and in flight. During an outage 0 as well: it is
-        done when the server is back. Raises CirculationError where ``sites`` are none, or negative.
+        A list of sites frees every counter, a number frees only ``rate`` and in flight. A second call returns 0.
+        During an outage it returns 0 too, and refunds when the server is back. Raises CirculationError if ``sites``
+        is neither a list of sites nor a number of at least 0.
         """
         if sites is None:
             self._refunded = True

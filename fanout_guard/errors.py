@@ -18,7 +18,7 @@ class FanoutGuardError(Exception):
 
 
 class ConfigurationError(FanoutGuardError, ValueError):
-    """Raised when settings or caps are wrong; carries every problem, one line each, never a secret."""
+    """Raised when settings or caps are wrong; has every problem, one line each, and never a secret."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -26,11 +26,11 @@ class ConfigurationError(FanoutGuardError, ValueError):
 
 
 class CirculationError(FanoutGuardError, ValueError):
-    """Raised when a caller or a hook gives what is no circulation (sites no list, a refused entry, no document)."""
+    """Raised when a caller or hook gives an invalid circulation: no list of sites, a refused entry, no document."""
 
 
 class UnknownTenant(FanoutGuardError, LookupError):
-    """Raised when a tenant that nothing names asks, and ``UNKNOWN_TENANTS`` is ``reject``."""
+    """Raised for a tenant that no configuration names, if ``UNKNOWN_TENANTS`` is ``reject``."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
@@ -49,7 +49,7 @@ class FanoutRejected(FanoutGuardError):
 class CountersUnavailable(FanoutGuardError):
     """Raised when the shared counters cannot be reached in time; ``reason`` is a short fixed word.
 
-    ``sent`` is False where the request cannot have reached them; ``alone`` is True where only this request failed.
+    ``sent`` is False if the request cannot have reached them; ``alone`` is True if only this request failed.
     """
 
     def __init__(self, reason: str, *, sent: bool = True, alone: bool = False) -> None:

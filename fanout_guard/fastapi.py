@@ -39,27 +39,27 @@ SCHEMA_NAME = "FanoutGuardProblem"
 
 
 class AdmissionMissing(FanoutGuardError, RuntimeError):
-    """Raised when a handler wants the admission of a request that the guard did not decide on."""
+    """Raised when a handler asks for the admission of a request that the guard did not decide on."""
 
 
 def current_admission(request: Request) -> Admission:
     """The admission of this request, as a dependency: ``Annotated[Admission, Depends(current_admission)]``.
 
-    Raises AdmissionMissing where there is none. A handler that must also run while the guard is off, or in shadow
-    mode on a body that cannot be read, takes ``optional_admission``.
+    Raises AdmissionMissing if there is none. Use ``optional_admission`` in a handler that must also run while the
+    guard is off, or in shadow mode on a body that cannot be read.
     """
     admission = optional_admission(request)
     if admission is None:
         raise AdmissionMissing(
             f"{request.method} {request.url.path} was not decided on: add FanoutGuardMiddleware to the application and "
-            "this route to FANOUT_GUARD_ROUTES, and see that FANOUT_GUARD_MODE is not off; where shadow mode lets "
-            "unreadable bodies through, take optional_admission"
+            "this route to FANOUT_GUARD_ROUTES, and check that FANOUT_GUARD_MODE is not off; if shadow mode may let "
+            "unreadable bodies through, use optional_admission"
         )
     return admission
 
 
 def optional_admission(request: Request) -> Admission | None:
-    """The admission of this request, or None where the guard did not decide on it."""
+    """The admission of this request, or None if the guard did not decide on it."""
     admission = request.scope.get(SCOPE_KEY)
     return admission if isinstance(admission, Admission) else None
 
@@ -67,9 +67,9 @@ def optional_admission(request: Request) -> Admission | None:
 def document_guard(app: FastAPI, settings: Settings | None = None, *, mounted_at: str = "") -> None:
     """Add the guard's refusals to every guarded operation of the application's OpenAPI document.
 
-    ``settings`` default to the environment, as the middleware's do. ``mounted_at`` is the path of an application that
-    is mounted below the guarded one. What the application says of the same statuses stays, FastAPI's 422 too. Raises
-    ConfigurationError where the settings are wrong.
+    ``settings`` default to the environment, as the middleware's do. If ``app`` is mounted below the guarded
+    application, ``mounted_at`` is its path. What the application itself documents for the same statuses stays,
+    including FastAPI's 422. Raises ConfigurationError if the settings are wrong.
     """
     settings = Settings.from_env() if settings is None else settings
     guarded, responses = Routes(settings.routes), _responses(settings)

@@ -28,7 +28,7 @@ from fanout_guard.tenants import CapsHook, Tenants
 
 
 class Usage(Struct, frozen=True):
-    """How a tenant stands under one policy; ``reset_after`` is in seconds until room comes back, 0 if none is out."""
+    """Usage of one policy by a tenant; ``reset_after`` is the seconds until room comes back, 0 if none is taken."""
 
     limit: int
     used: int
@@ -45,9 +45,10 @@ class Usage(Struct, frozen=True):
 class FanoutGuard:
     """Decides on circulations under a deployment's settings; usable from several event loops.
 
-    ``caps`` gives a tenant's caps from elsewhere (a database, say), sync or async; ``on_decision`` is called once
-    per decision. ``counters`` replaces what ``settings.redis_url`` names, for tests (``fanout_guard.testing``).
-    Raises ConfigurationError where the settings are wrong.
+    ``settings`` default to the environment. ``caps`` gives a tenant's caps from elsewhere, such as a database;
+    ``on_decision`` is called once per decision. Both may be sync or async. ``counters`` replaces the server that
+    ``settings.redis_url`` names, for tests (``fanout_guard.testing``). Raises ConfigurationError if the settings are
+    wrong.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class FanoutGuard:
     ) -> Decision:
         """Decide on one circulation, and charge it if it is admitted.
 
-        ``tenant`` None is the default tenant. What is admitted holds its entries in flight until ``release``, or for
-        ``LEASE_TTL``. Raises CirculationError where the arguments are no circulation, UnknownTenant where the tenant
-        must be known and is not.
+        ``tenant=None`` is the default tenant. The entries of an admitted circulation are in flight until ``release``,
+        or for ``LEASE_TTL``. Raises CirculationError if the arguments are not a circulation, and UnknownTenant if the
+        tenant is unknown and ``UNKNOWN_TENANTS`` is ``reject``.
         """
         decision = await self._admit(tenant, document, sites, idempotency_key)
         self.charges.hold(decision, self.settings.lease_ttl)
@@ -119,7 +120,7 @@ class FanoutGuard:
     async def simulate(
         self, *, tenant: str | None = None, document: str | int | None = None, sites: Sequence[object]
     ) -> Decision:
-        """The decision that this circulation would get now; charges nothing, and no observer is told.
+        """The decision this circulation would get now; charges nothing and notifies no observer.
 
         Raises CirculationError and UnknownTenant, as ``admit`` does.
         """
@@ -136,10 +137,11 @@ class FanoutGuard:
         sites: Sequence[object],
         idempotency_key: str | None = None,
     ) -> AsyncIterator[Admission]:
-        """Circulate inside the block, with the entries in flight for as long as it runs.
+        """Circulate inside the block, with the entries in flight while it runs.
 
-        Raises FanoutRejected, with the decision, instead of entering; CirculationError and UnknownTenant, as ``admit``
-        does. A block that raises is charged or refunded as a response with status 500 is (``REFUND_ON``).
+        If the circulation is rejected, raises FanoutRejected with the decision instead of entering. Raises
+        CirculationError and UnknownTenant, as ``admit`` does. A block that raises is treated like a response with
+        status 500 (``REFUND_ON``).
         """
         decision = await self._admit(tenant, document, sites, idempotency_key)
         if not decision.admitted:
@@ -148,34 +150,35 @@ class FanoutGuard:
             yield admission
 
     async def release(self, tenant: str, lease_id: str) -> bool:
-        """Give a lease back before it expires; False where there was none, or during an outage (it is done later)."""
+        """End a lease before it expires; False if there was none, or during an outage (it is then done later)."""
         named = await self._named(tenant, lease_id)
         return named is not None and await self.charges.release(*named)
 
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
-        """Let a lease live for at least ``seconds`` from now; False where it is gone.
+        """Keep a lease for at least ``seconds`` from now; False if it is gone.
 
-        ValueError where ``seconds`` is not above 0 and at most 366 days.
+        Raises ValueError unless ``seconds`` is above 0 and at most 366 days.
         """
         check_seconds("renew", seconds)
         named = await self._named(tenant, lease_id)
         return named is not None and await self.charges.renew(*named, seconds)
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
-        """Take a charge back, all or the given sites (or number of entries); returns the entries taken back.
+        """Refund a charge: all of it, the given sites, or a number of entries; returns the number of entries refunded.
 
-        Each entry once, while the lease lives and for 60 s after the decision; 0 from then on. During an outage 0 as
-        well: it is done when the server is back. Raises CirculationError where ``sites`` are none, or negative.
+        Each entry is refunded once, while the lease lives and for 60 s after the decision, whichever is longer; later
+        calls return 0. During an outage it returns 0 too, and refunds when the server is back. Raises
+        CirculationError if ``sites`` is neither a list of sites nor a number of at least 0.
         """
         part = self.charges.part(sites)
         named = await self._named(tenant, lease_id)
         return 0 if named is None else await self.charges.refund(*named, part)
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
-        """How a tenant stands, by policy: limit, used, remaining, and when room comes back.
+        """A tenant's usage by policy: limit, used, remaining, and when room comes back.
 
-        With ``document``, that document's cap too. Raises CountersUnavailable in an outage, CirculationError where
-        ``document`` is no document's id, and UnknownTenant where the tenant must be known and is not.
+        With ``document``, also that document's cap. Raises CountersUnavailable in an outage, CirculationError if
+        ``document`` is not a document id, and UnknownTenant as ``admit`` does.
         """
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         known = None if document is None else document_text(document)
@@ -187,7 +190,7 @@ class FanoutGuard:
         return usages
 
     async def refresh(self) -> None:
-        """See overrides as they are now, rather than within ``OVERRIDES_TTL``; CountersUnavailable in an outage."""
+        """Read overrides now instead of within ``OVERRIDES_TTL``; raises CountersUnavailable in an outage."""
         if self._overrides is not None:
             await self._overrides.refresh()
 

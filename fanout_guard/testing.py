@@ -1,4 +1,4 @@
-"""For tests of an application that has the guard: a clock to move, counters that fail, decisions on record.
+"""For tests of an application that has the guard: a clock you can move, counters that fail, recorded decisions.
 
     clock = FakeClock()
     recorded = RecordedDecisions()
@@ -25,7 +25,7 @@ __all__ = ["FailingCounters", "FakeClock", "MemoryCounters", "RecordedDecisions"
 
 
 class FakeClock:
-    """A clock that stands still until it is moved; calling it gives its milliseconds."""
+    """A clock that stands still until you move it; calling it gives its time in milliseconds."""
 
     def __init__(self, now_ms: int = 0) -> None:
         self.now_ms = now_ms
@@ -34,7 +34,7 @@ class FakeClock:
         return self.now_ms
 
     def advance(self, ms: int = 0, *, seconds: float = 0) -> None:
-        """Move forward; ValueError for a step back, which no clock of a process makes."""
+        """Move the clock forward; raises ValueError for a step back."""
         step = ms + round(seconds * 1000)
         if step < 0:
             raise ValueError(f"advance: {step} ms; expected 0 or more")
@@ -42,9 +42,9 @@ class FakeClock:
 
 
 class FailingCounters:
-    """Counters that are out of reach while ``failing``, and otherwise ``counters`` (in this process by default).
+    """Counters that cannot be reached while ``failing``, and otherwise are ``counters`` (in this process by default).
 
-    ``reason`` is the word that the metric of counter errors would get; ``calls`` how often they were asked.
+    ``reason`` is the label that the metric of counter errors gets; ``calls`` counts how often they were asked.
     """
 
     def __init__(self, counters: Counters | None = None, *, reason: str = "timeout") -> None:
@@ -106,21 +106,21 @@ class RecordedDecisions:
 
     @property
     def last(self) -> Decision:
-        """The newest decision; LookupError if there is none."""
+        """The newest decision; raises LookupError if there is none."""
         if not self.all:
             raise LookupError("no decision was recorded")
         return self.all[-1]
 
     @property
     def admitted(self) -> list[Decision]:
-        """Those that let the circulation through, in shadow mode too."""
+        """The decisions that let the circulation through, including those of shadow mode."""
         return [decision for decision in self.all if decision.admitted]
 
     @property
     def rejected(self) -> list[Decision]:
-        """Those that refused."""
+        """The decisions that refused."""
         return [decision for decision in self.all if not decision.admitted]
 
     def clear(self) -> None:
-        """Start over."""
+        """Forget all recorded decisions."""
         self.all.clear()

@@ -40,10 +40,11 @@ _DRAIN_S = 5.0
 class FanoutGuardMiddleware:
     """Guards the configured routes of an ASGI application.
 
-    ``settings`` default to the environment; ``guard`` shares one guard among applications. ``tenant`` (scope → id or
-    None) and ``circulation`` (scope, body → Circulation) say what settings cannot, ``caps`` and ``on_decision`` are
-    passed on to the guard that this makes; all may be async. Raises ConfigurationError where the settings are wrong,
-    and TypeError where ``guard`` is given beside ``settings``, ``caps`` or ``on_decision``: it has its own.
+    ``settings`` default to the environment; ``guard`` shares one guard between applications. The hooks ``tenant``
+    (scope → id or None) and ``circulation`` (scope, body → Circulation) say what settings cannot; ``caps`` and
+    ``on_decision`` are passed on to the guard that the middleware makes. All four may be async. Raises
+    ConfigurationError if the settings are wrong, and TypeError if ``guard`` is combined with ``settings``, ``caps`` or
+    ``on_decision``, since a guard has its own.
     """
 
     def __init__(

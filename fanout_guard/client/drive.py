@@ -40,13 +40,13 @@ def circulate(
     state: Journal | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Report:
-    """Circulate ``document`` (the request's members but the sites) to every site, once, as fast as the caps allow.
+    """Circulate ``document`` (the request's members except the sites) to every site, once, as fast as the caps allow.
 
-    Blocks for as long as that takes, bounded by ``rules``. ``state`` keeps what was done, also after an interrupt;
-    give the same one again to go on. A client of your own (``http``) had better keep no idle connections, as the one
-    made here: a server that closes one at the wrong moment leaves a circulation in doubt. Raises ValueError for a
-    URL, sites or a document that are none, and StateError for a state that cannot be used; what the API does is
-    reported, and so is a state that can no longer be saved once something was sent.
+    Blocks for as long as that takes, bounded by ``rules``. ``state`` records what was done, even after an interrupt;
+    pass the same one again to continue. If you pass a client of your own (``http``), let it keep no idle connections,
+    as the built-in one does: a server that closes one at the wrong moment leaves a circulation in doubt. Raises
+    ValueError for an invalid URL, site list or document, and StateError for a state that cannot be used. Whatever the
+    API does is reported, and so is a state that can no longer be saved once something was sent.
     """
     headers, rules = headers or {}, rules or Rules()
     with ExitStack() as stack:
@@ -79,7 +79,7 @@ async def circulate_async(
     state: Journal | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Report:
-    """The same as ``circulate``, to be awaited; cancelling it leaves the state right."""
+    """Like ``circulate``, but async; cancelling it leaves the state correct."""
     headers, rules = headers or {}, rules or Rules()
     async with AsyncExitStack() as stack:
         client = (
@@ -120,7 +120,7 @@ def _check_request(
     except httpx.InvalidURL as error:
         raise ValueError(f"the URL cannot be read: {error}; {expected}") from error
     if asked.scheme not in ("http", "https") or not asked.host:
-        raise ValueError(f"the URL is no address of an API; {expected}")
+        raise ValueError(f"the URL is not the address of an API; {expected}")
 
 
 def _save(journal: Journal, state: State) -> StateError | None:

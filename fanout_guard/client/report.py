@@ -23,7 +23,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why, in words for a person, and the answer that led to it where there was one."""
+    """Why a circulation ended early, with an explanation for people and the answer that led to it, if any."""
 
     reason: StopReason
     detail: str
@@ -33,9 +33,9 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far it is: counts of distinct sites, and the wait that begins now (0 if none) with its reason.
+    """Progress: counts of distinct sites, and the wait that begins now (0 if none) with its reason.
 
-    ``expected_wait_s`` is what the API last said all the rest may take, if it said anything.
+    ``expected_wait_s`` is how long the rest may take by the API's last answer, if that said anything.
     """
 
     total: int
@@ -56,8 +56,8 @@ class Progress:
 class Report:
     """What became of every site, in the order in which they were sent, or would have been.
 
-    ``delivered`` includes earlier calls with the same state, ``duplicates`` are the entries left out because the list
-    named their site before. ``unknown`` sites may or may not have got the document: they are never sent again unless
+    ``delivered`` includes earlier calls with the same state. ``duplicates`` are entries left out because the list had
+    already named their site. ``unknown`` sites may or may not have the document; they are never sent again unless
     ``State.settle`` says so.
     """
 

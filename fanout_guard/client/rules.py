@@ -10,14 +10,13 @@ MAY_BE_NONE = ("idempotency_header", "max_sites", "deadline_s")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The request's shape and the bounds of patience; raises ValueError for what makes no sense.
+    """The shape of the request and the limits of patience; raises ValueError for values that make no sense.
 
-    ``first_sites`` is how many sites to begin with, until an answer tells the cap: a first request for everything
-    would, if its answer were lost, leave everything in doubt. ``max_sites`` is a bound of the caller's own.
-    ``attempts`` is how often in a row a server may fail or be out of reach, ``max_unknown`` how many circulations in
-    a row may end in doubt.
-    ``max_wait_s`` bounds all waiting together, ``deadline_s`` the whole call: a circulation still without an answer
-    then is given up, and in doubt as any whose answer was lost.
+    ``first_sites`` is how many sites to begin with until an answer reveals the cap: if a first request for everything
+    lost its answer, everything would be in doubt. ``max_sites`` is a bound of your own. ``attempts`` is how often in a
+    row the server may fail or be unreachable, ``max_unknown`` how many circulations in a row may end in doubt.
+    ``max_wait_s`` bounds all waits together, ``deadline_s`` the whole call: a circulation that still has no answer
+    then is given up, and is in doubt like any whose answer was lost.
 
     ``idempotency_header`` is for APIs that themselves deliver a repeated key once: a request whose answer was lost is
     then sent again with its key, for ``idempotency_lifetime_s``. Without it no such request is ever repeated.

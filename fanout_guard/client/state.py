@@ -19,7 +19,7 @@ SCHEMA: Literal["fanout-guard-circulation/1"] = "fanout-guard-circulation/1"
 
 
 class StateError(FanoutGuardError):
-    """Raised when a state cannot be used: unreadable, not to be written, of another document, or in use already."""
+    """Raised when a state cannot be used: unreadable, not writable, of another document, or already in use."""
 
 
 class Chunk(Struct, frozen=True):
@@ -31,10 +31,10 @@ class Chunk(Struct, frozen=True):
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """Which sites the API accepted, and which it may have; a site in neither has not been sent.
+    """Which sites the API accepted, and which it may have accepted; any other site has not been sent.
 
     ``document`` is a digest of the document, ``run`` names this campaign of it. ``sending`` is written before a
-    request leaves and taken away with its answer, so a process that dies in between leaves the doubt on record.
+    request leaves and removed with its answer, so a process that dies in between leaves the doubt on record.
     """
 
     document: str
@@ -44,7 +44,7 @@ class State(Struct, frozen=True, kw_only=True):
     sending: Chunk | None = None
 
     def settle(self, *, delivered: Iterable[object] = (), not_delivered: Iterable[object] = ()) -> State:
-        """The state once a person has found out what became of unknown sites; others are left as they are."""
+        """The state after you have found out what became of unknown sites; other sites stay as they are."""
         open_ = set(self.unknown) | set(self.sending.sites if self.sending else ())
         arrived = {site: None for site in map(spell, delivered) if site in open_}
         missing = {site for site in map(spell, not_delivered) if site in open_}
@@ -53,7 +53,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     @property
     def in_doubt(self) -> tuple[str, ...]:
-        """The sites of which it is not known whether the document reached them."""
+        """The sites that may or may not have received the document."""
         return self.unknown + (self.sending.sites if self.sending else ())
 
     def to_json(self) -> str:
@@ -120,9 +120,9 @@ def _read_state(text: str | bytes) -> State:
 
 
 class Journal:
-    """Holds the state in memory: still right after an interrupt, gone with the process.
+    """Keeps the state in memory: still correct after an interrupt, gone with the process.
 
-    A subclass keeps it elsewhere: its ``save`` raises StateError where it cannot.
+    A subclass can keep it elsewhere; its ``save`` raises StateError if it cannot.
     """
 
     def __init__(self, state: State | None = None) -> None:

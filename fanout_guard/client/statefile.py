@@ -18,9 +18,9 @@ from fanout_guard.client.state import Journal, State, StateError
 
 
 class StateFile(Journal):
-    """Keeps the state in a JSON file, replaced whole; one process at a time (a lock file stands beside it).
+    """Keeps the state in a JSON file, always replaced whole, for one process at a time (with a lock file beside it).
 
-    ``with`` holds the file, also for the circulations inside. Raises StateError, with the path, wherever the file
+    A ``with`` block locks the file, also for the circulations inside it. Raises StateError, with the path, if the file
     cannot be read, locked or written.
     """
 

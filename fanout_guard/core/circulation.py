@@ -23,9 +23,9 @@ _set = object.__setattr__
 class Circulation:
     """One document sent to a list of sites.
 
-    ``document`` is a non-empty text, an integer (kept as its decimal text), or None where no document cap applies.
-    ``sites`` is a list or tuple of what a JSON array can hold, other arrays excepted; ``keys`` are their identities,
-    entry by entry, and ``text`` joins them by NUL, None where one is no text. Raises CirculationError for anything
+    ``document`` is a non-empty string, an integer (kept as its decimal text), or None if no document cap applies.
+    ``sites`` is a list or tuple of anything a JSON array can hold, except other arrays. ``keys`` has the identity of
+    each entry, and ``text`` joins them by NUL, or is None if one is not a string. Raises CirculationError for anything
     else, and for a lone surrogate in any of them.
     """
 

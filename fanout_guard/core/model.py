@@ -222,12 +222,12 @@ class Tally(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """The answer for one circulation, and all that a client, a log line or a metric needs to know of it.
+    """The answer to one circulation, with everything that a client, a log line or a metric needs.
 
-    ``policy`` is the one that refused (or None); ``limit``, ``used`` and ``excess`` are its numbers; ``violated`` all
-    that refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None where waiting cannot
-    help. ``leased`` says that ``lease_id`` also holds entries in flight. ``readings`` is every counted policy's state
-    *after* this decision.
+    ``policy`` is the policy that refused, or None; ``limit``, ``used`` and ``excess`` are its numbers. ``violated``
+    lists all policies that refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None if
+    waiting cannot help. ``leased`` says whether ``lease_id`` also holds entries in flight. ``readings`` is the state
+    of every counted policy *after* this decision.
     """
 
     admitted: bool
@@ -255,5 +255,5 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     @property
     def lease_id(self) -> str | None:
-        """Names the charge, for ``FanoutGuard.release``, ``renew`` and ``refund``; None where nothing was admitted."""
+        """The id of the charge, for ``FanoutGuard.release``, ``renew`` and ``refund``; None if nothing was admitted."""
         return None if self.lease is None else str(self.lease)

@@ -31,10 +31,10 @@ _MAX_RESOLVED = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """Caps of one tenant as a user gives them; a field left None is the deployment's default.
+    """The caps of one tenant; a field that is None takes the deployment's default.
 
-    ``document_window`` is in seconds; ``rate`` in the notation of the ``limits`` library, ``""`` is no rate.
-    Raises ConfigurationError, with every problem, where a value is out of its range.
+    ``document_window`` is in seconds. ``rate`` is in the notation of the ``limits`` library; ``""`` means no rate.
+    Raises ConfigurationError, with every problem, if a value is out of range.
     """
 
     max_sites: CapValue | None = None

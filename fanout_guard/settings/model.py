@@ -35,9 +35,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
-    """What a deployment decided. Structured fields (routes, sources, rates) hold the text that the variable has.
+    """The settings of a deployment. Structured fields (routes, sources, rates) hold the text of their variable.
 
-    Raises ConfigurationError with every problem; neither it nor the repr shows a secret.
+    Raises ConfigurationError with every problem. Neither the error nor the repr shows a secret.
     """
 
     mode: Mode | Literal["enforce", "shadow", "off"] = setting(
@@ -114,7 +114,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """The settings that ``environ`` (by default the process's) gives, with every problem in one error."""
+        """Read the settings from ``environ`` (by default the process's); one error reports every problem."""
         given = read_environment(os.environ if environ is None else environ, variables())
         if not given.problems:
             return cls(**given.values)
