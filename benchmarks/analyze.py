@@ -23,7 +23,7 @@ def register(commands: Any) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--cap", type=options.whole, help="judge this cap instead of the run's own")
     parser.add_argument("--goal", action="append", default=[], help="goals instead of the run's own")
-    parser.add_argument("--strict", action="store_true", help="fail (1) where the cap is at risk")
+    parser.add_argument("--strict", action="store_true", help="fail (1) if the cap is at risk")
     parser.set_defaults(run=run)
 
 

@@ -155,7 +155,7 @@ sequencers: list[Sequencer] = []
 def add_options(parser: LocustArgumentParser) -> None:
     """Options of this file beside Locust's own; they show in the web UI too."""
     group = parser.add_argument_group("Circulations")
-    group.add_argument("--plan", default="", help="a plan as JSON; stands above the other options here")
+    group.add_argument("--plan", default="", help="a plan as JSON; overrides the other options here")
     group.add_argument("--samples", default="", help="file for one JSON line per circulation")
     group.add_argument("--sites", default="100,200,300,400,500", help="fan-outs to send, in this order")
     group.add_argument("--documents", type=int, default=7, help="circulations per fan-out")

@@ -185,7 +185,7 @@ def confirm(options: argparse.Namespace, text: str) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
-        raise BadUsage(f"{text} Say --yes, as there is no terminal to ask on")
+        raise BadUsage(f"{text} Give --yes, since there is no terminal to ask on")
     print(f"{text} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise BadUsage("nothing was sent")

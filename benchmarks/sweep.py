@@ -38,7 +38,9 @@ def register(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "sweep", help="measure every level, find the knee, judge the cap", description=__doc__
     )
-    parser.add_argument("--sites", type=options.site_counts, help="levels (a third to five thirds of the cap)")
+    parser.add_argument(
+        "--sites", type=options.site_counts, help="levels to measure (a third to five thirds of the cap)"
+    )
     parser.add_argument("--cap", type=options.whole, help="cap to judge (FANOUT_GUARD_MAX_SITES, or 300)")
     parser.add_argument("--rate", type=options.positive, help=f"documents a second ({DEFAULT_RATE})")
     parser.add_argument(
@@ -53,11 +55,11 @@ def register(commands: Any) -> None:
     parser.add_argument("--sweeps", type=options.whole, help="sweeps, instead of the profile's")
     parser.add_argument("--documents", type=options.whole, help="documents per level and sweep")
     parser.add_argument("--goal", action="append", default=[], help="p95=600ms, error=1%%, cpu=80%%, rss=256MB")
-    parser.add_argument("--seed", type=options.whole, help="of the order of levels")
+    parser.add_argument("--seed", type=options.whole, help="seed for the order of levels")
     parser.add_argument("--processes", type=options.whole, default=1, help="load generator processes (1)")
     parser.add_argument("--out", type=Path, help="folder for the results (results/sweep-TIME)")
     parser.add_argument("--history", type=Path, metavar="FILE", help="append the run here (history.csv beside --out)")
-    parser.add_argument("--strict", action="store_true", help="fail (1) where the cap is at risk")
+    parser.add_argument("--strict", action="store_true", help="fail (1) if the cap is at risk")
     parser.add_argument("--unguarded", action="store_true", help="start the example without its guard")
     options.add_target(parser)
     options.add_host(parser)

@@ -61,9 +61,9 @@ def read_usage(paths: list[Path], *, interval_s: float | None, cap: int) -> Usag
         raise UsageError("--usage takes one CSV or two scrapes")
     text = _read(paths[0])
     if HISTOGRAM in text:
-        raise UsageError(f"{paths[0]}: one scrape says no rate: give two, and --interval between them")
+        raise UsageError(f"{paths[0]}: one scrape gives no rate: give two, and --interval between them")
     if interval_s:
-        raise UsageError(f"--interval is between two scrapes, and {paths[0]} is none")
+        raise UsageError(f"--interval needs two scrapes, and {paths[0]} is not one")
     return from_csv(text, name=str(paths[0]), cap=cap)
 
 

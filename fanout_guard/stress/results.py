@@ -107,7 +107,7 @@ def parse_results(content: bytes) -> Results:
     levels = sorted((_level(index, level) for index, level in enumerate(stored.levels)), key=lambda lv: lv.sites)
     doubled = sorted({a.sites for a, b in pairwise(levels) if a.sites == b.sites})
     if doubled:
-        raise ResultsError(f"levels: {doubled[0]} sites are there twice; the sweeps of a fan-out are one level")
+        raise ResultsError(f"levels: {doubled[0]} sites occur twice; the sweeps of a fan-out are one level")
     asked = stored.asked
     return Results(
         levels=tuple(levels),
@@ -139,7 +139,7 @@ def _decode(content: bytes) -> _Results:
     try:
         document = _document(content)
     except (ValueError, RecursionError) as error:
-        raise ResultsError(f"no results file: {error}") from None
+        raise ResultsError(f"not a results file: {error}") from None
     try:
         found = msgspec.convert(document, _Schema).schema
         if found != SCHEMA:
@@ -160,7 +160,7 @@ def _document(content: bytes) -> Any:
 def _located(error: msgspec.ValidationError) -> ResultsError:
     text, _, place = str(error).rpartition(" - at `$")
     if not text:
-        return ResultsError(f"no results file: {error}")
+        return ResultsError(f"not a results file: {error}")
     return ResultsError(f"{place.rstrip('`').removeprefix('.')}: {text[:1].lower()}{text[1:]}")
 
 

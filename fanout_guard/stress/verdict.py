@@ -148,7 +148,7 @@ def _decide(results: Results, evidence: Evidence) -> tuple[Verdict, str]:
     if results.failure:
         return Verdict.ERROR, results.failure
     if cap is None:
-        return Verdict.INCONCLUSIVE, "there is no cap to judge: it is unlimited"
+        return Verdict.INCONCLUSIVE, "there is nothing to judge: the cap is unlimited"
     obstacle = next(_obstacles(results, evidence, cap), None)
     if obstacle is not None:
         return Verdict.INCONCLUSIVE, obstacle
@@ -165,11 +165,11 @@ def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
     if cap in evidence.capped:
         yield f"the target's own cap refuses {cap} sites, so the cap was not tested"
     if results.interrupted:
-        yield "it was interrupted before all that was planned had been measured"
+        yield "the run was interrupted before everything planned was measured"
     measured = {level.sites for level in results.levels}
     missing = sorted(set(results.planned_sites) - measured)
     if missing:
-        yield f"{missing[0]} sites were planned and not measured"
+        yield f"the level of {missing[0]} sites was planned but not measured"
     for problem in evidence.problems:
         if problem.sites <= cap or problem.sites in evidence.base_sites:
             yield problem.text
@@ -201,7 +201,7 @@ def _too_high(evidence: Evidence, latency: Limit, cap: int) -> Iterator[tuple[Ve
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
     elif rise.high > SIGNIFICANT_RISE:
-        text = f"the rise at {cap} sites, {rise}, cannot be told from {SIGNIFICANT_RISE:.0f} %"
+        text = f"the rise at {cap} sites, {rise}, cannot be distinguished from {SIGNIFICANT_RISE:.0f} %"
         yield Verdict.INCONCLUSIVE, text
     elif not latency.allows(cap):
         yield Verdict.INCONCLUSIVE, "the two lowest levels differ too much to measure a rise from"

@@ -128,7 +128,7 @@ def test_files_are_checked_before_they_are_read(tmp_path: Path) -> None:
         ([empty], None, "is empty"),
         ([one], None, "give two"),
         ([one, one], None, "need --interval"),
-        ([table], 5.0, "--interval is between two scrapes"),
+        ([table], 5.0, "--interval needs two scrapes"),
         ([one, one, one], 5.0, "one CSV or two"),
     ):
         with pytest.raises(UsageError, match=problem):

@@ -181,9 +181,9 @@ def test_a_missing_member_is_named(member: str) -> None:
         (b'{"schema": "fanout-guard-stress/1", "levels": [], "cap": -1}', "cap"),
         (b'{"schema": "fanout-guard-stress/1", "levels": [], "goals": {"p95": "fast"}}', "p95"),
         (b'{"schema": "fanout-guard-stress/1", "levels": [], "goals": {"speed": 1}}', "speed"),
-        (b'{"schema": "fanout-guard-stress/1", "levels": [', "no results file"),
-        (b"\xff\xfe\x00", "no results file"),
-        (b"[" * 100_000, "no results file"),
+        (b'{"schema": "fanout-guard-stress/1", "levels": [', "not a results file"),
+        (b"\xff\xfe\x00", "not a results file"),
+        (b"[" * 100_000, "not a results file"),
     ],
 )
 def test_what_is_no_results_file_is_refused(content: bytes, named: str) -> None:
@@ -197,7 +197,7 @@ def test_a_fan_out_that_is_there_twice_is_refused() -> None:
     """Which of the two was meant nobody can tell."""
     document = stored()
     document["levels"] *= 2
-    with pytest.raises(ResultsError, match="100 sites are there twice"):
+    with pytest.raises(ResultsError, match="100 sites occur twice"):
         parse(document)
 
 

@@ -192,14 +192,14 @@ def test_an_interrupted_run_says_so_rather_than_what_it_lacks() -> None:
     for rest in (without(run_of(pool_of(300)), 300), Results(levels=(), cap=300, planned_sites=(100, 300))):
         judgement = judge(replace(rest, interrupted=True))
         assert judgement.verdict is Verdict.INCONCLUSIVE
-        assert judgement.reason.startswith("it was interrupted")
+        assert judgement.reason.startswith("the run was interrupted")
 
 
 def test_a_planned_level_that_is_missing_is_inconclusive() -> None:
     """An interrupted sweep keeps what it has, and passes nothing."""
     judgement = judge(without(run_of(pool_of(300)), 300))
     assert judgement.verdict is Verdict.INCONCLUSIVE
-    assert "300 sites were planned" in judgement.reason
+    assert "300 sites was planned" in judgement.reason
 
 
 @pytest.mark.parametrize(
