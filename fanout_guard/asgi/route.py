@@ -18,7 +18,8 @@ PathParams: TypeAlias = Mapping[str, str | None]
 _NO_PARAMS: PathParams = MappingProxyType({})
 _WRAPPERS = 32
 _SLASHES = re.compile("//+")
-_ENCODED_SLASH = re.compile(rb"%2[Ff]")
+_ODD = re.compile(b"#|%2[Ff]")
+_ENCODED_SLASH = re.compile("%2[Ff]")
 # Stands for one where the path is read as it was sent: what is decoded has no lone surrogates.
 _KEPT_SLASH = "\ud800"
 _NOTHING = "\ud801"
@@ -79,19 +80,9 @@ class Routes:
         path, raw_path = scope["path"], scope.get("raw_path") or b""
         root_path = scope.get("root_path") or self._root_path
         found = self._find(table, path, root_path)
-        # A fragment that was sent as one is none of the path's; an encoded one is, for whoever finds the route by it.
-        is_odd = not path.startswith("/") or ("#" in path and (found is None or b"#" in raw_path))
-        has_slash = b"%2" in raw_path and bool(table.patterns) and _ENCODED_SLASH.search(raw_path) is not None
-        is_hollow = found is None and "//" in path and bool(table.patterns)
-        if not is_odd and not has_slash and not is_hollow:
+        if path.startswith("/") and "//" not in path and not _ODD.search(raw_path):
             return found
-        readings = [*_readings(path)] if is_odd else []
-        if has_slash:
-            kept = _with_slashes_kept(raw_path)
-            readings += [kept, *(_readings(kept) if is_odd else ())]
-        if is_hollow:
-            readings.append(_EMPTY_SEGMENT.sub(f"/{_NOTHING}", path))
-        return _agreed([found, *[self._find(table, each, root_path) for each in readings]])
+        return _agreed([found, *[self._find(table, each, root_path) for each in _other_readings(path, raw_path)]])
 
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
         if not root_path:
@@ -143,22 +134,37 @@ def _agreed(tried: Iterable[PathParams | None]) -> PathParams | None:
     return {name: value if all(each.get(name) == value for each in found) else None for name, value in found[0].items()}
 
 
-def _readings(path: str) -> tuple[str, ...]:
+def _other_readings(path: str, raw_path: bytes) -> Iterator[str]:
+    """What routers make of a request, beside the path that the server has decoded.
+
+    ``raw_path`` may be missing; some test clients put the query there, too.
+    """
+    if "//" in path:
+        yield _EMPTY_SEGMENT.sub(f"/{_NOTHING}", "/" + path.lstrip("/"))
+    is_plain = path.startswith("/") and b"#" not in raw_path
+    if not is_plain:
+        yield from _paths_named(path)
+    if raw_path:
+        sent = raw_path.partition(b"?")[0].decode("latin-1")
+        yield from map(_with_slashes_kept, (sent,) if is_plain else _paths_named(sent))
+
+
+def _paths_named(target: str) -> tuple[str, ...]:
     """What routers make of a target that is no plain path.
 
     They put the first slash there, or where an asterisk is, leave out a fragment, or take the path of a URL (RFC 9112,
     3.2.2), some without what follows a semicolon.
     """
-    paths = ("/" + path, "/" + path.removeprefix("*").partition("#")[0])
+    paths = ("/" + target, "/" + target.removeprefix("*").partition("#")[0])
     with suppress(ValueError):
-        return (*paths, "/" + urlsplit(path).path, "/" + urlparse(path).path)
+        return (*paths, "/" + urlsplit(target).path, "/" + urlparse(target).path)
     return paths
 
 
-def _with_slashes_kept(raw_path: bytes) -> str:
-    """A path as it was sent, decoded but for its encoded slashes; some test clients put the query there, too."""
-    parts = _ENCODED_SLASH.split(raw_path.partition(b"?")[0])
-    return _KEPT_SLASH.join([unquote_to_bytes(part).decode(errors="replace") for part in parts])
+def _with_slashes_kept(sent: str) -> str:
+    """A path as it was sent, decoded but for its encoded slashes."""
+    parts = _ENCODED_SLASH.split(sent)
+    return _KEPT_SLASH.join([unquote_to_bytes(part.encode("latin-1")).decode(errors="replace") for part in parts])
 
 
 def _single_slashed(path: str) -> str:

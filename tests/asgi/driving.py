@@ -43,7 +43,7 @@ def scope_of(
         "method": method,
         "scheme": "http",
         "path": path,
-        "raw_path": quote(path, safe="/:;#*?@", errors="replace").encode(),
+        "raw_path": quote(path, safe="/:;#*?@[]", errors="replace").encode(),
         "query_string": b"",
         "root_path": "",
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],

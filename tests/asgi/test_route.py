@@ -169,6 +169,7 @@ def test_a_method_in_lower_case_is_guarded() -> None:
         ("//t/a//circulate//", {"tenant": "a"}),
         ("/t//circulate", {"tenant": ""}),  # Falcon's names match nothing, too: it once went round the guard
         ("/t//circulate/", {"tenant": ""}),
+        ("//t//circulate", {"tenant": ""}),  # and it strips what is before the first segment
         ("/t///circulate", None),
         ("/t/circulate", None),
         ("/t/a/b/circulate", None),
@@ -188,6 +189,7 @@ def test_a_name_in_braces_is_one_segment(path: str, params: dict[str, str] | Non
         (b"/api/t/a%2Fb/circulate", "/api", {"tenant": "a/b"}),
         (b"http://example.org/t/a%2Fb/circulate", "", {"tenant": "a/b"}),
         (b"/t/a%2Fb/circulate?x=1", "", {"tenant": "a/b"}),
+        (b"/t/a%2Fb/circulate#x", "", {"tenant": "a/b"}),
         (b"/t%2Fa/circulate", "", {"tenant": "a"}),
         (b"/t/a%2Fb%2Fcirculate", "", None),
         (b"/t/a/b/circulate", "", None),
@@ -202,6 +204,24 @@ def test_an_encoded_slash_inside_a_parameter_is_guarded(
     assert routes.match(scope) == params
     # A server may leave it out; what the decoded path shows counts all the same.
     assert routes.match(scope | {"raw_path": None}) in (None, {"tenant": "a"})
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "params"),
+    [
+        (b"/t/a%23b/circulate#x", {"tenant": "a#b"}),
+        (b"http://example.org/t/a%23b/circulate", {"tenant": "a#b"}),
+        (b"http://example.org/t/a%3Fb/circulate", {"tenant": "a?b"}),
+        (b"/circulate#x", {}),
+        (b"/circulate%23x", None),
+        (b"/circulate%23", None),
+        (b"/t/a/circulate%23x", None),
+    ],
+)
+def test_a_target_is_cut_as_it_was_sent(raw_path: bytes, params: dict[str, str] | None) -> None:
+    """Sanic cuts it before it decodes; what was sent encoded is the path's own, and once went round the guard."""
+    scope = scope_of(unquote(raw_path)) | {"raw_path": raw_path}
+    assert Routes("POST /circulate, POST /t/{tenant}/circulate").match(scope) == params
 
 
 @pytest.mark.parametrize(
