@@ -97,9 +97,11 @@ def _operations(document: Json, guarded: Routes, mounted_at: str) -> Iterator[Js
 
 def _add(responses: Json, status: str, response: Json) -> None:
     own = responses.setdefault(status, {"description": response["description"]})
+    if "$ref" in own:  # beside a reference there may be a description, and no more
+        return
     for member in ("content", "headers"):
         if member in response:
-            own.setdefault(member, {}).update(response[member])
+            own[member] = {**response[member], **own.get(member, {})}
 
 
 def _responses(settings: Settings) -> dict[str, Json]:

@@ -194,6 +194,46 @@ def test_what_the_application_documents_itself_stays() -> None:
     assert set(documented["content"]) == {"text/plain", PROBLEM_JSON}
 
 
+def test_an_applications_own_problem_and_header_stay() -> None:
+    """The guard's once took their place: an application may have problem documents and a Retry-After of its own."""
+    schema = {"type": "object", "title": "Ours"}
+    header = {"description": "Ours.", "schema": {"type": "string"}}
+    own = {"description": "Ours.", "content": {PROBLEM_JSON: {"schema": schema}}, "headers": {"Retry-After": header}}
+    app = FastAPI()
+
+    @app.post(PATH, responses={429: own})
+    async def circulate() -> None:
+        """Circulate."""
+
+    document_guard(app, Settings())
+    documented = responses(app)
+    assert documented["429"]["content"][PROBLEM_JSON]["schema"] == schema
+    assert documented["429"]["headers"]["Retry-After"] == header
+    assert documented["503"]["content"][PROBLEM_JSON]["schema"] != schema
+
+
+def test_a_response_that_the_application_refers_to_stays_valid() -> None:
+    """Beside a reference, content and headers made the document invalid."""
+    app = FastAPI()
+
+    @app.post(PATH, responses={429: {"$ref": "#/components/responses/Busy"}})
+    async def circulate() -> None:
+        """Circulate."""
+
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document.setdefault("components", {})["responses"] = {"Busy": {"description": "Busy."}}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    document_guard(app, Settings())
+    documented = responses(app)
+    assert documented["429"]["$ref"] == "#/components/responses/Busy"
+    assert "content" in documented["503"]
+
+
 def test_the_document_is_built_once() -> None:
     """FastAPI caches it; asking again must give the same, not grow it."""
     app = guarded(publishing_api())
