@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import timeout
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
 from typing import Any, TypeAlias, get_args
@@ -13,6 +14,9 @@ from fanout_guard.observe.text import where
 
 OnDecision: TypeAlias = Callable[[Decision], object]
 """A user's ``on_decision=``: sync or async, called once per decision; what it returns is ignored."""
+
+
+_HOOK_WAIT_S = 1.0
 
 
 class Observer:
@@ -75,21 +79,24 @@ REASONS = (
 
 
 class DecisionHook:
-    """A user's ``on_decision=``: awaited if it is async; its errors are logged, never raised."""
+    """A user's ``on_decision=``: awaited if it is async, cancelled if it hangs; its errors are logged, never raised."""
 
     def __init__(self, call: OnDecision) -> None:
         self._call = call
         self._failures = Failures()
 
     async def __call__(self, decision: Decision) -> None:
+        patience = timeout(_HOOK_WAIT_S)
         try:
             result = self._call(decision)
             if isawaitable(result):
-                await result
+                async with patience:
+                    await result
         except BaseException as error:
             if must_pass(error):
                 raise
-            self._failures.log("on_decision", where(error))
+            hangs = isinstance(error, TimeoutError) and patience.expired()
+            self._failures.log("on_decision", f"no answer within {_HOOK_WAIT_S:g} s" if hangs else where(error))
 
 
 class Observers:

@@ -208,6 +208,25 @@ async def test_a_hook_that_panics_is_logged_and_ignored(decide: Decide, log: pyt
     assert "on_decision failed and was ignored: Panic" in log.text
 
 
+async def test_a_hook_that_hangs_does_not_keep_the_request(
+    decide: Decide, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics that cannot be written once stopped publishing for as long as their server did not answer."""
+    monkeypatch.setattr("fanout_guard.observe.hooks._HOOK_WAIT_S", 0.01)
+    ended = []
+
+    async def hanging(decision: Decision) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(decision)
+
+    async with asyncio.timeout(5):
+        await Observers(on_decision=hanging).notify(decide())
+    assert len(ended) == 1
+    assert "on_decision failed and was ignored: no answer within 0.01 s" in log.text
+
+
 async def test_a_request_that_is_cancelled_during_a_hook_is_cancelled(decide: Decide) -> None:
     """A client that left must end the request, and with it the lease, also while a hook is slow."""
     started = asyncio.Event()
