@@ -87,7 +87,7 @@ class Routes:
     def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
         if not root_path:
             return table.find(_single_slashed(path))
-        return _first(map(table.find, self._below(path, root_path)))
+        return _agreed(map(table.find, self._below(path, root_path)))
 
     def _below(self, path: str, root_path: str) -> Iterator[str]:
         """What routers make of a path below a root path, the likeliest first.
@@ -118,12 +118,11 @@ def root_path_of(app: object) -> str:
     return ""
 
 
-def _first(tried: Iterable[PathParams | None]) -> PathParams | None:
-    return next((found for found in tried if found is not None), None)
-
-
 def _agreed(tried: Iterable[PathParams | None]) -> PathParams | None:
-    """The parameters of the likeliest reading; None for each that another reading has otherwise."""
+    """The parameters of the likeliest reading; None for each that another reading has otherwise.
+
+    One that has it not at all is of a route without it: where it is a source, configuration has it in every route.
+    """
     found = [
         {name: value and value.replace(_KEPT_SLASH, "/").replace(_NOTHING, "") for name, value in each.items()}
         for each in tried
@@ -131,7 +130,10 @@ def _agreed(tried: Iterable[PathParams | None]) -> PathParams | None:
     ]
     if not found:
         return None
-    return {name: value if all(each.get(name) == value for each in found) else None for name, value in found[0].items()}
+    return {
+        name: value if all(each.get(name, value) == value for each in found) else None
+        for name, value in found[0].items()
+    }
 
 
 def _other_readings(path: str, raw_path: bytes) -> Iterator[str]:
