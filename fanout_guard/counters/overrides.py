@@ -99,7 +99,8 @@ def _read(name: bytes, text: bytes) -> Override | None:
             tenant, field, entry["value"], str(entry["by"]), _ms(entry["at"]), None if until is None else _ms(until)
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, ConfigurationError):
-        logger.warning("an override of %r cannot be read and is ignored", field)
+        with suppress(Exception):  # a handler of the log that fails stops no request
+            logger.warning("an override of %r cannot be read and is ignored", field)
         return None
 
 
@@ -208,7 +209,8 @@ class Overrides:
     def _tell(self, reason: str) -> None:
         """Once, and only what no outage tells: the counters may work where this does not."""
         if reason in _NO_OUTAGE and reason != self._trouble:
-            logger.warning("overrides cannot be read (%s); the last ones hold", reason)
+            with suppress(Exception):  # a handler of the log that fails stops no request
+                logger.warning("overrides cannot be read (%s); the last ones hold", reason)
         self._trouble = reason
 
     def _poll(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from fanout_guard.observe.sampling import Sampler
 
@@ -36,4 +37,5 @@ class Failures:
         No ``exc_info``: a traceback prints the error's text raw, and a client may have chosen part of it.
         """
         if self._sampler.passes(name):
-            logger.error("%s failed and %s: %s", name, consequence, why, extra={"observer": name})
+            with suppress(Exception):  # what failed may be a handler of the log itself
+                logger.error("%s failed and %s: %s", name, consequence, why, extra={"observer": name})

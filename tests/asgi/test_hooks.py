@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fanout_guard import Circulation, FanoutGuardMiddleware, Settings
+from fanout_guard import Caps, Circulation, FanoutGuardMiddleware, Settings
 from fanout_guard.types import ASGIApp, Scope
 from tests.asgi.driving import REDUCED, Recorder, body_of, post
 from tests.sites import sites
@@ -107,3 +107,25 @@ async def test_a_hook_that_fails_says_so_on_one_line(caplog: pytest.LogCaptureFi
     line = record.getMessage()
     assert line.startswith("circulation= failed and its request was not decided: ValueError: no such group: x\\n")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "status"),
+    [("enforce", body_of(301), 422), ("enforce", b"{", 400), ("shadow", body_of(301), 200), ("shadow", b"{", 200)],
+)
+async def test_a_log_handler_that_fails_stops_no_request(
+    mode: str, content: bytes, status: int, failing_log: None
+) -> None:
+    """The guard's answer is its own; whether anybody could write it down is another matter."""
+    guard = FanoutGuardMiddleware(Recorder(), settings=Settings.from_env({"FANOUT_GUARD_MODE": mode}))
+    assert (await post(guard, content)).status == status
+
+
+async def test_a_hook_whose_failure_cannot_be_logged_is_ignored_all_the_same(failing_log: None) -> None:
+    """Two things of the user's fail at once, and the circulation goes through."""
+
+    def failing(_: object) -> Caps:
+        raise RuntimeError
+
+    guard = FanoutGuardMiddleware(Recorder(), settings=Settings(), on_decision=failing, caps=failing)
+    assert (await post(guard, body_of(3))).status == 200

@@ -85,6 +85,13 @@ async def test_a_full_process_warns_once_a_minute(caplog: pytest.LogCaptureFixtu
     assert "full" in caplog.text
 
 
+async def test_a_full_process_whose_log_fails_decides_all_the_same(failing_log: None) -> None:
+    """The warning is for the operator; the circulation is somebody else's."""
+    bench, _ = limited(MIB // 4)
+    for number in range(500):
+        assert (await bench.circulate(100, documents(300), document=f"d-{number}")).charged
+
+
 async def test_a_flood_of_documents_leaves_leases_and_refunds_alone() -> None:
     """What is in flight is bounded by its own caps; documents must not push it out."""
     bench, _ = limited(4 * MIB)

@@ -274,6 +274,20 @@ async def test_what_is_no_outage_is_told_once(store: Counted, caplog: pytest.Log
     await view.aclose()
 
 
+async def test_overrides_that_cannot_be_told_of_are_passed_over_all_the_same(store: Counted, failing_log: None) -> None:
+    """A handler of the log that fails is no reason to refuse a circulation, or to stop looking."""
+    await store.set("acme", {"max_sites": 5}, by="ann")
+    await store.counters.command("HSET", FIELDS, "mode:beta", "no JSON")
+    view = Overrides(store, ttl_s=0.01)
+    await view.refresh()
+    assert view.of("acme") == Caps(max_sites=5)
+    await store.counters.command("SET", FIELDS, "of another type")
+    await store.counters.command("INCR", VERSION)
+    looks = store.looks
+    await until(lambda: store.looks >= looks + 3)
+    await view.aclose()
+
+
 @pytest.mark.parametrize("asked", [b"TIME", b"HGETALL"])
 @pytest.mark.parametrize("nonsense", [b":1\r\n", b"$-1\r\n", b"*1\r\n:1\r\n", b"*3\r\n:1\r\n:2\r\n:3\r\n"])
 async def test_nonsense_instead_of_overrides_is_an_error_of_the_server(asked: bytes, nonsense: bytes) -> None:

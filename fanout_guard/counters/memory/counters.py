@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Lock
 from time import monotonic_ns
 
@@ -91,9 +92,10 @@ class MemoryCounters:
         self._forgotten += forgotten
         if self._warned_at is not None and now - self._warned_at < _WARN_EVERY_MS:
             return
-        logger.warning(
-            "the counters of this process are full: forgot %d of the entries that free soonest; "
-            "the caps let more through than they should (REDIS_URL keeps the counters outside of the process)",
-            self._forgotten,
-        )
+        with suppress(Exception):  # a handler of the log that fails stops no request
+            logger.warning(
+                "the counters of this process are full: forgot %d of the entries that free soonest; "
+                "the caps let more through than they should (REDIS_URL keeps the counters outside of the process)",
+                self._forgotten,
+            )
         self._forgotten, self._warned_at = 0, now
