@@ -74,8 +74,11 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     @property
     def uncertain(self) -> bool:
-        """Whether the circulation may have been delivered, in whole or in part."""
-        return self.status >= 500
+        """Whether the circulation may have been delivered, in whole or in part.
+
+        A 303 names another page about it (RFC 9110, 15.4.4), and comes mostly after it was done.
+        """
+        return self.status >= 500 or self.status == 303
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Answer:

@@ -44,9 +44,10 @@ def circulate(
 
     Blocks for as long as that takes, bounded by ``rules``. ``state`` records what was done, even after an interrupt;
     pass the same one again to continue. If you pass a client of your own (``http``), let it keep no idle connections,
-    as the built-in one does: a server that closes one at the wrong moment leaves a circulation in doubt. Raises
-    ValueError for an invalid URL, site list or document, and StateError for a state that cannot be used. Whatever the
-    API does is reported, and so is a state that can no longer be saved once something was sent.
+    as the built-in one does: a server that closes one at the wrong moment leaves a circulation in doubt. Neither
+    follows redirects. Raises ValueError for an invalid URL, site list or document, and StateError for a state that
+    cannot be used. Whatever the API does is reported, and so is a state that can no longer be saved once something was
+    sent.
     """
     headers, rules = headers or {}, rules or Rules()
     with ExitStack() as stack:
@@ -178,7 +179,13 @@ async def _ask_async(client: httpx.AsyncClient, request: Request) -> Outcome:
 
 
 def _arguments(request: Request, timeout: httpx.Timeout) -> dict[str, Any]:
-    asked = {"method": request.method, "url": request.url, "content": request.content, "headers": request.headers}
+    asked: dict[str, Any] = {
+        "method": request.method,
+        "url": request.url,
+        "content": request.content,
+        "headers": request.headers,
+        "follow_redirects": False,  # the answer of another page, to a GET perhaps, tells nothing of the circulation
+    }
     if request.left_s is None:
         return asked
 

@@ -82,7 +82,9 @@ def answered(plan: Plan, rules: Rules, answer: Answer) -> Plan:
         return _refused(plan, rules, answer)
     if answer.uncertain or (plan.doubtful and answer.status == CONFLICT):
         return lost(plan, rules, f"the API answered {answer.status}", answer)
-    return stopped(withdrawn(plan), StopReason.REFUSED, "the API refused the request", answer)
+    redirects = 300 <= answer.status < 400
+    why = "the API redirects, and a redirect is not followed" if redirects else "the API refused the request"
+    return stopped(withdrawn(plan), StopReason.REFUSED, why, answer)
 
 
 def lost(plan: Plan, rules: Rules, why: str, answer: Answer | None = None) -> Plan:

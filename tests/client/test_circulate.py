@@ -178,6 +178,41 @@ def test_a_refusal_of_the_api_itself_is_reported(client: Circulate) -> None:
     assert not report.complete
 
 
+NO_IDLE = httpx.Limits(max_keepalive_connections=0)
+FOLLOWING: dict[Circulate, Callable[[], Any]] = {
+    circulate: lambda: httpx.Client(follow_redirects=True, limits=NO_IDLE),
+    circulate_on_asyncio: lambda: httpx.AsyncClient(follow_redirects=True, limits=NO_IDLE),
+}
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_no_delivery_whatever_stands_where_it_leads(client: Circulate, status: int) -> None:
+    """A login page answers 200, and no site got the document: also where the caller's client follows redirects."""
+
+    async def login(_: Request) -> JSONResponse:
+        return JSONResponse({})
+
+    app = answering((status, {"Location": "/login"}))
+    app.routes.append(Route("/login", login, methods=["GET", "POST"]))
+    with serving(app) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, ["A"], http=FOLLOWING[client]())
+
+    assert (report.not_sent, report.requests) == (("A",), 1)
+    assert report.stopped is not None
+    assert (report.stopped.reason, report.stopped.status) == (StopReason.REFUSED, status)
+    assert report.stopped.detail == "the API redirects, and a redirect is not followed"
+
+
+def test_what_an_api_answers_with_another_page_may_have_been_done(client: Circulate) -> None:
+    """303 is what follows on a POST that was done: a page that is out of reach must not let it be sent again."""
+    seen: list[Seen] = []
+    with serving(answering((303, {"Location": "http://127.0.0.1:1/status"}), seen=seen)) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, SITES[:400], http=FOLLOWING[client]())
+
+    assert (report.unknown, report.not_sent) == (tuple(SITES[:400]), ())
+    assert [len(one.body["target_sites"]) for one in seen] == [300, 100]
+
+
 def test_a_lost_answer_leaves_its_sites_unknown(client: Circulate) -> None:
     """A connection that ends after the request was sent says nothing about what the API did."""
     with hanging_up() as url:
