@@ -125,11 +125,14 @@ def families_of(registry: CollectorRegistry, *, by_tenant: bool) -> Families:
 
 
 def _register(registry: CollectorRegistry, by_tenant: bool) -> Families:
-    _forget_dead_workers()
     try:
+        _forget_dead_workers()
         return Families(registry, by_tenant=by_tenant)
     except FileNotFoundError as error:
         raise ConfigurationError(["PROMETHEUS_MULTIPROC_DIR: no such directory; create it, empty"]) from error
+    except OSError as error:
+        problem = f"cannot be written to ({error.strerror}); give a directory of its own, empty and writable"
+        raise ConfigurationError([f"PROMETHEUS_MULTIPROC_DIR: {problem}"]) from error
     except ValueError as error:
         raise ConfigurationError([f"FANOUT_GUARD_METRICS: {error}"]) from error
 

@@ -87,8 +87,10 @@ def test_workers_add_up_and_a_killed_one_gives_back_what_it_had_in_flight(worker
     assert workers.metrics()["fanout_guard_decisions_total[admitted][]"] == total
 
 
-def test_a_directory_that_is_missing_is_a_configuration_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("directory", ["missing", "a-file", "a-file/below"])
+def test_a_directory_that_cannot_be_used_is_a_configuration_error(directory: str, tmp_path: Path) -> None:
     """It is the operator's to create, and a traceback of another library does not say so."""
+    (tmp_path / "a-file").touch()
     code = (
         "from fanout_guard.errors import ConfigurationError\n"
         "from fanout_guard.observe.install import observers\n"
@@ -99,5 +101,5 @@ def test_a_directory_that_is_missing_is_a_configuration_error(tmp_path: Path) ->
         "else:\n"
         "    raise AssertionError"
     )
-    env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "missing")}
+    env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / directory)}
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
