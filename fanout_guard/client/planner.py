@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from fanout_guard.client.answer import Answer, Problem
+from fanout_guard.client.answer import MAX_DELAY_S, Answer, Problem
 from fanout_guard.client.plan import Action, Done, Plan, Send, Wait, next_size, stopped, unknown, withdrawn
 from fanout_guard.client.report import Stop, StopReason
 from fanout_guard.client.rules import Rules
@@ -40,7 +40,8 @@ def start(sites: Sequence[str], state: State, rules: Rules) -> Plan:
 def without_stale_key(plan: Plan, rules: Rules, *, now: float) -> Plan:
     """The plan once a circulation in doubt can no longer be repeated safely; ``now`` in seconds since 1970."""
     sending = plan.state.sending
-    if not plan.doubtful or sending is None or now - sending.sent_at < rules.idempotency_lifetime_s:
+    # The distance: what was sent in the future was sent by a clock that has been put right since.
+    if not plan.doubtful or sending is None or abs(now - sending.sent_at) < rules.idempotency_lifetime_s:
         return plan
     return unknown(plan)
 
@@ -216,7 +217,7 @@ def _told(refusals: int, answer: Answer, why: str) -> Wait:
         return backoff
     longer = _backoff(refusals - 1, why).seconds if refusals > 1 else 0.0
     spread_s = backoff.spread_s if answer.status == 503 else 0.0
-    return Wait(max(answer.retry_after, longer), spread_s, why)
+    return Wait(min(max(answer.retry_after, longer), MAX_DELAY_S), spread_s, why)
 
 
 def _given_up(plan: Plan, limit: int, why: str, answer: Answer | None) -> Plan:
@@ -235,7 +236,7 @@ def _worth_sending(fits: int, wanted: int) -> bool:
 
 
 def _pause(seconds: float, because: str) -> Wait | None:
-    return Wait(seconds, 0.0, because) if seconds > 0 else None
+    return Wait(min(seconds, MAX_DELAY_S), 0.0, because) if seconds > 0 else None
 
 
 def _backoff(failures: int, because: str) -> Wait:

@@ -338,6 +338,24 @@ def test_a_429_that_does_not_say_when_is_asked_ever_more_rarely() -> None:
     assert run.stop is None
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(status=429, retry_after=1e300),
+        Answer(status=200, largest=1, rooms=(Room("document", 0, 10**15),)),
+        too_large(chunks=2, chunk_wait=1e300),
+    ],
+)
+def test_no_wait_is_longer_than_a_clock_can_sleep(answer: Answer) -> None:
+    """Where the caller has no bound of its own, an absurd number must not end in an OverflowError."""
+    turns = iter([answer])
+    rules = Rules(max_wait_s=float("inf"), first_sites=2)
+    run = drive(ModelServer(), names(3), rules, answer=lambda *_: next(turns, Answer(status=200)))
+
+    assert set(run.waits) == {366 * 86_400.0}
+    assert run.stop is None
+
+
 def test_waiting_beyond_the_bound_stops_before_it_begins() -> None:
     """A bound that is only noticed after an hour's sleep is none; an absurd Retry-After cannot hang a client."""
     plan = one_answer(Answer(status=429, retry_after=366 * 86_400.0, problem=Problem(violated=("rate-60",))))
@@ -385,6 +403,9 @@ def test_a_run_that_died_repeats_its_key_while_that_is_fresh() -> None:
     assert next_action(fresh, KEYED, elapsed_s=0) == Send(Chunk(names(2), "k", sent_at=1000))
     stale = without_stale_key(plan, KEYED, now=1000 + 86_400)
     assert stale.state.unknown == names(2)
+    # Sent by a clock that was a day and more ahead: nobody knows how long ago that was.
+    ahead = without_stale_key(plan, KEYED, now=1000 - 86_400)
+    assert ahead.state.unknown == names(2)
 
 
 def test_a_circulation_in_doubt_is_never_cut() -> None:
