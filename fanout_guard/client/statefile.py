@@ -27,6 +27,9 @@ class StateFile(Journal):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path = Path(path)
+        with self._or_state_error("read"):
+            # One file under any of its names, wherever the process goes: another would not know what was sent.
+            self.path = Path(os.path.realpath(path))
         self._lock: IO[bytes] | None = None
         self._holders = 0
         self._load()

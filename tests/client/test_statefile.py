@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import threading
 import time
 from collections import Counter
@@ -197,3 +199,36 @@ async def test_cancelling_while_an_answer_is_written_does_not_lose_it(tmp_path: 
     with StateFile(path) as journal:
         assert journal.state is not None
         assert (journal.state.delivered, journal.state.in_doubt) == (('"A"',), ())
+
+
+def test_a_state_behind_a_link_is_kept_where_the_link_leads(client: Circulate, tmp_path: Path) -> None:
+    """Replaced by a file, the link would come back with the next container, and an old state with it."""
+    kept, link = tmp_path / "volume.json", tmp_path / "d-1.json"
+    link.symlink_to(kept)
+    with serving(publishing_api(ModelServer())) as url:
+        report = client(f"{url}/circulate-document", DOCUMENT, SITES[:200], state=StateFile(link))
+    assert report.complete
+    assert link.is_symlink()
+    assert len(json.loads(kept.read_bytes())["delivered"]) == 200
+    with StateFile(kept), pytest.raises(StateError, match="in use by another circulation"), StateFile(link):
+        pass
+
+
+def test_a_state_stays_in_its_folder_where_the_process_leaves_it(
+    client: Circulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a state in each of two folders would let sites be sent again from either."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    state = StateFile("d-1.json")
+    with serving(publishing_api(ModelServer(document=None))) as url:
+        report = client(
+            f"{url}/circulate-document",
+            DOCUMENT,
+            SITES[:600],
+            state=state,
+            progress=lambda _: os.chdir(tmp_path / "elsewhere"),
+        )
+    assert report.complete
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert len(json.loads((tmp_path / "d-1.json").read_bytes())["delivered"]) == 600
