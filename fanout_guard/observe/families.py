@@ -127,7 +127,8 @@ def families_of(registry: CollectorRegistry, *, by_tenant: bool) -> Families:
 def _register(registry: CollectorRegistry, by_tenant: bool) -> Families:
     try:
         _forget_dead_workers()
-        return Families(registry, by_tenant=by_tenant)
+        families = Families(CollectorRegistry(), by_tenant=by_tenant)
+        _put(families, registry)
     except FileNotFoundError as error:
         raise ConfigurationError(["PROMETHEUS_MULTIPROC_DIR: no such directory; create it, empty"]) from error
     except OSError as error:
@@ -135,6 +136,21 @@ def _register(registry: CollectorRegistry, by_tenant: bool) -> Families:
         raise ConfigurationError([f"PROMETHEUS_MULTIPROC_DIR: {problem}"]) from error
     except ValueError as error:
         raise ConfigurationError([f"FANOUT_GUARD_METRICS: {error}"]) from error
+    return families
+
+
+def _put(families: Families, registry: CollectorRegistry) -> None:
+    """Register all or none: half of them would stand in the way of the next try, and tell of a guard that is not."""
+    done: list[Counter | Gauge | Histogram] = []
+    try:
+        for family in vars(families).values():
+            if isinstance(family, Counter | Gauge | Histogram):
+                registry.register(family)
+                done.append(family)
+    except ValueError:
+        for family in done:
+            registry.unregister(family)
+        raise
 
 
 def _forget_dead_workers() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fanout_guard.core.model import Decision, Outcome, Policy, Reading
@@ -210,6 +210,17 @@ def test_a_name_that_is_taken_is_a_configuration_error(registry: CollectorRegist
     Counter("fanout_guard_decisions", "Somebody else's.", registry=registry)
     with pytest.raises(ConfigurationError, match="FANOUT_GUARD_METRICS: Duplicated"):
         PrometheusObserver(registry=registry)
+
+
+def test_a_name_that_is_taken_leaves_nothing_behind(registry: CollectorRegistry) -> None:
+    """Once the name is free all are there; until then none, nor another error at the next try."""
+    taken = Gauge("fanout_guard_outage", "Of somebody else.", registry=registry)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="fanout_guard_outage"):
+            PrometheusObserver(registry=registry)
+    assert [family.name for family in registry.collect()] == ["fanout_guard_outage"]
+    registry.unregister(taken)
+    PrometheusObserver(registry=registry)
 
 
 def test_rate_windows_of_overrides_get_labels_up_to_a_bound(registry: CollectorRegistry, reject: Decide) -> None:
