@@ -15,6 +15,9 @@ try:
 except ModuleNotFoundError as missing:  # a checkout that nothing was installed for
     print(f"benchmarks: {missing}: {INSTALL}", file=sys.stderr)
     sys.exit(2)
+except KeyboardInterrupt:  # loading takes its time
+    print("benchmarks: interrupted", file=sys.stderr)
+    sys.exit(3)
 
 COMMANDS = ("sweep", "analyze", "compare", "isolation", "overhead", "peers")
 EPILOG = "exit codes: 0 pass, 1 the cap or a goal fails, 2 bad usage, 3 cannot tell, 4 target or generator failed"

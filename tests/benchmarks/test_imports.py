@@ -57,3 +57,20 @@ def test_what_locust_loads_has_no_asyncio_client() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
     assert not names & {"asyncio", "aiohttp", "httpx", "redis", "fanout_guard", "examples"}
+
+
+def test_ctrl_c_while_the_suite_is_loaded_leaves_no_traceback() -> None:
+    """Loading takes half a second: long enough to see that an option was forgotten."""
+    code = (
+        "import runpy, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'benchmarks.usage':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "runpy.run_module('benchmarks', run_name='__main__')\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, check=False
+    )
+    assert (answer.returncode, answer.stderr) == (3, "benchmarks: interrupted\n")
