@@ -29,6 +29,8 @@ def publish(folder: Path, results: Results, judgement: Judgement, *, strict: boo
     (folder / "report.html").write_text(html(results, judgement, isolation))
     if any(level.latencies_ms for level in results.levels):
         (folder / "latency.svg").write_text(plots.latency(results, judgement))
+    else:  # an earlier run's, in the same folder
+        (folder / "latency.svg").unlink(missing_ok=True)
 
 
 def read_isolation(folder: Path) -> dict[str, Any] | None:

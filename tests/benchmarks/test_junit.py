@@ -181,6 +181,16 @@ def test_judging_again_rewrites_it_and_leaves_the_history_alone(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_run_that_measured_nothing_leaves_no_picture_of_an_earlier_one(tmp_path: Path) -> None:
+    """The page of a CI system would show the last run's curve beside this one's failure."""
+    write_results(tmp_path / "results.json", run_of(pool_of(300)))
+    assert main(["analyze", str(tmp_path)]) == 0
+    assert (tmp_path / "latency.svg").exists()
+    write_results(tmp_path / "results.json", Results(levels=(), cap=300, failure="the target ended"))
+    assert main(["analyze", str(tmp_path)]) == 4
+    assert not (tmp_path / "latency.svg").exists()
+
+
 def test_judging_again_goes_by_what_is_given_now_or_by_the_run(tmp_path: Path) -> None:
     """A goal that was tried once must not stay for every later look, nor count for ``verify``."""
     results = replace(run_of(pool_of(300)), goals=parse_goals(["p95=5s"]))
