@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from fanout_guard.core.words import plural
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.model import Level, Results
 from fanout_guard.stress.results import percentiles
@@ -107,7 +108,7 @@ def anomalies(judgement: Judgement) -> list[str]:
 
 
 def _spread(results: Results) -> str:
-    return f"{results.environment.get('rate', NONE)}/s over {len(results.levels)} levels"
+    return f"{results.environment.get('rate', NONE)}/s over {plural(len(results.levels), 'level')}"
 
 
 def _no_rise(results: Results, judgement: Judgement) -> str:

@@ -21,6 +21,7 @@ from fanout_guard.stress.verdict import Judgement
 INK, DOTS, KNEE, CAP, GOAL, QUIET = "#1f2937", "#2563eb", "#b45309", "#b91c1c", "#15803d", "#9ca3af"
 SHADES = ("#eef2ff", "#ecfdf5", "#fff7ed", "#fdf2f8", "#f0f9ff", "#fefce8", "#f5f3ff")
 SIZE = (5.6, 3.7)  # inches: readable at the width of a phone
+MOST_LABELS = 24  # side by side below a picture
 
 mpl.rcParams.update(
     {
@@ -55,7 +56,7 @@ def latency(results: Results, judgement: Judgement) -> str:
         axes.axvline(results.cap, color=CAP, lw=1.2, ls="--", label=f"cap {results.cap}")
     if results.goals.p95_ms:
         axes.axhline(results.goals.p95_ms, color=GOAL, lw=1.2, ls=":", label=f"goal p95 {results.goals.p95_ms:g}")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)  # a dot at the top is whole
     axes.legend(loc="lower right")
     return _svg(figure)
 
@@ -64,9 +65,10 @@ def boxes(results: Results) -> str:
     """Median, quartiles and extremes of each level."""
     figure, axes = _canvas("sites a document goes to", "latency (ms)")
     levels = [level for level in results.levels if level.latencies_ms]
+    step = -(-len(levels) // MOST_LABELS)
     axes.boxplot(
         [list(level.latencies_ms) for level in levels],
-        tick_labels=[str(level.sites) for level in levels],
+        tick_labels=["" if place % step else str(level.sites) for place, level in enumerate(levels)],
         whis=(0, 100),
         medianprops={"color": CAP},
         boxprops={"color": INK},

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.content import facts, tables
+from benchmarks.plots import boxes
 from fanout_guard.stress.model import Goals, Results
 from fanout_guard.stress.verdict import judge
-from tests.stress.story import flat, hinge, run_of
+from tests.stress.story import flat, hinge, level_of, run_of
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,21 @@ def test_a_run_that_cannot_tell_names_no_number_to_use() -> None:
         (replace(run, interrupted=True), "–"),
     ):
         assert next(value for name, value, _ in facts(results, judge(results)) if name == "Number to use") == number
+
+
+def test_the_boxes_of_many_levels_have_labels_that_can_be_read() -> None:
+    """Sixty of them lay upon each other."""
+    levels = tuple(level_of(sites, [[500.0] * 3]) for sites in range(1001, 1061))
+    svg = boxes(Results(levels=levels, cap=1030))
+    assert 10 <= sum(f">{sites}<" in svg for sites in range(1001, 1061)) <= 30
+    few = boxes(Results(levels=levels[:7], cap=1030))
+    assert all(f">{level.sites}<" in few for level in levels[:7])
+
+
+def test_one_level_is_told_as_one() -> None:
+    """It read “over 1 levels”."""
+    results = Results(levels=(level_of(300, [[500.0] * 3]),), cap=300)
+    assert next(note for name, _, note in facts(results, judge(results)) if name == "Documents").endswith("1 level")
 
 
 def test_goals_are_shown_where_they_are_judged() -> None:
