@@ -99,4 +99,4 @@ build: $(READY) ## wheel and sdist, tried alone
 	@$(BIN)/python -m tests.packaging dist
 
 clean: ## remove what was made
-	rm -rf $(VENV) $(OLDEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage*
+	rm -rf $(VENV) $(OLDEST) .venv-peers .benchmarks build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage*
