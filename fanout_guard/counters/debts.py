@@ -1,4 +1,7 @@
-"""What is owed to the shared counters: undos, releases and refunds that could not be done when they were due."""
+"""What is owed to the shared counters: undos, releases and refunds that could not be done when they were due.
+
+Kept in this process's memory only: debts of a process that dies are left to the expiry of their keys.
+"""
 
 from __future__ import annotations
 
@@ -13,70 +16,72 @@ from fanout_guard.counters.scripts import CALL_WEIGHT, Packed, weight
 from fanout_guard.errors import CountersUnavailable
 
 AT_MOST = 10_000
-"""So many are remembered, the newest; leases end by themselves, and charges with their windows."""
+"""How many debts are remembered; the oldest are dropped first. Leases and charges expire by themselves in the end."""
 
 _PAID_AT_ONCE = 64
 
 _Key: TypeAlias = tuple[str, bytes, int]
+"""What makes two debts the same: the script, the charge's key, and a number for those that add up."""
 
 Call: TypeAlias = Callable[[str, Sequence[Packed]], Awaitable[Sequence[Any]]]
 """Runs a script on a batch of requests; gives an answer or an error for each."""
 
 
 class Debts:
-    """Requests to be made good, each once, in order; of several that end one lease the last stands."""
+    """Requests still to be made, in order; of several releases or renewals of one lease only the last one counts."""
 
     def __init__(self) -> None:
         self._owed: dict[_Key, Packed] = {}
-        self._count = 0
+        self._added = 0
 
     def __bool__(self) -> bool:
         return bool(self._owed)
 
     def add(self, name: str, request: Packed) -> None:
         """Owe one more call of the script ``name``."""
-        self._count += 1
-        own_turn = self._count if name == "refund" else 0  # partial refunds add up, releases replace each other
-        key = (name, request[0][0], own_turn)
+        self._added += 1
+        number = self._added if name == "refund" else 0  # partial refunds add up, releases replace each other
+        key = (name, request[0][0], number)
         self._owed.pop(key, None)
         self._owed[key] = request
         if len(self._owed) > AT_MOST:
             del self._owed[next(iter(self._owed))]
 
     async def pay(self, call: Call) -> None:
-        """Do what can be done; CountersUnavailable, with the rest still owed, where the server does not answer.
+        """Pay what can be paid; raises CountersUnavailable, with the rest still owed, where the server is out of reach.
 
-        What the server answers with an error of that request's own (a key of another type, say) is not owed any more;
-        what meets a slot on the move stays owed.
+        A request that the server refuses for reasons of its own (a key of another type, say) is not owed any more;
+        one whose slot of a cluster is being moved stays owed.
         """
-        later: set[_Key] = set()
-        while due := [key for key in self._owed if key not in later]:
+        moving: set[_Key] = set()
+        while due := [key for key in self._owed if key not in moving]:
             name = due[0][0]
             keys = self._at_once([key for key in due if key[0] == name])
             requests = [self._owed[key] for key in keys]
             answers = await call(name, requests)
-            unpaid = None
+            outage = None
             for key, request, answer in zip(keys, requests, answers, strict=True):
-                if not isinstance(answer, CountersUnavailable) or not passes(answer):
-                    if self._owed.get(key) is request:  # else it is a later word, which is still to be said
+                if not isinstance(answer, CountersUnavailable) or not worth_retrying(answer):
+                    if self._owed.get(key) is request:  # else it was replaced meanwhile, by one that is not paid yet
                         del self._owed[key]
                 elif answer.alone:
-                    later.add(key)
+                    moving.add(key)
                 else:
-                    unpaid = answer
-            if unpaid is not None:
-                raise unpaid
+                    outage = answer
+            if outage is not None:
+                raise outage
 
     def _at_once(self, due: Sequence[_Key]) -> Sequence[_Key]:
-        """The first of those, as many as one call takes."""
+        """The first of them, as many as one call takes."""
         weights = accumulate(weight(self._owed[key]) for key in due[:_PAID_AT_ONCE])
         return due[: max(sum(total <= CALL_WEIGHT for total in weights), 1)]
 
 
 class Payer:
-    """Pays debts beside everything else, while ``may_pay``; ``failed`` is told why the server did not take them.
+    """Pays debts in the background while ``may_pay``; ``failed`` is told the reason when the server cannot be reached.
 
-    Each ``call`` keeps to ``within_s``, and not all of them: a crowd that leaves at once is no outage.
+    The time budget ``within_s`` is for each ``call``, not for all of them together: many debts at once (a crowd of
+    clients that leave, say) are no outage.
     """
 
     def __init__(
@@ -96,18 +101,18 @@ class Payer:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Pay, where anything is owed and is not being paid already."""
+        """Start paying, unless nothing is owed or it is being paid already."""
         if self._debts and self._task is None and self._may_pay():
             self._task = asyncio.get_running_loop().create_task(self._pay())
             self._task.add_done_callback(self._paid)
 
     async def finish(self) -> None:
-        """Wait for what is being paid, no longer than one call may take."""
+        """Wait for payments under way, but no longer than one call may take."""
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=self._within_s)
 
     async def pay_last(self) -> None:
-        """Pay what can be paid now; whatever the server does not take is given up."""
+        """Pay what can be paid now, and give up on the rest."""
         with suppress(TimeoutError, CountersUnavailable):
             await self._debts.pay(self._call)
 
@@ -115,7 +120,7 @@ class Payer:
         try:
             await self._debts.pay(self._call)
             if self._debts:
-                await asyncio.sleep(PROBE_EVERY_S)  # a slot is on the move
+                await asyncio.sleep(PROBE_EVERY_S)  # what is left waits for a slot that is being moved
         except TimeoutError:
             self._failed("timeout")
         except CountersUnavailable as error:
@@ -127,6 +132,6 @@ class Payer:
             self.begin()
 
 
-def passes(error: CountersUnavailable) -> bool:
-    """Whether to ask again once it is over: not where something is wrong with the request's own keys."""
+def worth_retrying(error: CountersUnavailable) -> bool:
+    """Whether the request may succeed later: not where something is wrong with its own keys."""
     return not error.alone or error.reason == "cluster"

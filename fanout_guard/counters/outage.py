@@ -1,4 +1,7 @@
-"""When the shared counters are out of reach: noticed once, not waited for, watched until they are back."""
+"""Outages of the shared counters: noticed at the first late answer, not waited for again, watched until they are over.
+
+Only time and state: what a probe does, and what an outage leaves to do, is the session's business.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +18,35 @@ T = TypeVar("T")
 PROBE_EVERY_S = 0.25
 
 GRACE_S = 0.005
-"""Where the application held the event loop, an answer that lies in the socket already needs a few more turns of it."""
+"""The end of every time budget: where the application blocked the event loop, an answer takes some turns of it yet."""
 _GRACES = 10
-"""So often more is given where a turn takes a good part of a budget: a connection takes about as many turns."""
+"""At most so many graces, where single turns of the loop take long: opening a connection needs about as many turns."""
 
 _NEVER = float("inf")
 
 
 class Breaker:
-    """Open while the server does not answer; one probe at a time asks whether it is back, and keeps its own time."""
+    """Open while the server does not answer; one probe after the other finds out whether it is back.
 
-    def __init__(self, probe: Callable[[], Awaitable[None]], edge: Callable[[bool, str], None]) -> None:
+    A probe has to limit its own time. ``on_edge`` is told the begin (True) and the end of an outage, with its reason.
+    """
+
+    def __init__(self, probe: Callable[[], Awaitable[None]], on_edge: Callable[[bool, str], None]) -> None:
         self._probe = probe
-        self._edge = edge
+        self._on_edge = on_edge
         self._task: asyncio.Task[None] | None = None
         self.reason: str | None = None
+        """Why the breaker is open; None while it is closed."""
 
     def open(self, reason: str) -> None:
-        """Take the server for unreachable."""
+        """Treat the server as out of reach until a probe succeeds."""
         if self.reason is None:
             self.reason = reason
             self._task = asyncio.get_running_loop().create_task(self._watch(), context=Context())
-            self._edge(True, reason)
+            self._on_edge(True, reason)
 
     async def aclose(self) -> None:
-        """Nothing may reach the server from now on; an outage that goes on is told as one that nobody watches."""
+        """Stay open for good, without probes; an outage under way is reported as ended, but UNWATCHED."""
         task, self._task = self._task, None
         self._end(UNWATCHED)
         self.reason = "connection"
@@ -56,7 +63,7 @@ class Breaker:
                 self.reason = error.reason
             except TimeoutError:
                 self.reason = "timeout"
-            except Exception:  # whatever it was, this must not have been the last probe
+            except Exception:  # whatever went wrong, probing must go on
                 self.reason = "other"
             else:
                 break
@@ -64,44 +71,45 @@ class Breaker:
         self._end()
 
     def _end(self, reason: str | None = None) -> None:
-        """Tell the end of an outage, by its own reason or another; nothing where there is none."""
+        """Report the end of the outage, if there is one, with ``reason`` or else its own."""
         own, self.reason = self.reason, None
         if own is not None:
-            self._edge(False, reason or own)
+            self._on_edge(False, reason or own)
 
 
 def before_grace(timeout_s: float) -> float:
-    """How much of a time budget to wait before the grace, which is a part of it; at least half, however small it is."""
+    """The part of a time budget that comes before its first grace; at least half of it."""
     return max(timeout_s - GRACE_S, timeout_s / 2)
 
 
-def _grace_s(given: int, late_s: float, timeout_s: float) -> float | None:
-    """How much more is given after a wait that ended late: the time in which the loop stood still was nobody's.
+def _grace_s(graces: int, late_s: float, timeout_s: float) -> float | None:
+    """How much longer to wait when a wait has ended ``late_s`` after it was due, with ``graces`` given before.
 
-    None where that is all: a first grace is always ``given``, and more only where a turn takes a good part of a budget.
+    Lateness means that the event loop was blocked, which is not the server's fault. The first grace is always given,
+    further ones only while the loop is late by a good part of the budget; None means no more.
     """
-    if given == _GRACES or (given and late_s < timeout_s / 4):
+    if graces == _GRACES or (graces and late_s < timeout_s / 4):
         return None
     return max(GRACE_S, min(late_s, timeout_s))
 
 
 async def ends_within(timeout_s: float, future: asyncio.Future[Any]) -> bool:
-    """Whether that is done within a time budget, its grace included; it goes on where it is not."""
+    """Whether the future is done within a time budget, graces included; if not, it is left running."""
     loop = asyncio.get_running_loop()
     wait_s: float | None = before_grace(timeout_s)
-    given = 0
+    graces = 0
     while wait_s is not None:
         due_s = loop.time() + wait_s
         await asyncio.wait((future,), timeout=wait_s)
         if future.done():
             return True
-        wait_s = _grace_s(given, loop.time() - due_s, timeout_s)
-        given += 1
+        wait_s = _grace_s(graces, loop.time() - due_s, timeout_s)
+        graces += 1
     return False
 
 
 async def within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
-    """What comes of some work within a time budget, its grace included; TimeoutError where that is too short."""
+    """The result of ``work`` within a time budget, graces included; else it is cancelled and TimeoutError raised."""
     task = asyncio.get_running_loop().create_task(work)
     task.add_done_callback(quietly)
     try:
@@ -113,51 +121,51 @@ async def within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 def quietly(task: asyncio.Task[Any]) -> None:
-    """Take note of the error of a task that nobody may wait for any more."""
+    """A done callback that keeps asyncio from logging an error of a task that nobody waits for any more."""
     if not task.cancelled():
         task.exception()
 
 
 class Deadlines:
-    """One timer for all waits; ``first`` tells when the first one ends that is still going on.
+    """One timer for all waits, since a timer for each would be too expensive.
 
-    A wait that is over gets its grace before ``late`` is called.
+    ``first`` tells when the first wait ends that is still going on; ``late`` is called once its graces are over, too.
     """
 
     def __init__(self, timeout_s: float, first: Callable[[], float | None], late: Callable[[], None]) -> None:
-        self.after_s = before_grace(timeout_s)
+        self.budget_s = before_grace(timeout_s)
+        """How long one wait may take before its first grace."""
+        self.watched_s = _NEVER
+        """The end of the wait that the timer is set for, in the loop's time; waits that end later need no ``watch``."""
         self._first = first
         self._late = late
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._looks_s = 0.0
-        self._given = 0
-        self.next_s = _NEVER
-        """When it looks next, in the loop's time; a wait that ends no sooner need not be told."""
+        self._fires_s = 0.0  # when the timer is due: at watched_s, or after a grace
+        self._graces = 0
 
     def watch(self, until_s: float) -> None:
-        """Look at ``until_s`` of the loop's time, and not at ``next_s``, which is to be later: callers compare."""
+        """Set the timer for a wait that ends at ``until_s``, which has to be sooner than ``watched_s``."""
         self.cancel()
         self._timer = self._loop.call_at(until_s, self._due)
-        self.next_s, self._looks_s = until_s, max(until_s, self._loop.time())
+        self.watched_s, self._fires_s = until_s, max(until_s, self._loop.time())
 
     def cancel(self) -> None:
         """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self.next_s, self._given = None, _NEVER, 0
+        self._timer, self.watched_s, self._graces = None, _NEVER, 0
 
     def _due(self) -> None:
-        due_s, now_s = self._first(), self._loop.time()
-        late_s = now_s - self._looks_s
-        if due_s is None:
+        first_s, now_s = self._first(), self._loop.time()
+        if first_s is None:
             self.cancel()
-        elif due_s > now_s:
-            self.watch(due_s)
-        elif (grace_s := _grace_s(self._given, late_s, self.after_s)) is not None:
-            self._given += 1
-            self.next_s, self._looks_s = due_s, now_s + grace_s
-            self._timer = self._loop.call_at(self._looks_s, self._due)
+        elif first_s > now_s:
+            self.watch(first_s)
+        elif (grace_s := _grace_s(self._graces, now_s - self._fires_s, self.budget_s)) is not None:
+            self._graces += 1
+            self.watched_s, self._fires_s = first_s, now_s + grace_s
+            self._timer = self._loop.call_at(self._fires_s, self._due)
         else:
             self.cancel()
             self._late()

@@ -100,7 +100,7 @@ async def test_whoever_waits_too_long_makes_all_others_stop_waiting() -> None:
     await asyncio.sleep(0.05)
     assert not late.is_set()
     began = loop.time()
-    for until_s in (began + 10, began + deadlines.after_s):
+    for until_s in (began + 10, began + deadlines.budget_s):
         waits.add(until_s)
         deadlines.watch(until_s)
     await asyncio.wait_for(late.wait(), 5)
@@ -128,8 +128,8 @@ async def test_a_loop_that_is_held_again_and_again_gives_so_many_turns(answered_
     late: list[bool] = []
     waits = Waits()
     deadlines = Deadlines(0.02, waits.first, lambda: late.append(True))
-    future = waits.add(loop.time() + deadlines.after_s)
-    deadlines.watch(loop.time() + deadlines.after_s)
+    future = waits.add(loop.time() + deadlines.budget_s)
+    deadlines.watch(loop.time() + deadlines.budget_s)
     in_time = loop.create_task(ends_within(0.02, future))
     for turn in range(40):
         if turn == answered_after:
