@@ -1,4 +1,7 @@
-"""A few connections to one server, each used for one exchange at a time."""
+"""A few connections to one server, each used for one exchange at a time; a connection lost while idle is replaced.
+
+Which server that is, and what the commands mean, is decided elsewhere (``redis``, ``redis_cluster``, ``scripts``).
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ Done: TypeAlias = Callable[[Replies | Exception], None]
 T = TypeVar("T")
 
 OLDEST = (6, 2)
-"""The oldest Redis that is supported; every Valkey is newer."""
+"""The oldest supported version of Redis; every Valkey is newer."""
 
 _HELLO: Command = ("HELLO", 2)
 
 
 class Link:
-    """Connections to one server, or to whichever one ``locate`` names; what they meet is CountersUnavailable.
+    """Connections to one server, or to the master that ``locate`` names; every error is CountersUnavailable.
 
-    Everything that is sent here may be sent twice: scripts apply an id once, and the rest says how things shall be.
+    Commands may be sent twice, so they have to be idempotent: scripts apply an id once, other commands set or read.
     """
 
     def __init__(
@@ -49,11 +52,11 @@ class Link:
         self._closed = False
 
     def start(self, commands: Sequence[Command], done: Done) -> Begun:
-        """Send commands in one go; ``done`` gets the reply to each (a ResponseError is one too), or the error."""
+        """Send commands together; ``done`` gets a reply to each (a ResponseError is one, too), or one error for all."""
         return _Exchange(self, b"".join(map(_packed, commands)), len(commands), done)
 
     async def exchange(self, commands: Sequence[Command]) -> Replies:
-        """As ``start``, for those who wait."""
+        """``start``, awaited."""
         return await outcome_of(partial(self.start, commands))
 
     async def open(self) -> Wire:
@@ -73,20 +76,20 @@ class Link:
         return Wire(connection, self._lost)
 
     def check(self, hello: Any) -> None:
-        """Refuse a server by its greeting: too old to be trusted with scripts, or a replica where a master is meant."""
+        """Refuse a server by its reply to HELLO: too old for the scripts, or a replica instead of the master."""
         _check(hello, master=self._locate is not None)
 
     async def drop(self) -> None:
-        """Forget all connections that stand idle: the next ones may reach another server."""
+        """Close all idle connections: new ones may reach another server."""
         idle, self.idle = self.idle, []
         for wire in idle:
             wire.close()
 
     async def aclose(self) -> None:
-        """Close all connections for good, and tell whoever still waits for a reply."""
+        """Close all connections for good, and fail the exchanges under way."""
         self._closed = True
         for exchange in tuple(self.busy):
-            exchange.end()
+            exchange.abort()
         await self.drop()
 
     def _lost(self, wire: Wire) -> None:
@@ -95,9 +98,12 @@ class Link:
 
 
 class _Exchange:
-    """Commands under way, on a connection that stood idle or on a new one."""
+    """Commands under way, on an idle connection or on a new one: sent, replied to, finished.
 
-    __slots__ = ("_count", "_done", "_link", "_opening", "_packed", "_wire")
+    On a new connection a HELLO goes ahead of them, so that the server is checked without another round trip.
+    """
+
+    __slots__ = ("_connecting", "_count", "_done", "_link", "_packed", "_wire")
 
     def __init__(self, link: Link, packed: bytes, count: int, done: Done) -> None:
         self._link = link
@@ -105,60 +111,60 @@ class _Exchange:
         self._count = count
         self._done = done
         self._wire: Wire | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
         link.busy.add(self)
-        self._begin()
+        self._send()
 
-    def _begin(self) -> None:
+    def cancel(self) -> None:
+        """Give up; nobody is told."""
+        self._link.busy.discard(self)
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._wire is not None:
+            # The reply may still come: on an open connection, it would be taken for the answer to the next commands.
+            self._wire.close()
+
+    def abort(self) -> None:
+        """Give up, with an error."""
+        self.cancel()
+        self._finish(CountersUnavailable("connection"))
+
+    def _send(self) -> None:
         idle = self._link.idle
         if idle:
             self._wire = idle.pop()
             self._wire.send(self._packed, self._count, self._replied)
         else:
-            self._begin_anew()
+            self._send_on_new_wire()
 
-    def cancel(self) -> None:
-        """Give up: nobody is told any more, and nothing arrives any more."""
-        self._link.busy.discard(self)
-        if self._opening is not None:
-            self._opening.cancel()
-        if self._wire is not None:
-            # What was sent may still be answered, and nobody may read that answer as his.
-            self._wire.close()
-
-    def end(self) -> None:
-        """As ``cancel``, and whoever waits is told."""
-        self.cancel()
-        self._end(CountersUnavailable("connection"))
-
-    def _begin_anew(self) -> None:
+    def _send_on_new_wire(self) -> None:
         self._wire = None
-        self._opening = asyncio.get_running_loop().create_task(self._open(), context=Context())
+        self._connecting = asyncio.get_running_loop().create_task(self._connect_and_send(), context=Context())
 
-    async def _open(self) -> None:
+    async def _connect_and_send(self) -> None:
         try:
             wire = await self._link.open()
         except CountersUnavailable as error:
-            self._end(error)
+            self._finish(error)
             return
-        except Exception as error:  # also the driver's own, where a reply is not what it expects
+        except Exception as error:  # any: the driver raises its own bugs, too, where a reply is not what it expects
             reason = reason_of(error)
         else:
-            self._wire, self._opening = wire, None
+            self._wire, self._connecting = wire, None
             wire.send(_packed(_HELLO) + self._packed, self._count + 1, self._greeted)
             return
-        # Outside of the handlers, so that no error of the driver, with an address in it, hangs on to this one.
-        self._end(CountersUnavailable(reason))
+        # Outside the except clause: the driver's error, which may contain an address, must not become the context.
+        self._finish(CountersUnavailable(reason))
 
     def _replied(self, outcome: Replies | Exception) -> None:
         if isinstance(outcome, Lost):
-            # The server closed it since it was last used (a restart, its idle time-out): once more, on a new one.
-            self._begin_anew()
+            # The server has closed the idle connection (by a restart, or its idle time-out): once more, on a new one.
+            self._send_on_new_wire()
         else:
-            self._close_or_keep(outcome)
+            self._release_wire(outcome)
 
     def _greeted(self, outcome: Replies | Exception) -> None:
-        # A server that shows its visitors the door says why in its first reply.
+        # A server that refuses a client says why in its first reply, and may close the connection before the others.
         replies = outcome.replies if isinstance(outcome, Lost) else outcome
         if not isinstance(replies, Exception) and replies:
             try:
@@ -167,9 +173,10 @@ class _Exchange:
                 outcome = error
         if not isinstance(outcome, Exception):
             outcome = outcome[1:]
-        self._close_or_keep(outcome)
+        self._release_wire(outcome)
 
-    def _close_or_keep(self, outcome: Replies | Exception) -> None:
+    def _release_wire(self, outcome: Replies | Exception) -> None:
+        """Keep the connection for the next exchange, or close it after an error."""
         wire = cast(Wire, self._wire)
         self._wire = None
         if isinstance(outcome, Exception):
@@ -178,15 +185,15 @@ class _Exchange:
                 outcome = CountersUnavailable("connection" if isinstance(outcome, Lost) else "other")
         else:
             self._link.idle.append(wire)
-        self._end(outcome)
+        self._finish(outcome)
 
-    def _end(self, outcome: Replies | Exception) -> None:
+    def _finish(self, outcome: Replies | Exception) -> None:
         self._link.busy.discard(self)
         self._done(outcome)
 
 
 class Evaluation(_Exchange):
-    """One script call under way; sent whole where the server does not know the script."""
+    """One script call under way; sent again with the whole script if the server does not know it."""
 
     __slots__ = ("_call",)
 
@@ -194,27 +201,27 @@ class Evaluation(_Exchange):
         self._call: Call | None = call
         super().__init__(link, _packed(script_command("EVALSHA", call)), 1, done)
 
-    def _end(self, outcome: Replies | Exception) -> None:
+    def _finish(self, outcome: Replies | Exception) -> None:
         reply = outcome if isinstance(outcome, Exception) else outcome[0]
         if isinstance(reply, exceptions.RedisError):
             call, self._call = self._call, None
             if call is not None and is_unknown(reply):
-                # Once only, so that a server that never learns is an outage.
+                # Once only: a server that still does not know it is an outage.
                 self._packed = _packed(script_command("EVAL", call))
-                self._begin()
+                self._send()
                 return
             reply = CountersUnavailable(reason_of(reply))
-        super()._end(reply)
+        super()._finish(reply)
 
 
 def script_command(command: str, call: Call) -> Command:
-    """The EVALSHA or, with the whole script, EVAL for a call."""
+    """``EVALSHA`` with the script's digest, or ``EVAL`` with the whole script, for a call."""
     script, keys, arguments = call
     return (command, script.sha if command == "EVALSHA" else script.text, len(keys), *keys, *arguments)
 
 
 def is_unknown(reply: object) -> bool:
-    """Whether a server answers that it does not know the script of an EVALSHA."""
+    """Whether the server does not know the script of an EVALSHA."""
     return isinstance(reply, exceptions.ResponseError) and reason_of(reply) == "noscript"
 
 
@@ -222,13 +229,13 @@ def _check(hello: Any, *, master: bool) -> None:
     if isinstance(hello, exceptions.RedisError):
         reason = reason_of(hello)
         if reason == "noperm":
-            return  # not allowed to ask
+            return  # this user may not ask, and is trusted to have the right server
         raise CountersUnavailable("version" if reason == "script" else reason)
     try:
         about = dict(zip(hello[::2], hello[1::2], strict=False))
         version = tuple(map(int, about[b"version"].split(b".")[:2]))
     except (KeyError, ValueError, AttributeError, TypeError):
-        return  # a server that does not tell
+        return  # the server does not tell its version
     if version < OLDEST:
         raise CountersUnavailable("version")
     if master and about.get(b"role", b"master") != b"master":
@@ -240,7 +247,7 @@ def _packed(command: Command) -> bytes:
 
 
 async def outcome_of(start: Callable[[Callable[[T | Exception], None]], Begun]) -> T:
-    """What ``start`` tells to the function that it is given, raised if it is an error; ended where nobody waits."""
+    """What ``start`` passes to its callback, raised if it is an error; a cancellation cancels what was begun."""
     told: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
     begun = start(lambda outcome: None if told.done() else told.set_result(outcome))
     try:
