@@ -1,11 +1,14 @@
-"""A cluster: which master holds which slot, learnt from any of its nodes and corrected by their redirections."""
+"""A cluster: which master holds which slot, learnt from any of its nodes and corrected by their redirections.
+
+Each slot's calls stand alone: what has to be atomic across slots is ``reservation``'s business.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import exceptions
 from redis.crc import key_slot
@@ -19,19 +22,26 @@ from fanout_guard.errors import CountersUnavailable
 SCAN_STEP = 1000
 
 _ATTEMPTS = 5
-_PAUSE_S = 0.01  # between attempts at a slot whose keys are on the move
-_NODE_S = 0.2  # so long one node is waited for when another may know the same
+_PAUSE_S = 0.01  # between attempts at a slot whose keys are being moved
+_NODE_S = 0.2  # how long to wait for one node where another one may give the same answer
 _KEYLESS = ("TIME", "PING", "INFO", "CONFIG", "ACL", "CLUSTER", "SCRIPT", "COMMAND", "DBSIZE", "FLUSHALL")
 
 
+class _Target(NamedTuple):
+    """Where to send a call; ``asking`` says that the slot is being moved there, which takes an ASKING first."""
+
+    address: Address
+    asking: bool = False
+
+
 class Cluster:
-    """A cluster as ``Server``: calls for one node share an exchange with it."""
+    """A cluster as a ``Server``; calls for the same node share one exchange with it."""
 
     clustered = True
 
-    def __init__(self, seeds: Sequence[Address], link: Callable[[Address], Link]) -> None:
+    def __init__(self, seeds: Sequence[Address], make_link: Callable[[Address], Link]) -> None:
         self._seeds = seeds
-        self._link = link
+        self._make_link = make_link
         self._links: dict[Address, Link] = {}
         self._owners: dict[int, Address] = {}
         self._closed = False
@@ -44,27 +54,24 @@ class Cluster:
         return answer
 
     async def calls(self, calls: Sequence[Call]) -> list[Any]:
-        """Run script calls, each of one slot; answers, or why there is none."""
+        """Run script calls, each of one slot; an answer or an error for each."""
         if not self._owners:
             await self.learn()
         slots = [key_slot(call.keys[0]) for call in calls]
-        answers: list[Any] = [
-            CountersUnavailable("cluster", alone=True)  # what stays so was on the move for too long
-        ] * len(calls)
-        waiting = {index: (self._owner(slot), False) for index, slot in enumerate(slots)}
+        # What is redirected at every attempt keeps this error: its slot was being moved for too long.
+        answers: list[Any] = [CountersUnavailable("cluster", alone=True)] * len(calls)
+        targets = {index: _Target(self._owner(slot)) for index, slot in enumerate(slots)}
         for attempt in range(_ATTEMPTS):
-            replies = await self._ask(calls, waiting)
-            asked, waiting = {index: address for index, (address, _) in waiting.items()}, {}
-            for index, reply in replies.items():
-                again = self._redirected(slots[index], reply, asked[index])
+            redirected: dict[int, _Target] = {}
+            for index, reply in (await self._ask(calls, targets)).items():
+                again = self._redirected(slots[index], reply, targets[index].address)
                 if again is not None:
-                    waiting[index] = again
-                elif isinstance(reply, BaseException):
-                    answers[index] = _failed(reply)
+                    redirected[index] = again
                 else:
-                    answers[index] = reply
-            if not waiting:
+                    answers[index] = _failed(reply) if isinstance(reply, BaseException) else reply
+            if not redirected:
                 break
+            targets = redirected
             if attempt:
                 await asyncio.sleep(_PAUSE_S)
         return answers
@@ -73,42 +80,40 @@ class Cluster:
         """Run one command on the node that holds its key, or on any."""
         if not self._owners:
             await self.learn()
-        if str(arguments[0]).upper() in _KEYLESS or len(arguments) < 2:
-            address = self._owner(0)
-        else:
-            address = self._owner(key_slot(_bytes(arguments[1])))
-        asking = False
+        keyless = str(arguments[0]).upper() in _KEYLESS or len(arguments) < 2
+        slot = 0 if keyless else key_slot(_bytes(arguments[1]))
+        target = _Target(self._owner(slot))
         for _ in range(_ATTEMPTS):
-            commands: list[Command] = [("ASKING",), arguments] if asking else [arguments]
-            reply = (await self._node(address).exchange(commands))[-1]
-            again = self._redirected(key_slot(_bytes(arguments[1])), reply, address) if len(arguments) > 1 else None
+            commands: list[Command] = [("ASKING",), arguments] if target.asking else [arguments]
+            reply = (await self._link_to(target.address).exchange(commands))[-1]
+            again = None if keyless else self._redirected(slot, reply, target.address)
             if again is None:
                 if isinstance(reply, BaseException):
                     raise _failed(reply)
                 return reply
-            address, asking = again
+            target = again
         raise CountersUnavailable("cluster", alone=True)
 
     async def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
         """The keys of a pattern on all masters, step by step; a key may come twice."""
         await self.learn()
         for address in sorted(set(self._owners.values())):
-            async for key in scan(self._node(address), pattern):
+            async for key in scan(self._link_to(address), pattern):
                 yield key
 
     async def probe(self) -> None:
         """Return if every slot has a master and all of them answer."""
         await self.learn()
         masters = sorted(set(self._owners.values()))
-        looks = (self._node(address).exchange([("TIME",)]) for address in masters)
-        # All are waited for: one that says nothing must not be left behind where another one has failed.
+        looks = (self._link_to(address).exchange([("TIME",)]) for address in masters)
+        # All are waited for, even where one has failed: no exchange must be left behind.
         for found in await asyncio.gather(*looks, return_exceptions=True):
             for reply in [found] if isinstance(found, BaseException) else found:
                 if isinstance(reply, BaseException):
                     raise _failed(reply)
 
     async def drop(self) -> None:
-        """Forget what was learnt: the masters may be others by now."""
+        """Forget who owns the slots, and close idle connections: there may be other masters by now."""
         self._owners = {}
         for link in self._links.values():
             await link.drop()
@@ -120,13 +125,13 @@ class Cluster:
             await link.aclose()
 
     async def learn(self) -> None:
-        """Ask one node after the other for the masters of all slots."""
+        """Ask one node after the other who owns the slots, until one knows."""
         nodes = list({*self._seeds, *self._owners.values(), *self._links})
         random.shuffle(nodes)
         reason = "connection"
         for node in nodes:
             try:
-                (reply,) = await within(_NODE_S, self._node(node).exchange([("CLUSTER", "SLOTS")]))
+                (reply,) = await within(_NODE_S, self._link_to(node).exchange([("CLUSTER", "SLOTS")]))
             except TimeoutError:
                 reason = "timeout"
             except CountersUnavailable as error:
@@ -141,19 +146,20 @@ class Cluster:
         raise CountersUnavailable(reason)
 
     async def _forget_gone(self, slots: Any, asked: Address) -> None:
-        """Close what led to nodes that have left, unless somebody still waits for an answer of theirs."""
+        """Close the links to nodes that have left the cluster, unless an exchange is under way there."""
         known = {*self._seeds, *(_address(node, asked) for _, _, *nodes in slots for node in nodes)}
         for address in [address for address, link in self._links.items() if address not in known and not link.busy]:
             await self._links.pop(address).aclose()
 
-    async def _ask(self, calls: Sequence[Call], waiting: dict[int, tuple[Address, bool]]) -> dict[int, Any]:
-        together: dict[tuple[Address, bool], list[int]] = {}
-        for index, target in waiting.items():
+    async def _ask(self, calls: Sequence[Call], targets: dict[int, _Target]) -> dict[int, Any]:
+        """Send each call to its target, with one exchange for each target; the reply or the error of each."""
+        together: dict[_Target, list[int]] = {}
+        for index, target in targets.items():
             together.setdefault(target, []).append(index)
         found = await asyncio.gather(
             *(
-                _evaluate(self._node(address), [calls[index] for index in indexes], asking=asking)
-                for (address, asking), indexes in together.items()
+                _evaluate(self._link_to(target.address), [calls[index] for index in indexes], asking=target.asking)
+                for target, indexes in together.items()
             ),
             return_exceptions=True,
         )
@@ -163,16 +169,16 @@ class Cluster:
                 replies[index] = answers if isinstance(answers, BaseException) else answers[position]
         return replies
 
-    def _redirected(self, slot: int, reply: object, asked: Address) -> tuple[Address, bool] | None:
-        """Where to ask again, and whether with ASKING."""
-        if isinstance(reply, exceptions.AskError):  # MovedError is one of them
+    def _redirected(self, slot: int, reply: object, asked: Address) -> _Target | None:
+        """Where to ask again; None if the reply is no redirection."""
+        if isinstance(reply, exceptions.AskError):
             address = (reply.host or asked[0], reply.port)
-            moved = isinstance(reply, exceptions.MovedError)
+            moved = isinstance(reply, exceptions.MovedError)  # a subclass of AskError
             if moved:
                 self._owners[slot] = address
-            return address, not moved
+            return _Target(address, asking=not moved)
         if isinstance(reply, exceptions.TryAgainError):
-            return self._owner(slot), False
+            return _Target(self._owner(slot))
         return None
 
     def _owner(self, slot: int) -> Address:
@@ -181,21 +187,21 @@ class Cluster:
             raise CountersUnavailable("cluster")
         return owner
 
-    def _node(self, address: Address) -> Link:
+    def _link_to(self, address: Address) -> Link:
         link = self._links.get(address)
         if link is None:
             if self._closed:
                 raise CountersUnavailable("connection", sent=False)
-            link = self._links[address] = self._link(address)
+            link = self._links[address] = self._make_link(address)
         return link
 
 
 async def _evaluate(link: Link, calls: Sequence[Call], *, asking: bool) -> list[Any]:
-    """Run script calls in one exchange; two where the node does not know a script. Answers, or the errors met."""
+    """Run script calls in one exchange, or two if the node does not know a script; an answer or an error for each."""
     replies = await _exchange(link, "EVALSHA", calls, asking)
     unknown = [index for index, reply in enumerate(replies) if is_unknown(reply)]
     if unknown:
-        # Sent whole, the node knows it again; once only, so that one that never learns is an outage.
+        # EVAL makes the node know the script. Once only: a node that still does not know it is an outage.
         again = await _exchange(link, "EVAL", [calls[index] for index in unknown], asking)
         for index, reply in zip(unknown, again, strict=True):
             replies[index] = reply
