@@ -1,4 +1,7 @@
-"""One decision in two slots of a cluster: the global leases lie in another one than what is the tenant's."""
+"""One decision in two slots of a cluster, since the leases of all tenants do not lie in the tenant's own slot.
+
+Only the order of the two steps, and what is given back; each step by itself is an ordinary decision.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,32 @@ from msgspec.structs import replace
 from fanout_guard.core.keys import EVERYBODY
 from fanout_guard.core.model import INFLIGHT_GLOBAL, Charge, Lease, Policy, Tally
 
-_UNBOUNDED = 2**53  # a cap that bounds nothing, in what the server computes with
+_UNBOUNDED = 2**53  # no sum of entries reaches it, and a double, which is what Lua computes with, still holds it
 
 
 async def decide_in_two(
     charge: Charge, decide: Callable[[Charge], Awaitable[Tally]], give_back: Callable[[Lease], None]
 ) -> Tally:
-    """Reserve among everybody's leases first, then ``decide`` the tenant's part; ``give_back`` where that refuses.
+    """Reserve among everybody's leases first, then ``decide`` the tenant's part; ``give_back`` if that refuses.
 
-    That is for good: what waits for returning leases asks its own slot again (inside ``decide``) and never both, since
-    what is owed back by an id must not be reserved again by it.
+    Both steps use one id, so a reservation that was given back is never made again: the late ``give_back`` would end
+    the new one. Whoever waits for leases to return therefore repeats one step only, inside ``decide``.
     """
     reservation = Lease(charge.lease.id)
     everybodys = Policy(document=None, inflight=charge.policy.inflight_global)
     reserved = await decide(replace(charge, tenant=EVERYBODY, lease=reservation, sites=b"", policy=everybodys))
-    # It holds a lease of the tenant's too where only everybody's are capped: to be listed, and counted if it dies.
+    # The tenant's slot gets a lease even if the tenant has no in-flight cap: to be listed, and noticed if it expires.
     inflight = charge.policy.inflight
     limit = _UNBOUNDED if inflight is None else inflight
     policy = replace(charge.policy, inflight=limit, inflight_global=None)
     charged = False
     try:
-        mine = await decide(replace(charge, policy=policy, look=charge.look or not reserved.charged))
-        charged = mine.charged
+        # Without a reservation only a look, for what else refuses.
+        own = await decide(replace(charge, policy=policy, look=charge.look or not reserved.charged))
+        charged = own.charged
     finally:
         if reserved.charged and not charged and not charge.look:
             give_back(reservation)
-    readings = mine.readings if inflight is not None else mine.readings[:-1]
+    readings = own.readings if inflight is not None else own.readings[:-1]  # the last one is of the added lease
     readings += tuple(replace(reading, policy=INFLIGHT_GLOBAL) for reading in reserved.readings)
-    return Tally(reserved.charged and mine.charged, readings, mine.repeated, mine.expired)
+    return Tally(reserved.charged and own.charged, readings, own.repeated, own.expired)

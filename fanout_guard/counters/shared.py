@@ -1,4 +1,7 @@
-"""Counters that all workers share, on a Redis-compatible server."""
+"""Counters that all workers share, on a Redis-compatible server: one session for each event loop, and plain commands.
+
+How a decision is made is ``session``'s business; this module knows only which loops are in an outage.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,34 @@ from fanout_guard.errors import CountersUnavailable
 
 T = TypeVar("T")
 
+_PATIENCE_S = 1.0
+"""How long plain commands may take, unless decisions may take even longer."""
+
 
 class RedisCounters:
     """Counters on one server, a Sentinel-watched master or a cluster, usable from any event loop.
 
-    ``on_outage`` is told the begin and the end of an outage with its reason, or with UNWATCHED where it was not seen to
-    end; ``on_error`` every failed call's reason.
+    ``on_outage`` is told the begin (True) and the end of an outage with its reason, or with UNWATCHED if nobody saw it
+    end. ``on_error`` is told the reason of every failed call.
     """
 
     def __init__(self, url: str, *, prefix: str = "fanout", timeout_ms: int = 100) -> None:
         self.space = KeySpace(prefix)
         self.on_outage: Callable[[bool, str], None] = lambda active, reason: None
         self.on_error: Callable[[str], None] = lambda reason: None
-        self._url = url
         self.timeout_s = timeout_ms / 1000
+        self._url = url
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
-        self._down: set[asyncio.AbstractEventLoop] = set()
-        self._seen_end = ""  # the reason of an outage that some loop has seen the end of since it began
+        self._loops_down: set[asyncio.AbstractEventLoop] = set()
+        self._seen_to_end = ""  # with which reason some loop has seen this outage end; empty if none has
 
     @property
     def session(self) -> Session:
-        """What belongs to the running event loop."""
+        """The running event loop's session."""
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            # Other threads' event loops may come and go meanwhile.
+            # Of a copy, since event loops of other threads may come and go meanwhile.
             for old in [old for old in tuple(self._sessions) if old.is_closed()]:
                 self._forget(old)
             session = self._sessions[loop] = Session(
@@ -56,11 +62,11 @@ class RedisCounters:
 
     @property
     def out_of_reach(self) -> str | None:
-        """Why the server cannot be reached now, as far as is known; None where it can."""
+        """Why the server is taken to be out of reach; None if it is not."""
         return self.session.breaker.reason
 
     def give_up(self, reason: str) -> None:
-        """Take the server for out of reach, without waiting for it once more."""
+        """Treat the server as out of reach, without waiting for it once more."""
         self.session.give_up(reason)
 
     def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
@@ -73,11 +79,11 @@ class RedisCounters:
         return await self.session.release(tenant, lease)
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
-        """As ``release``, without an answer to wait for: what every request does at its end."""
+        """``release``, without waiting for it: what every request does at its end."""
         self.session.release_soon(tenant, lease)
 
     def renew_soon(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> None:
-        """As ``renew``, in the same way."""
+        """``renew``, in the same way."""
         self.session.renew_soon(tenant, lease, lease_ms, exact=exact)
 
     async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
@@ -89,7 +95,7 @@ class RedisCounters:
             await command("UNLINK", own + DOCUMENT_KEY + document)
             return
         await command("UNLINK", own + RATES_KEY)
-        # What is in flight stays, but for a key that somebody else has written: it holds no leases.
+        # What is in flight stays. But a key of another type is not ours, and holds no leases.
         if await command("TYPE", own + LEASES_KEY) not in (b"zset", b"none"):
             await command("UNLINK", own + LEASES_KEY)
         for stem in (own + DOCUMENT_KEY, own + IDEMPOTENCY_KEY):
@@ -113,19 +119,24 @@ class RedisCounters:
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def command(self, *arguments: str | bytes | int) -> Any:
-        """One plain command within the time budget, for what is not a decision."""
+        """One plain command, for what is not a decision."""
         return await self._in_time(self.session.server.command(*arguments))
 
     async def run(self, name: str, keys: Sequence[bytes], arguments: Sequence[bytes]) -> list[Any]:
-        """One call of the script ``lua/<name>.lua`` within the time budget, for what is not a decision."""
+        """One call of the script ``lua/<name>.lua``, for what is not a decision."""
         answer: list[Any] = await self._in_time(self.session.server.call(Call(script(name), [*keys], [*arguments])))
         return answer
 
     async def scan(self, stem: bytes, glob: bytes = b"*") -> AsyncIterator[bytes]:
-        """The keys that begin with ``stem`` and go on as ``glob`` says, step by step; a key may come twice."""
+        """The keys that begin with ``stem`` and go on as the pattern ``glob``, step by step; a key may come twice."""
         steps = self.session.server.scan(_escaped(stem) + glob)
         while (key := await self._in_time(anext(steps, None))) is not None:
             yield key
+
+    async def aclose(self) -> None:
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
+            await session.aclose()
 
     def _forget(self, loop: asyncio.AbstractEventLoop, ended: Session | None = None) -> None:
         if ended is None or self._sessions.get(loop) is ended:
@@ -133,27 +144,24 @@ class RedisCounters:
             self._edge(loop, False, UNWATCHED)
 
     def _edge(self, loop: asyncio.AbstractEventLoop, active: bool, reason: str) -> None:
-        # An outage of the process: from the first loop that meets it to the last that sees its end, or ends itself.
-        before = bool(self._down)
-        (self._down.add if active else self._down.discard)(loop)
+        """Take note of one loop's outage, and report that of the process: it lasts as long as any loop's does."""
+        was_down = bool(self._loops_down)
         if active:
-            self._seen_end = ""
-        elif reason != UNWATCHED:
-            self._seen_end = reason
-        if bool(self._down) != before:
-            self.on_outage(active, reason if active else self._seen_end or UNWATCHED)
+            self._loops_down.add(loop)
+            self._seen_to_end = ""
+        else:
+            self._loops_down.discard(loop)
+            if reason != UNWATCHED:
+                self._seen_to_end = reason
+        if bool(self._loops_down) != was_down:
+            self.on_outage(active, reason if active else self._seen_to_end or UNWATCHED)
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(max(self.timeout_s, 1.0)):
+            async with asyncio.timeout(max(self.timeout_s, _PATIENCE_S)):
                 return await answer
         except TimeoutError:
             raise CountersUnavailable("timeout") from None
-
-    async def aclose(self) -> None:
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.aclose()
 
 
 def _escaped(stem: bytes) -> bytes:
