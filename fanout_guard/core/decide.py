@@ -1,4 +1,7 @@
-"""From caps and a tally to a decision: what refuses, what would fit, and when to come back."""
+"""From caps and the counters' tally to a decision: what refuses, what would fit, and when to come back.
+
+Pure: whoever calls has asked the counters already, or knows that they cannot be asked.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ from fanout_guard.core.model import (
 OUTAGE_RETRY_S = 1
 
 DOCUMENT_LATE = 1.5
-"""A site is freed at most this many windows after it was last counted."""
+"""In how many windows, at most, a site is freed after it was last counted."""
 RATE_LATE = 1.05
-"""A charge is freed at most this many windows after it was made."""
+"""In how many windows, at most, a charge is freed after it was made."""
 
 
 class Asked(Struct, frozen=True, gc=False):
-    """One circulation, as far as a decision depends on it: entries, and distinct sites where a document cap counts."""
+    """A circulation as far as a decision depends on it; ``distinct`` sites are counted only where it matters."""
 
     tenant: str
     document: str | None
@@ -39,7 +42,7 @@ class Asked(Struct, frozen=True, gc=False):
 
 
 def precheck(policy: Policy, asked: Asked) -> tuple[tuple[str, int], ...]:
-    """The caps that this circulation can never pass, however long it waits, each with its limit."""
+    """The caps, with their limits, that this circulation can never pass, however long it waits."""
     if policy.least is None or asked.entries <= policy.least:
         return ()
     return tuple(
@@ -58,15 +61,15 @@ def refuse_for_good(
     *,
     degraded: bool = False,
 ) -> Decision:
-    """The decision where ``precheck`` found something; ``readings`` tell what refuses besides, where that is known."""
+    """The decision if ``precheck`` found something; ``readings``, where there are any, tell what else refuses."""
     chunks, wait = _chunks(policy, asked)
     named = dict(over)
-    besides = [reading for reading in _refusing(readings) if reading.policy not in named]
+    others = [reading for reading in _refusing(readings) if reading.policy not in named]
     first, limit = over[0]
     return _refused(
         policy,
         asked,
-        (*named, *(reading.policy for reading in besides)),
+        (*named, *(reading.policy for reading in others)),
         lease,
         limit=limit,
         used=next((each.used for each in readings if each.policy == first != INFLIGHT_GLOBAL), None),
@@ -125,7 +128,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
 
 
 def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: bool = False) -> Decision:
-    """The decision where no counter has a say: no entries, no caps with state, or an outage that is let through."""
+    """The decision if no counter has a say: no entries, no caps that need counters, or an outage that admits all."""
     return Decision(
         admitted=True,
         outcome=ADMITTED,
@@ -139,7 +142,7 @@ def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: boo
 
 
 def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
-    """The decision where the counters are out of reach and nothing may pass uncounted."""
+    """The decision if the counters are out of reach and nothing may pass uncounted."""
     return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S, degraded=True)
 
 
@@ -187,7 +190,7 @@ def _refused(
 
 
 def _refusing(readings: Sequence[Reading]) -> list[Reading]:
-    """What refuses: first what is answered with 429, then what is answered with 503."""
+    """The readings that refuse: those answered with 429 first, then the one answered with 503."""
     return sorted((each for each in readings if not each.fits), key=lambda each: each.policy == INFLIGHT_GLOBAL)
 
 
@@ -197,12 +200,12 @@ def _fits_now(policy: Policy, asked: Asked, readings: Sequence[Reading]) -> int:
 
 
 def _fits_in_part(reading: Reading, asked: Asked) -> bool:
-    """Whether a document takes any part of the circulation: sites that it knows need no room, however full it is."""
+    """Whether this is a document cap that admits any part of the circulation: sites it knows already need no room."""
     return reading.policy == DOCUMENT and reading.fits and asked.distinct <= reading.limit
 
 
 def _chunk_size(policy: Policy, asked: Asked) -> int:
-    """The most entries that one circulation can have under every cap."""
+    """The most entries that a single circulation can have under all caps."""
     return asked.entries if policy.least is None else policy.least
 
 

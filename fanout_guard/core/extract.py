@@ -1,4 +1,7 @@
-"""From a request to its tenant and its circulation; what cannot be read with certainty is refused."""
+"""From a request to its tenant and its circulation; what cannot be read with certainty is refused.
+
+Where to look is configured; which requests are guarded, and how bodies arrive, is ``asgi``'s business.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ _EXPECTED = {"header": "; expected UTF-8", "query": "; expected percent-encoded 
 
 
 class Unreadable(FanoutGuardError):
-    """Raised when a request does not tell its tenant or its circulation for certain.
+    """Raised when a request's tenant or circulation cannot be read with certainty.
 
-    ``detail`` is one sentence for the client, which quotes nothing of the body; ``tenant`` is who asked, where that was
-    read before.
+    ``detail`` is one sentence for the client, and quotes nothing from the body. ``tenant`` is who asked, if that could
+    be read.
     """
 
     def __init__(self, kind: UnreadableKind, detail: str) -> None:
@@ -40,7 +43,7 @@ class Unreadable(FanoutGuardError):
 
 
 class Extract(Struct, frozen=True):
-    """What a request asks; None is a tenant that it does not name, or what the reader was not asked for."""
+    """What was read from a request; None is a tenant that it does not name, or what was not to be read."""
 
     tenant: str | None
     circulation: Circulation | None
@@ -52,7 +55,7 @@ _Members: TypeAlias = Mapping[Path, object]
 
 
 class _Place:
-    """A source, ready to be looked at in many requests."""
+    """A source with its look-up, made once for all requests."""
 
     __slots__ = ("_find", "source")
 
@@ -91,7 +94,7 @@ class Reader:
         self._fields = Fields(paths)
         self.needs_body = bool(paths)
         told_outside = all(source is None or source.kind != "json" for source in (tenant, document))
-        # A GET has no body, but may have the list in its query.
+        # A GET has no body, but its query may hold the list of sites.
         self._bodiless = told_outside and any(source.kind != "json" for source in sites)
 
     def tenant(self, scope: _Scope, path_params: _Params) -> str | None:
@@ -105,7 +108,7 @@ class Reader:
         return self.read_on(self.tenant(scope, path_params), scope, path_params, body)
 
     def read_on(self, tenant: str | None, scope: _Scope, path_params: _Params, body: bytes) -> Extract:
-        """As ``read``, of a request whose ``tenant`` was read before its body was here."""
+        """``read``, for a request whose ``tenant`` was read before its body arrived."""
         try:
             needed = self.needs_body and (body or not self._bodiless)
             members = self._members(body) if needed else {}
@@ -134,24 +137,23 @@ class Reader:
                 (place.source, found) for place in self._sites if (found := place.found(scope, path_params, members))
             ]
             if len(present) != 1:
-                raise _Refused(self._said([source for source, _ in present]))
+                raise _Refused(self._not_one_list([source for source, _ in present]))
             return Circulation(document=document, sites=_array(*present[0]))
         except (_Refused, CirculationError) as error:
             raise Unreadable(UNREADABLE_CIRCULATION, sentence(str(error))) from None
 
-    def _said(self, present: Sequence[Source]) -> str:
-        """Why there is not one list of sites."""
+    def _not_one_list(self, present: Sequence[Source]) -> str:
         if present:
             return f"{_listed(present, 'and')} are there; send one of them"
         return f"the list of sites is missing; expected {_listed([place.source for place in self._sites], 'or')}"
 
 
 class _Refused(ValueError):
-    """A reason, not yet said whose: the tenant's or the circulation's."""
+    """A reason to refuse, before it is known whether the tenant or the circulation is unreadable."""
 
 
 def sentence(reason: str) -> str:
-    """A reason, which is not empty, as a sentence for the client."""
+    """A reason (not empty) as a sentence for the client."""
     return f"{reason[0].upper()}{reason[1:]}."
 
 
@@ -160,7 +162,7 @@ def _listed(sources: Sequence[Source], word: str) -> str:
 
 
 def _finder(source: Source) -> Callable[[_Scope, _Params, _Members], Sequence[object]]:
-    """How a source is looked up; what it gives raises ValueError where it is not UTF-8, or its own code fails."""
+    """The look-up of a source: it raises ValueError if a value is not UTF-8, or an object in the scope fails."""
     name, path = source.name, source.path
     match source.kind:
         case "json":
@@ -177,7 +179,7 @@ def _finder(source: Source) -> Callable[[_Scope, _Params, _Members], Sequence[ob
 
 
 def _certain(value: str | None) -> Sequence[str]:
-    if value is None:
+    if value is None:  # routers would read this parameter differently
         raise ValueError
     return (value,)
 
@@ -223,7 +225,7 @@ def _single(source: Source, found: Sequence[object]) -> object:
 
 
 def _text(source: Source, value: object) -> str:
-    """A text as it is, an integer as its decimal text: minus zero is zero to whoever computes with it."""
+    """A text as it is, an integer as its decimal text; minus zero becomes zero, as for any application."""
     if isinstance(value, str):
         return value
     if isinstance(value, Spelling) and _INTEGER.fullmatch(value.text):

@@ -1,4 +1,7 @@
-"""Tenant → policy: partial caps as people give them, and the layers that resolve them."""
+"""Tenant → policy: partial caps as people write them, and how those of several origins combine.
+
+Where caps come from (environment, files, hook, overrides) is known elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ class Caps:
         return {name: value for name, value in values if value is not None}
 
     def over(self, farther: Caps) -> Caps:
-        """These caps, with what they leave open taken from ``farther``."""
+        """These caps laid over others: fields that are None here are taken from ``farther``."""
         return Caps(**{**farther.given(), **self.given()})
 
     @classmethod
@@ -87,7 +90,7 @@ NO_CAPS = Caps()
 DEFAULT_CAPS = Caps(max_sites=300, document_window=3600, rate="", max_inflight=UNLIMITED, mode=Mode.ENFORCE)
 
 Layer: TypeAlias = Mapping[str, Caps]
-"""The caps of the tenants that one place of the configuration names."""
+"""The caps of all tenants that one origin (a variable, a file) names."""
 
 
 class Policies:
@@ -177,8 +180,8 @@ class Policies:
 
 
 def _document_cap(own: Caps, defaults: Caps) -> CapValue | None:
-    # A tenant's document cap follows its own max_sites, even past a DOCUMENT_MAX_SITES of the deployment: a
-    # plan of 500 sites would else be refused at 301 by a cap that nobody set for that tenant.
+    # A tenant's document cap follows its own max_sites, even beyond the deployment's DOCUMENT_MAX_SITES. Otherwise
+    # a tenant with a plan of 500 sites would be refused at 301, by a cap that nobody set for it.
     for value in (own.document_max_sites, own.max_sites, defaults.document_max_sites):
         if value is not None:
             return value

@@ -1,4 +1,7 @@
-"""From a circulation to what the counters are asked about it, or to the decision where they have no say."""
+"""From a circulation to the question for the counters, or to the decision where no counter has a say.
+
+It asks nobody itself; ``charges`` does, and ``decide`` judges the answer.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,14 @@ from fanout_guard.core.policy import share, without_document
 from fanout_guard.errors import CirculationError
 
 Question: TypeAlias = tuple[Policy, Asked, Charge]
-"""What the counters are asked, with what their answer is judged by."""
+"""What the counters are asked (the charge), and what their answer is judged by."""
 
 
 class Weigher:
     """Knows how a deployment counts: ``distinct`` sites or all entries, and for how many ms a lease lives.
 
-    Where each of ``workers`` processes counts for itself, it asks for this process's share of the caps; 1 where all
-    of them count together.
+    ``workers`` is how many processes divide the caps among them, each with counters of its own; 1 where they share
+    counters.
     """
 
     def __init__(self, digests: Digests, *, distinct: bool, lease_ms: int, workers: int) -> None:
@@ -58,31 +61,31 @@ class Weigher:
 
         ``key`` is the request's idempotency key; an empty one is none.
         """
-        own, document, sites = new_id(), circulation.document, circulation.keys
+        lease_id, document, sites = new_id(), circulation.document, circulation.keys
         entries = len(set(sites)) if self._distinct else len(sites)
         asked = Asked(tenant, document, entries, entries)
         if document is None:
             policy = without_document(policy)
         if policy.mode is OFF or not entries:
-            return core.admit_uncounted(policy, asked, Lease(own))
+            return core.admit_uncounted(policy, asked, Lease(lease_id))
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = replace(asked, distinct=len(set(sites)))
         over = core.precheck(policy, asked)
         if over and (over[0][0] == CIRCULATION or not policy.counted):
-            return core.refuse_for_good(policy, asked, over, Lease(own))
+            return core.refuse_for_good(policy, asked, over, Lease(lease_id))
         if not policy.counted:
-            return core.admit_uncounted(policy, asked, Lease(own))
+            return core.admit_uncounted(policy, asked, Lease(lease_id))
         digest = self._document(policy, document)
-        # Too many sites for any document are not sent, since they may be a great many: what is used is looked at alone.
-        sent = digest and DOCUMENT not in dict(over)
+        # More sites than the document cap are refused anyway, and may be a great many: the counters need not have them.
+        send_sites = digest and DOCUMENT not in dict(over)
         charge = Charge(
-            lease=Lease(own, digest, self._idempotency(policy, circulation, key) if key else b""),
+            lease=Lease(lease_id, digest, self._idempotency(policy, circulation, key) if key else b""),
             tenant=tenant,
             cost=entries,
-            sites=self._digests.sites(sites, circulation.text) if sent else b"",
+            sites=self._digests.sites(sites, circulation.text) if send_sites else b"",
             policy=share(policy, self._workers),
             lease_ms=self.lease_ms,
-            look=look or bool(over),  # it is refused, and the counters tell what else refuses it
+            look=look or bool(over),  # what can never pass is only looked at, for what else refuses it
             waited_s=waited_s,
         )
         return policy, asked, charge
@@ -92,9 +95,9 @@ class Weigher:
         return look_at(tenant, share(policy, self._workers), self._document(policy, document))
 
     def part(self, sites: Sequence[object] | int | None) -> Part:
-        """What a refund of these sites, of so many entries, or (None) of everything takes back.
+        """What a refund of these sites, of so many entries, or of everything (None) takes back.
 
-        Raises CirculationError where they are none, or negative.
+        Raises CirculationError if they are not valid sites, or the number is negative.
         """
         if sites is None:
             return WHOLE
@@ -104,7 +107,7 @@ class Weigher:
             return Part(entries=min(sites, MAX_ENTRIES))
         packed, counts = self._digests.counted_sites(site_keys(sites))
         if not packed:
-            return NOTHING  # and not a part without entries or sites, which is the whole
+            return NOTHING  # a Part without entries and sites would be the whole charge
         return Part(sites=packed, counts=[1] * len(counts) if self._distinct else counts)
 
     def _document(self, policy: Policy, document: str | None) -> bytes:
@@ -117,7 +120,7 @@ class Weigher:
 
 
 def look_at(tenant: str, policy: Policy, document: bytes = b"") -> Charge:
-    """The question how a tenant stands, and the document with this digest, which charges nothing."""
+    """A charge of nothing, which asks how a tenant stands, and the document with this digest."""
     return Charge(
         lease=Lease(new_id(), document), tenant=tenant, cost=0, sites=b"", policy=policy, lease_ms=0, look=True
     )
