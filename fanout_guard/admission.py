@@ -1,4 +1,7 @@
-"""One admitted circulation, from its admission until it is settled."""
+"""One admitted circulation, from its admission until it is settled, and the renewal of its lease meanwhile.
+
+Whether it is admitted is decided before, and how its charge is given back is ``charges``' business.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Self, TypeAlias
 from fanout_guard.charges import Charges
 from fanout_guard.core.model import MAX_SECONDS, RENEWALS, Decision, Lease
 
-_RAISED = 500
+_STATUS_OF_AN_ERROR = 500
 _RENEWED_AT_ONCE = 64
 
 
@@ -21,7 +24,7 @@ class Admission:
     ``sites`` is the number of entries, ``shadowed`` the policies that would have rejected it.
     """
 
-    __slots__ = ("_charges", "_held_until_s", "_refunded", "_settled", "_together", "decision")
+    __slots__ = ("_charges", "_held_until_s", "_refunded", "_renewed", "_settled", "decision")
 
     def __init__(self, charges: Charges, decision: Decision) -> None:
         self.decision = decision
@@ -29,15 +32,15 @@ class Admission:
         self._held_until_s = 0.0
         self._settled = False
         self._refunded = False
-        self._together: set[Admission] | None = None
+        self._renewed: set[Admission] | None = None
         charges.observers.inflight(decision.requested)
         if decision.leased:
-            self._together = _renewed_together(charges.lease_ms)
-            self._together.add(self)
+            self._renewed = _renewed_together(charges.lease_ms)
+            self._renewed.add(self)
 
     @property
     def tenant(self) -> str:
-        """The tenant for which it was counted."""
+        """The tenant whose counters it was charged on."""
         return self.decision.tenant
 
     @property
@@ -69,9 +72,9 @@ class Admission:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """The work is done: an error that it raised counts as a response with status 500 does (``REFUND_ON``)."""
+        """The work is done; an error counts as a response with status 500 (``REFUND_ON``)."""
         try:
-            if isinstance(error, Exception) and _RAISED in self._charges.refund_on:
+            if isinstance(error, Exception) and _STATUS_OF_AN_ERROR in self._charges.refund_on:
                 await self.refund()
         finally:
             self.settle()
@@ -100,12 +103,12 @@ class Admission:
         return await self._charges.refund(self.tenant, self._lease, self._charges.part(sites))
 
     def settle(self) -> None:
-        """Give the lease back, or leave it for as long as it is held; without waiting, and once."""
+        """Give the lease back, or leave it for as long as ``hold`` said; at once, and only the first time."""
         if self._settled:
             return
         self._settled = True
-        if self._together is not None:
-            self._together.discard(self)
+        if self._renewed is not None:
+            self._renewed.discard(self)
         self._charges.observers.inflight(-self.decision.requested)
         if self.decision.leased and not self._refunded:
             held_s = self._held_until_s - asyncio.get_running_loop().time() if self._held_until_s else 0.0
@@ -114,20 +117,22 @@ class Admission:
     @property
     def _lease(self) -> Lease:
         lease = self.decision.lease
-        assert lease is not None  # whatever is admitted has one
+        assert lease is not None  # every admitted decision has one
         return lease
 
     def _renew(self) -> None:
         if not self._settled and not self._refunded:
-            self._charges.keep(self.decision)
+            self._charges.renew_soon(self.decision)
 
 
 _Key: TypeAlias = tuple[asyncio.AbstractEventLoop, int]
+"""An event loop, and a lease time in milliseconds: what has both in common is renewed by one timer."""
+
 _under_way: dict[_Key, set[Admission]] = {}
 
 
 def _renewed_together(lease_ms: int) -> set[Admission]:
-    """What is under way in this event loop and is renewed together: a timer for each request is too dear."""
+    """The admissions of this event loop that one timer renews; a timer for each request would be too expensive."""
     key = (asyncio.get_running_loop(), lease_ms)
     admissions = _under_way.get(key)
     if admissions is None:
@@ -140,7 +145,7 @@ def _renewed_together(lease_ms: int) -> set[Admission]:
 
 def _renew_later(key: _Key) -> None:
     loop, lease_ms = key
-    # In a context of its own: it outlives the request that it begins with.
+    # In an empty context, since the timer outlives the request that starts it.
     loop.call_later(lease_ms / 1000 / RENEWALS, _renew_all, key, context=Context())
 
 
@@ -154,15 +159,15 @@ def _renew_all(key: _Key) -> None:
 
 
 def _renew_some(loop: asyncio.AbstractEventLoop, rest: Iterator[Admission]) -> None:
-    """Renew some in this turn of the loop and the rest in the next ones: thousands at once would hold up everybody."""
+    """Renew some in this turn of the loop and the rest in the next ones; thousands at once would block the loop."""
     some = tuple(islice(rest, _RENEWED_AT_ONCE))
     for admission in some:
-        loop.call_soon(admission._renew)  # each for itself, should one fail
+        loop.call_soon(admission._renew)  # one callback each, so that an error stops only its own
     if some:
         loop.call_soon(_renew_some, loop, rest)
 
 
 def check_seconds(call: str, seconds: float) -> None:
-    """ValueError where no lease can live for so long."""
+    """Raise ValueError, naming ``call``, unless a lease can live for so many seconds."""
     if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
         raise ValueError(f"{call}: {seconds!r} seconds; expected above 0 and at most {MAX_SECONDS}")

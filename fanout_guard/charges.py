@@ -1,4 +1,7 @@
-"""What circulations are charged, on which counters, and how it is given or taken back; the only caller of counters."""
+"""Charging circulations on the right counters, and giving or taking charges back; the only caller of counters.
+
+What a circulation costs is ``core.weigh``'s business, and what an answer means is ``core.decide``'s.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ from fanout_guard.settings import Settings
 
 
 class Charges:
-    """Charges on a deployment's counters or, in an outage, by its rule; each is settled where it was made.
+    """Charges on a deployment's counters or, in an outage, by its rule; each is settled on the counters that hold it.
 
-    ``local`` are this process's own counters, and ``counters`` the same where none are shared. A tenant is the one that
-    was counted, who need not be known any more.
+    ``local`` are this process's own counters; ``counters`` are the same object where none are shared. A ``tenant`` here
+    is always the one that was counted, whether the configuration still knows it or not.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Charges:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def decide(self, weighed: Decision | Question) -> Decision:
-        """The decision: the one that is there already, the counters', or that of the outage's rule."""
+        """The decision: one that needed no counters, or by their answer, or by the rule for outages."""
         if isinstance(weighed, Decision):
             return weighed
         policy, asked, charge = weighed
@@ -63,18 +66,18 @@ class Charges:
         return await self._counters.decide(charge)
 
     def hold(self, decision: Decision, seconds: float) -> None:
-        """Show as in flight what no admission stands for: until its lease is given back, or for ``seconds``."""
+        """Count a lease without an ``Admission`` in the in-flight metric, until it is given back or for ``seconds``."""
         if self.observers.count_inflight and decision.leased and decision.lease is not None:
             self._held.hold(decision.lease.id, decision.requested, seconds)
 
-    def keep(self, decision: Decision) -> None:
-        """Renew the entries in flight, without making anybody wait."""
+    def renew_soon(self, decision: Decision) -> None:
+        """Renew the lease of a decision, without waiting for it."""
         lease = decision.lease
         if lease is not None:
             self._holder(lease).renew_soon(decision.tenant, lease, self.lease_ms)
 
     def settle(self, decision: Decision, held_s: float = 0) -> None:
-        """Give the entries in flight back, or let them end in ``held_s`` seconds, without making anybody wait."""
+        """Give the lease of a decision back, or let it end in ``held_s`` seconds, without waiting for it."""
         lease = decision.lease
         if lease is None:
             return
@@ -85,10 +88,10 @@ class Charges:
             self._holder(lease).release_soon(decision.tenant, lease)
 
     def undo(self, decision: Decision) -> None:
-        """Take back what nobody will use, without making anybody wait."""
+        """Take back a decision that nobody will use, without waiting for it."""
         lease = decision.lease
         if lease is not None and decision.admitted:
-            self._later(lease, self._refund(decision.tenant, lease, WHOLE))
+            self._in_background(lease, self._refund(decision.tenant, lease, WHOLE))
 
     async def release(self, tenant: str, lease: Lease) -> bool:
         """End a lease; False where there was none, or in an outage."""
@@ -153,9 +156,9 @@ class Charges:
     def _holder(self, lease: Lease) -> Counters:
         return self._local if lease.local else self._counters
 
-    def _later(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:
+    def _in_background(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:
         if isinstance(self._holder(lease), MemoryCounters):
-            # Counters in this process never wait, so that it is done before the next request can come.
+            # They never wait, so one step finishes the work, and no other request comes in between.
             with suppress(StopIteration):
                 work.send(None)
             return

@@ -1,4 +1,7 @@
-"""``FanoutGuard``: decides on circulations, in a request or outside of any."""
+"""``FanoutGuard``, the public API: decides on circulations, inside a request or outside of any.
+
+It puts the parts together and checks arguments; it knows nothing of HTTP, and never calls the counters itself.
+"""
 
 from __future__ import annotations
 
@@ -202,20 +205,20 @@ class FanoutGuard:
         self.observers.close()
 
     async def decide(self, tenant: str, circulation: Circulation, idempotency_key: str | None = None) -> Decision:
-        """``admit`` for what has been read already; raises UnknownTenant. What holds its entries is the caller's."""
+        """``admit`` for arguments that are checked already; raises UnknownTenant. The caller settles the lease."""
         began_s = monotonic()
         waited_s = 0.0
         policy = self.tenants.at_hand(tenant, began_s)
         if policy is None:
             await self.tenants.refresh()
-            waited_s = monotonic() - began_s  # looking at overrides and deciding have one time budget
+            waited_s = monotonic() - began_s  # reading overrides and deciding share one time budget
             named = tenant
             tenant, policy = await self.tenants.resolve(named)
             if tenant != named and idempotency_key:
-                # Those that share one tenant's counters do not share their keys; no header has a NUL.
+                # Tenants that share counters must not share idempotency keys. No header can contain a NUL.
                 idempotency_key = f"\0{named}\0{idempotency_key}"
         weighed = self._weigher.weigh(tenant, policy, circulation, idempotency_key, waited_s=waited_s)
-        del circulation  # its list is not needed any more, and that of all who wait at once is a lot of memory
+        del circulation  # frees the list of sites: with many requests waiting at once, that is a lot of memory
         decision = await self.charges.decide(weighed)
         if policy.mode is not OFF:
             self.observers.decided(decision, monotonic() - began_s)
@@ -227,20 +230,20 @@ class FanoutGuard:
         try:
             await self.observers.notify(decision)
         except BaseException:
-            # Cancelled while the user's hook ran: nobody will use this decision.
+            # The task was cancelled while the user's hook ran: nobody will use this decision.
             self.charges.undo(decision)
             raise
 
     async def _named(self, tenant: str, lease_id: str) -> tuple[str, Lease] | None:
-        """The tenant that is counted for ``tenant``, and the lease.
+        """The tenant whose counters ``tenant`` uses, and the lease.
 
-        None where ``lease_id`` is no lease's, or ``tenant`` is no tenant id, or not known and must be.
+        None if ``lease_id`` or ``tenant`` is not a valid id, or the tenant has to be known and is not.
         """
         lease = parse_lease(lease_id)
         if lease is None:
             return None
         try:
-            # Checked, since an empty id would be everybody's.
+            # The id is checked here, too: an empty one would name everybody's counters.
             counted, _ = await self.tenants.resolve(self.tenants.name(tenant))
         except (CirculationError, UnknownTenant):
             return None

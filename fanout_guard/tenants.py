@@ -1,4 +1,7 @@
-"""Which tenant a circulation counts for, and what caps hold for it now."""
+"""Which tenant a circulation counts for, and which caps that tenant has now.
+
+How caps of several origins combine is ``core.policy``'s business; this module asks for those that can change.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ class Tenants:
             raise CirculationError(f"the tenant id {error}") from None
 
     async def refresh(self) -> None:
-        """See overrides as they are now, where that is due; where the server does not answer, the last ones hold."""
+        """Read the overrides again, if that is due; if the server does not answer, the last ones stay in force."""
         if self._overrides is not None and self._overrides.stale:
             try:
                 await self._overrides.refresh()
@@ -66,14 +69,14 @@ class Tenants:
                 logger.debug("overrides could not be read; the last ones hold")
 
     def at_hand(self, tenant: str, now_s: float) -> Policy | None:
-        """The policy of a tenant where only the configuration has a say; None where it may be otherwise."""
+        """The policy of a tenant if the configuration alone decides it; None if other sources have to be asked."""
         overrides = self._overrides
         if self._any_tenant and (overrides is None or overrides.has_none(now_s)):
             return self._policies.static(tenant)
         return None
 
     async def resolve(self, tenant: str) -> tuple[str, Policy]:
-        """The tenant that is counted, with its policy; UnknownTenant where it is not known and must be."""
+        """The tenant that is counted, with its policy; UnknownTenant if it is not known and has to be."""
         await self.refresh()
         hooked = None if self._hooked is None else await self._hooked.of(tenant)
         own = self._override(tenant)
@@ -86,7 +89,7 @@ class Tenants:
         return tenant, self._policies.with_layers(tenant, hooked, own, self._override(DEFAULTS))
 
     async def mode(self, tenant: str | None) -> Mode:
-        """The mode for a request that is not read, whoever it may be from."""
+        """The mode for a request that could not be read, whose tenant may be unknown or invalid."""
         try:
             _, policy = await self.resolve(self.name(tenant))
         except (CirculationError, UnknownTenant):
@@ -98,7 +101,7 @@ class Tenants:
 
 
 class HookedCaps:
-    """What the ``caps=`` hook gave, for a while; where it fails, what it gave last."""
+    """What the ``caps=`` hook gave, kept for ``ttl_s``; if the hook fails, what it gave last."""
 
     def __init__(self, hook: CapsHook, ttl_s: float) -> None:
         self._hook = hook
@@ -108,7 +111,7 @@ class HookedCaps:
         self._asking: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[Caps | None]] = {}
 
     async def of(self, tenant: str) -> Caps | None:
-        """The tenant's caps by the hook."""
+        """The tenant's caps by the hook; None if it does not know the tenant, or has never answered for it."""
         kept = self._kept.get(tenant)
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
@@ -117,7 +120,7 @@ class HookedCaps:
         if task is None:
             task = self._asking[key] = key[0].create_task(self._ask(tenant))
             task.add_done_callback(lambda _: self._asking.pop(key, None))
-        # A hook that hangs is not waited for by every request; it goes on, and is asked no second time meanwhile.
+        # A hook that hangs must not hold up every request: it runs on, and is not called again until it has ended.
         done, _ = await asyncio.wait((task,), timeout=_HOOK_WAIT_S)
         if done and not task.cancelled():
             return task.result()
@@ -140,7 +143,7 @@ class HookedCaps:
         except BaseException as error:
             if must_pass(error):
                 raise
-            # By its type only: a database's error may tell how it is reached.
+            # Only the type is logged: the text of a database's error may contain its address.
             self._failed(type(error).__name__)
         self._keep(tenant, caps)
         return caps

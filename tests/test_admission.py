@@ -44,12 +44,12 @@ async def test_one_that_fails_to_renew_ends_no_other(monkeypatch: pytest.MonkeyP
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
 
-    def keep(_: object) -> None:
+    def renew_soon(_: object) -> None:
         raise RuntimeError
 
     async with one.circulation(tenant="acme", document="d", sites=["a"]):
         async with other.circulation(tenant="acme", document="d", sites=["a"]):
-            monkeypatch.setattr(other.charges, "keep", keep)
+            monkeypatch.setattr(other.charges, "renew_soon", renew_soon)
             await asyncio.sleep(TTL_S / 2)
         await asyncio.sleep(TTL_S)
         assert failures
@@ -60,11 +60,11 @@ async def test_renewing_many_lets_others_have_their_turn(monkeypatch: pytest.Mon
     """Thousands of requests that run for long would hold up every other one, three times in ``LEASE_TTL``."""
     one, renewed = guard(), 0
 
-    def keep(_: object) -> None:
+    def renew_soon(_: object) -> None:
         nonlocal renewed
         renewed += 1
 
-    monkeypatch.setattr(one.charges, "keep", keep)
+    monkeypatch.setattr(one.charges, "renew_soon", renew_soon)
     decision = await one.admit(tenant="acme", document="d", sites=["a"])
     admissions = [Admission(one.charges, decision) for _ in range(1000)]
     in_one_turn = before = 0

@@ -166,7 +166,7 @@ async def test_many_that_run_for_long_are_no_outage(server: Node, caplog: pytest
         proxy.delay_s = 0.02
         with caplog.at_level(logging.INFO, logger="fanout_guard"):
             for _ in range(1500):
-                guard.charges.keep(decision)
+                guard.charges.renew_soon(decision)
             await guard.aclose()
     assert not caplog.records
 

@@ -81,7 +81,7 @@ async def test_settling_what_was_refused_does_nothing() -> None:
     await guard.admit(document="d", sites=sites(3))
     refused = await guard.admit(document="d", sites=sites(301))
     guard.charges.settle(refused)
-    guard.charges.keep(refused)
+    guard.charges.renew_soon(refused)
     assert (await used(guard))["inflight"] == 3
 
 
