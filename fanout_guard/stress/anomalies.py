@@ -1,4 +1,7 @@
-"""What looks odd in a run. Everything odd is flagged, and nothing is ever deleted."""
+"""What looks odd in a run: it is reported beside the verdict, and never removed from the samples.
+
+Whether a level can be judged at all is ``quality``'s business.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ import numpy as np
 
 from fanout_guard.stress.model import Level, Results
 
-OUTLIER = 5.0  # robust standard deviations
-SWEEP_DIFFERENCE = 0.03
-DRIFT = 0.03
-DRIFT_SIGNIFICANCE = 2.576  # 99 % of Kendall's S, as normal
+OUTLIER = 5.0  # robust standard deviations from the median
+SWEEP_DIFFERENCE = 0.03  # of the median of the other sweeps
+DRIFT = 0.03  # of the median, over one sweep of a level
+DRIFT_SIGNIFICANCE = 2.576  # standard deviations of Kendall's S, for 99 %
 SATURATED_S = 1.0
 PRESSURE_PERCENT = 20.0
 GROWTH_MB = 1.0  # per document
-MINIMUM = 5  # documents of one step, to say anything of it
+MINIMUM_DOCUMENTS = 5  # in one sweep of a level, to say anything of it
 
 
 class Kind(StrEnum):
@@ -51,7 +54,7 @@ def find_anomalies(results: Results) -> tuple[Anomaly, ...]:
 
 def _of_level(level: Level) -> Iterator[Anomaly]:
     for sweep, latencies in level.sweeps().items():
-        if len(latencies) >= MINIMUM:
+        if len(latencies) >= MINIMUM_DOCUMENTS:
             yield from _outliers(level.sites, sweep, np.asarray(latencies))
             yield from _drift(level, sweep)
     yield from _odd_sweeps(level)
@@ -62,7 +65,7 @@ def _outliers(
     sites: int, sweep: int, latencies: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> Iterator[Anomaly]:
     deviations = np.abs(latencies - np.median(latencies))
-    # the floor keeps a step of all but equal latencies from calling a millisecond an outlier
+    # with latencies that are nearly equal, this floor keeps a difference of a millisecond from being an outlier
     scale = max(1.4826 * float(np.median(deviations)), 0.002 * float(np.median(latencies)))
     for latency in latencies[deviations > OUTLIER * scale]:
         text = f"one document took {latency:.0f} ms, the median is {np.median(latencies):.0f} ms"
@@ -70,24 +73,25 @@ def _outliers(
 
 
 def _odd_sweeps(level: Level) -> Iterator[Anomaly]:
-    medians = {sweep: float(np.median(values)) for sweep, values in level.sweeps().items() if len(values) >= MINIMUM}
+    sweeps = {sweep: latencies for sweep, latencies in level.sweeps().items() if len(latencies) >= MINIMUM_DOCUMENTS}
+    medians = {sweep: float(np.median(latencies)) for sweep, latencies in sweeps.items()}
     for sweep, median in medians.items():
         others = [other for number, other in medians.items() if number != sweep]
         centre = float(np.median(others)) if others else median
-        # between two sweeps nobody can say which is the odd one: the later is named
+        # of two sweeps, nobody can say which is the odd one: the later is named
         if abs(median / centre - 1) > SWEEP_DIFFERENCE and (len(others) > 1 or sweep == max(medians)):
             text = f"the median of this sweep is {median:.0f} ms, of the others {centre:.0f} ms"
             yield Anomaly(sites=level.sites, sweep=sweep, kind=Kind.SWEEP, text=text)
 
 
 def _drift(level: Level, sweep: int) -> Iterator[Anomaly]:
-    """Theil and Sen's slope over a step, where Kendall's test finds it significant: not a steady state."""
+    """Whether latency rises or falls within one sweep of the level, which is then no steady state."""
     points = sorted(
         (sample.scheduled_s, sample.latency_ms)
         for sample in level.samples
         if sample.ok and sample.sweep == sweep and sample.scheduled_s is not None
     )
-    if len(points) < MINIMUM:
+    if len(points) < MINIMUM_DOCUMENTS:
         return
     drift = theil_sen(points)
     median = float(np.median([latency for _, latency in points]))
@@ -97,7 +101,10 @@ def _drift(level: Level, sweep: int) -> Iterator[Anomaly]:
 
 
 def theil_sen(points: Sequence[tuple[float, float]]) -> float:
-    """The robust change over all points, given in order of time; 0.0 where it is not significant."""
+    """The change over all points (time, value), sorted by time: the Theil-Sen slope times the whole time.
+
+    0.0 where Kendall's test does not find it significant.
+    """
     times, values = np.asarray(points, dtype=np.float64).T
     left, right = np.triu_indices(len(points), k=1)
     apart = times[right] > times[left]

@@ -1,7 +1,8 @@
 """Latency against fan-out, with its uncertainty: level medians, and thousands of resampled ones.
 
-The bootstrap draws documents with replacement within each sweep of each level, so that an order or a disturbance
-of one sweep stays in its stratum. The seed is fixed: the same samples always get the same judgement.
+Only numbers are made here; ``knee`` and ``limits`` judge them. The bootstrap draws documents with replacement within
+each sweep of each level, so that what disturbed one sweep stays in that sweep. The seed is fixed: the same samples
+always get the same judgement.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Interval:
 class Curve:
     """Medians by fan-out: ``sites`` and ``medians`` of L levels, ``replicates`` of R resamples by L levels.
 
-    ``base_levels`` of them are the base, from below: two, or one where the second may have risen already.
+    The lowest ``base_levels`` are what a rise is measured from: two, or one if the second may have risen already.
     """
 
     sites: Floats
@@ -64,7 +65,7 @@ class Curve:
 
     @property
     def exact(self) -> bool:
-        """Whether there is one value a level, so that nothing is known of its uncertainty."""
+        """Whether the uncertainty is unknown, as with one value for each level."""
         return bool((self.replicates == self.medians).all())
 
     def covers(self, sites: float) -> bool:
@@ -103,13 +104,13 @@ def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Curve:
 
 
 def median_bounds(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % bounds of the median of values; of up to five they are the least and the greatest."""
+    """The 95 % bounds of the median of values; of up to five values, the least and the greatest."""
     drawn = _resampled([np.asarray(values, dtype=np.float64)], _affordable(len(values)), np.random.default_rng(_SEED))
     return bounds(drawn)
 
 
 def _affordable(values: int) -> int:
-    """How many resamples so many values allow in reasonable time."""
+    """How many resamples of so many values take a reasonable time."""
     return int(np.clip(4 * _CHUNK // values, RESAMPLES // 10, RESAMPLES))
 
 

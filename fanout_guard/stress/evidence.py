@@ -1,4 +1,7 @@
-"""What a run or a table has to say, in one shape for every judgement: curve, knee, goals, flaws."""
+"""What a run or a table has to say, in one shape for every judgement: curve, knee, goals, flaws.
+
+It judges no cap: ``verdict`` does that for a run, ``proof`` for configured caps.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,17 @@ from fanout_guard.stress.quality import (
 )
 
 MINIMUM_LEVELS = 3
-"""Two levels are the base; a rise takes a third."""
+"""Two levels are the base, and a rise needs a third one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """Everything measured that a judgement stands on.
 
-    ``curve`` and what follows from it are None with fewer than three usable levels. ``capped`` are the levels that
-    the target's own cap refused, ``problems`` the flaws of the others. Where a table has medians and 95th percentiles,
-    ``column`` names the one that this is of, and ``tail`` is the evidence of the percentiles beside the medians.
+    ``capped`` are the levels that the target's own cap refused, ``tested`` all others, and ``problems`` the flaws of
+    these. ``curve``, ``latency`` and ``limit`` are None with fewer than three usable levels. For a
+    table with medians and 95th percentiles, ``column`` names the column that this is about, and the evidence of the
+    medians has that of the percentiles as its ``tail``.
     """
 
     tested: tuple[int, ...]
@@ -54,22 +58,22 @@ class Evidence:
 
     @property
     def too_few(self) -> str:
-        """In words, that there are not enough levels for a curve."""
+        """That there are not enough levels for a curve, in words."""
         return f"only {plural(len(self.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed"
 
     @property
     def sound(self) -> tuple[int, ...]:
-        """The levels below the first one that cannot be judged."""
+        """The levels below the first one with a flaw."""
         flawed = min((problem.sites for problem in self.problems), default=None)
         return tuple(sites for sites in self.tested if flawed is None or sites < flawed)
 
     def disturbance(self, up_to: int) -> str | None:
-        """What other programs took of the machine at levels that a cap stands on, in words."""
+        """How much of the machine other programs took at the levels up to a cap, in words; None if not much."""
         return disturbed([level for level in self.levels if level.sites <= up_to])
 
 
 def evidence_of(results: Results, goals: Goals) -> Evidence:
-    """The evidence of a run; a misleading level is named and stays out of the curve."""
+    """The evidence of a run; a misleading level is named among the problems and left out of the curve."""
     judged = [level for level in results.levels if not is_capped(level)]
     base = base_of(judged)
     problems = [problem for level in judged for problem in find_problems(level, base)]
@@ -88,7 +92,7 @@ def evidence_of(results: Results, goals: Goals) -> Evidence:
 
 
 def evidence_of_table(rows: Iterable[Row], goals: Goals) -> Evidence:
-    """The evidence of a table: medians where every row has them, with the 95th percentiles beside; else these alone."""
+    """The evidence of a table's medians, with its 95th percentiles as tail; of these alone if a median is missing."""
     ordered = sorted(rows, key=lambda row: row.sites)
     levels = [list(group) for _, group in groupby(ordered, key=lambda row: row.sites)]
     percentiles = [[row.p95_ms for row in level if row.p95_ms is not None] for level in levels]
@@ -101,22 +105,24 @@ def evidence_of_table(rows: Iterable[Row], goals: Goals) -> Evidence:
 
 
 def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]], goals: Goals) -> Evidence:
-    """The evidence of one column's values, one of each row."""
-    problems = [p for level, value in zip(levels, values, strict=True) for p in find_row_problems(level, value)]
-    sites = tuple(level[0].sites for level in levels)
+    """The evidence of one column, whose values are given by level."""
+    problems = [
+        problem for rows, column in zip(levels, values, strict=True) for problem in find_row_problems(rows, column)
+    ]
+    tested = tuple(rows[0].sites for rows in levels)
     flawed = _misleading(problems)
     return _evidence(
         Evidence(
-            tested=sites,
+            tested=tested,
             problems=tuple(problems),
             checks=tuple(check for level in levels for check in check_rows(level, goals)),
         ),
-        [(s, [value]) for s, value in zip(sites, values, strict=True) if s not in flawed],
+        [(sites, [column]) for sites, column in zip(tested, values, strict=True) if sites not in flawed],
     )
 
 
 def _tail(p95: Evidence, median: Limit | None) -> Evidence:
-    """The evidence of a column that only speaks up where it has risen beyond doubt."""
+    """The evidence of the 95th percentiles as a tail, which counts only where it has risen beyond doubt."""
     if p95.curve is None or median is None:
         return p95
     latency = tail_limit(p95.curve, median)
@@ -124,7 +130,7 @@ def _tail(p95: Evidence, median: Limit | None) -> Evidence:
 
 
 def _misleading(problems: Iterable[Problem]) -> set[int]:
-    """Levels whose latencies are not the target's; unsteady ones are, so they stay in the curve."""
+    """Levels whose latencies do not show the target; those of unsteady levels do, so they stay in the curve."""
     return {problem.sites for problem in problems if problem.flaw is not Flaw.UNSTEADY}
 
 
@@ -145,13 +151,13 @@ def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[flo
 
 
 def _flaw_limits(problems: Sequence[Problem]) -> list[Limit]:
-    """What a level that cannot be judged leaves: nothing is proven from there on, and nothing disproven."""
+    """The limit by flaws: from the lowest flawed level on, nothing is proven and nothing disproven."""
     flawed = [problem.sites for problem in problems]
     return [Limit(proven=min(flawed) - 1, exceeded=None)] if flawed else []
 
 
 def _bracketed(detection: Detection, curve: Curve, latency: Limit) -> Detection:
-    """Without repeated values the knee lies anywhere between the levels around the proven limit."""
+    """A detection of unknown uncertainty: its knee may lie anywhere between the levels around the proven limit."""
     knee = detection.knee
     if knee is None or latency.proven is None or not curve.exact:
         return detection

@@ -1,4 +1,7 @@
-"""Performance goals: reading them, and judging one level against them with what its sample size allows."""
+"""Performance goals: reading them, and checking them at one level, as far as its sample size allows.
+
+What a failed goal means for a cap is decided in ``limits``, ``verdict`` and ``proof``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from fanout_guard.stress.model import LARGEST, Goals, Level, Row
 
 Z = 1.959964  # of a 95 % interval
 ENOUGH_FOR_P95 = 20
-"""With fewer documents the 95th percentile is nearly the slowest one."""
+"""With fewer documents, the 95th percentile is hardly more than the slowest of them."""
 
 
 class State(StrEnum):
@@ -28,7 +31,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoalCheck:
-    """One goal at one level: the limit, what was measured (None: it was not) and between which bounds."""
+    """One goal at one level: its limit, and what was measured, with bounds; None is not measured."""
 
     goal: str
     sites: int
@@ -58,7 +61,7 @@ def wilson(errors: int, documents: int) -> tuple[float, float]:
 
 
 def documents_needed(errors: int, documents: int, goal: float) -> int | None:
-    """How many more documents, at the error rate seen, would bring the interval below ``goal``; None: no number."""
+    """How many more documents would bring the interval below ``goal`` at this error rate; None if no number would."""
     rate = errors / documents if documents else 0.0
     if rate >= goal:
         return None
@@ -79,7 +82,7 @@ def check_level(level: Level, goals: Goals) -> tuple[GoalCheck, ...]:
 
 
 def check_rows(rows: Sequence[Row], goals: Goals) -> tuple[GoalCheck, ...]:
-    """Every goal at a level of a table; of several sweeps the median counts."""
+    """Every goal at a level of a table; of several rows, the median counts."""
     sites = rows[0].sites
     checks = [
         _figure("p95_ms", sites, _median(row.p95_ms for row in rows), goals.p95_ms),
@@ -168,11 +171,11 @@ def parse_goals(texts: Sequence[str]) -> Goals:
 def goals_of(stored: Mapping[str, float | str | None]) -> Goals:
     """Goals as a results file holds them: numbers in the unit of their name, or the text of the command line."""
     given = {name: value for name, value in stored.items() if value is not None}
-    return _goals(((k, v if isinstance(v, str) else f"{v:.9f}") for k, v in given.items()), [])
+    return _goals(((name, value if isinstance(value, str) else f"{value:.9f}") for name, value in given.items()), [])
 
 
 def merged(first: Goals, second: Goals) -> Goals:
-    """``first``, and ``second`` where the first sets nothing."""
+    """The goals of ``first``, and of ``second`` where ``first`` has none."""
     chosen = {name: value for name, value in asdict(first).items() if value is not None}
     return Goals(**(asdict(second) | chosen))
 

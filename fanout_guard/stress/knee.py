@@ -1,7 +1,8 @@
 """Where latency starts to rise: a hinge fitted to the level medians by grid search, or no knee at all.
 
-A hinge always fits better than a line, even to noise; so a knee is only believed behind gates (total rise, change
-of slope, gain over a line), and only where nearly all resamples pass them too.
+A hinge (two lines that meet at a knot) always fits better than one line, even to noise. So a knee is believed only if
+it passes gates (total rise, change of slope, gain over a line), and if nearly all resamples pass them, too. Whether the
+knee is far enough from a cap is judged elsewhere.
 """
 
 from __future__ import annotations
@@ -14,24 +15,29 @@ import numpy as np
 from fanout_guard.stress.curve import Curve, Floats, bounds
 
 MINIMUM_LEVELS = 5
-"""Fewer levels cannot tell a hinge from a line: a free hinge has four parameters."""
+"""A free hinge has four parameters: with fewer than five levels it cannot be told from a line."""
 
 MINIMUM_RISE = 0.10
+"""The least rise of the last level over the base."""
 STEEPER = 2.0
+"""How many times as steep the slope behind the knot must be as the one before it."""
 GAIN = 0.5
+"""The squared error of the hinge is at most this part of the line's."""
 AGREEMENT = 0.90
+"""The part of the resamples that have to pass the gates, too."""
 MATERIAL_SLOPE = 0.02
+"""A climb before the knee, as a part of the base, that is too large to be taken for flat."""
 GOES_ON = 0.5
-"""Of the slope before the knot: less than this after it, and what rose was no bend but a step."""
-
+"""A slope behind the knot below this part of the one before it shows a step, and no bend."""
 NEAR = 0.2
-"""Of the gap to the third level: a knot this near the second one may as well lie below it."""
+"""A knot this near above the second level, as a part of the gap to the third, may just as well lie below it."""
 
 _GRID = 1001
+"""The most knots that are tried."""
 
 
 class Shape(StrEnum):
-    """What is left of the knee: no slope, or a slope of its own."""
+    """What the hinge has on the left of its knot: no slope, or a slope of its own."""
 
     FLAT = "flat"
     FREE = "free"
@@ -51,11 +57,12 @@ class Knee:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """What both hinges found behind the gates, and which to use: free where the left slope is significant.
+    """What both hinges found, and the ``knee`` to use: the free one's where the slope on its left is significant.
 
-    ``open_below``: the second level may lie beyond the bend already. A free hinge cannot tell that: left of the second
-    level it has one point, which any slope fits. ``early``: and it is significantly above the lowest one, too, so that
-    only the lowest is a base, and the knee may lie anywhere from there on. ``reason`` says why there is no knee.
+    ``open_below``: the second level may lie beyond the bend already. A free hinge cannot exclude that, since there is
+    only one level on the left of the second, which any slope fits. ``early``: in addition, the second level is
+    significantly above the lowest; so only the lowest is a base, and the knee may lie anywhere from there on.
+    ``reason`` says why there is no knee.
     """
 
     knee: Knee | None = None
@@ -68,7 +75,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """One hinge per row: knots, slopes and squared errors."""
+    """One hinge for each row (the measurement, and each resample): knots, slopes and sums of squared errors."""
 
     knots: Floats
     left: Floats
@@ -100,7 +107,10 @@ def find_knee(curve: Curve) -> Detection:
 
 
 def _open_above(knee: Knee, curve: Curve) -> Knee:
-    """Knots end at the last level but one: where the bounds do too, only one level rises, and it fits any knot."""
+    """Open the interval up to the last level where it reaches the last but one, which is as far as knots are tried.
+
+    There only the last level has risen, which fits a knot anywhere in the gap before it.
+    """
     return replace(knee, high=float(curve.sites[-1])) if knee.high >= curve.sites[-2] else knee
 
 
@@ -115,7 +125,7 @@ def _total_rise(rows: Floats) -> Floats:
 
 
 def _open_below(curve: Curve, free: _Fit) -> bool:
-    """Whether the bend may lie below the second level: no knot stands clear above it, and the climb goes on there."""
+    """Whether the bend may lie below the second level: knots reach down to it, and latency rises on behind it."""
     low, _ = bounds(free.knots[1:])
     near = curve.sites[1] + NEAR * (curve.sites[2] - curve.sites[1])
     return bool(low <= near and free.right[0] >= GOES_ON * free.left[0])
@@ -133,7 +143,7 @@ def _unbent(curve: Curve, *, early: bool) -> str:
 
 
 def _sloped(curve: Curve, free: _Fit) -> bool:
-    """Whether the slope before the knee is real and matters; a real one of 0.5 % only blurs the knee."""
+    """Whether the slope before the knee is significant, and large enough to matter; a small one only blurs the knee."""
     low, _ = bounds(free.left[1:])
     climb = free.left[0] * (free.knots[0] - curve.sites[0])
     return low > 0 and bool(climb >= MATERIAL_SLOPE * curve.base)
@@ -153,12 +163,16 @@ def _knee(fit: _Fit, shape: Shape) -> Knee:
 
 
 def _fit(sites: Floats, rows: Floats, shape: Shape) -> _Fit:
-    """Least squares for every knot of a grid and every row at once, by projection on each knot's design."""
-    first = 0 if shape is Shape.FLAT else 1  # a free left slope takes two levels left of the knot
+    """The hinge with the least squared error for each row, of all knots of a grid.
+
+    All knots and rows at once: each row is projected on the columns of each knot's design matrix (by QR), and the knot
+    that explains most of the row's squares wins.
+    """
+    first = 0 if shape is Shape.FLAT else 1  # a free left slope needs two levels up to the knot
     knots = _grid(sites[first], sites[-2])
     designs = np.stack([_design(sites, knot, shape) for knot in knots])
     bases, triangles = np.linalg.qr(designs)
-    centred = rows - rows.mean(axis=1, keepdims=True)  # the intercept absorbs it; the sums of squares stay exact
+    centred = rows - rows.mean(axis=1, keepdims=True)  # the intercept absorbs the mean, and less rounding is lost
     projected = np.tensordot(bases, centred, axes=(1, 1))  # knots × parameters × rows
     explained = np.square(projected).sum(axis=1)
     best = explained.argmax(axis=0)

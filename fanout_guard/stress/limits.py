@@ -1,4 +1,7 @@
-"""Up to which fan-out something is proven, and from which it is disproven; in between nobody can tell."""
+"""Up to which fan-out something is proven, and from which it is disproven; in between, the results cannot tell.
+
+One limit for each thing that is measured (latency, each goal, flaws), and the tightest of them for all.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,21 @@ from fanout_guard.stress.curve import Curve, Interval
 from fanout_guard.stress.goals import GoalCheck, State
 
 SIGNIFICANT_RISE = 10.0
-"""Percent over the lowest levels: less is not worth a smaller cap."""
+"""Percent over the lowest levels; a smaller rise is no reason for a smaller cap."""
 
 UNREPEATED_RISE = 100.0
-"""Percent: less of a 95th percentile that was measured once may be one slow document."""
+"""Percent; a smaller rise of a 95th percentile that was measured once may come from one slow document."""
 
 _ROUNDING = 1e-9
+"""Percent that floating point may add to a rise that is exactly at a threshold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """``proven``: the largest fan-out that is fine (None: none is); ``exceeded``: the least that is not."""
+    """``proven`` is the largest fan-out that is fine (None: none is), ``exceeded`` the least that is not.
+
+    ``what`` says in words what is exceeded, and ``contradiction`` why the results contradict themselves, if they do.
+    """
 
     proven: int | None
     exceeded: int | None
@@ -28,9 +35,9 @@ class Limit:
     contradiction: str = ""
 
     def allows(self, cap: int) -> bool | None:
-        """Whether a cap is fine; None where the results cannot tell."""
+        """Whether a cap is fine; None if the results cannot tell."""
         if cap == 0 or (self.proven is not None and cap <= self.proven):
-            return True  # a cap of 0 lets only empty circulations pass
+            return True  # a cap of 0 admits only empty circulations
         return False if self.exceeded is not None and cap >= self.exceeded else None
 
 
@@ -48,7 +55,7 @@ def tightest(limits: Sequence[Limit]) -> Limit:
 
 
 def latency_limit(curve: Curve, threshold: float = SIGNIFICANT_RISE) -> Limit:
-    """The limit by the rise of latency: proven by the upper bound of the rise, exceeded by the lower one."""
+    """The limit by the rise of latency: proven by its upper bound, exceeded by its lower bound."""
     rises = [curve.rise_at(sites) for sites in curve.sites]
     unproven = next((i for i, rise in enumerate(rises) if _over(rise.high, threshold)), len(rises))
     exceeded = next((i for i, rise in enumerate(rises) if _over(rise.low, threshold)), None)
@@ -64,10 +71,10 @@ def latency_limit(curve: Curve, threshold: float = SIGNIFICANT_RISE) -> Limit:
 
 
 def tail_limit(curve: Curve, median: Limit) -> Limit:
-    """The limit by the 95th percentile beside a median: fine up to where it has risen beyond doubt.
+    """The limit by the 95th percentile beside the median: fine until it has risen beyond doubt.
 
-    It bends earlier and noisier than the median, so what its noise leaves open does not count; and where nothing is
-    known of the noise, nothing short of a doubling, or of two levels in a row.
+    It rises earlier than the median and with more noise, so a rise that may be noise does not count. Where the noise is
+    unknown, only a doubling counts, or a rise of two levels in a row.
     """
     threshold = UNREPEATED_RISE if curve.exact and not _stays_up(curve, median) else SIGNIFICANT_RISE
     limit = latency_limit(curve, threshold)
@@ -78,7 +85,7 @@ def tail_limit(curve: Curve, median: Limit) -> Limit:
 
 
 def _stays_up(curve: Curve, median: Limit) -> bool:
-    """Whether the last two levels that the median leaves fine have risen: chance hardly lifts two and keeps them up."""
+    """Whether the last two levels that the median allows have both risen, which is unlikely by chance."""
     last = [sites for sites in curve.sites if median.allows(int(sites)) is not False][-2:]
     return all(_over(curve.rise_at(sites).value, SIGNIFICANT_RISE) for sites in last)
 
@@ -87,7 +94,7 @@ def _proven(curve: Curve, unproven: int, threshold: float) -> int | None:
     if unproven == 0:
         return None
     if _over(curve.second_rise().low, threshold):
-        return int(curve.sites[0])  # no flat part to rise from: only the lowest level stands for itself
+        return int(curve.sites[0])  # there is no flat part to rise from, so only the lowest level itself is proven
     if unproven == len(curve.sites):
         return int(curve.sites[-1])
     return _first(curve, unproven, lambda rise: rise.high, threshold) - 1
@@ -98,7 +105,7 @@ def _over(percent: float, threshold: float) -> bool:
 
 
 def _first(curve: Curve, index: int, bound: Callable[[Interval], float], threshold: float) -> int:
-    """The least whole fan-out over the threshold between a level that is not and the level ``index`` that is."""
+    """The least whole fan-out over the threshold, which the level ``index`` is and the one before it is not."""
     high = int(curve.sites[index])
     low = int(curve.sites[index - 1]) if index else high - 1
     while high - low > 1:
@@ -118,7 +125,7 @@ def _contradiction(curve: Curve, rises: Sequence[Interval], exceeded: int, thres
 
 
 def goal_limit(checks: Sequence[GoalCheck]) -> Limit:
-    """The limit by one goal, checked at every level by ascending fan-out: held by a level and failed by none below."""
+    """The limit by one goal, checked at all levels by ascending fan-out: proven where it holds before it fails."""
     proven: int | None = None
     before: GoalCheck | None = None
     for check in checks:
@@ -135,7 +142,7 @@ def goal_limit(checks: Sequence[GoalCheck]) -> Limit:
 
 
 def _crossing(held: GoalCheck | None, failed: GoalCheck) -> float | None:
-    """Where an exactly known value crosses its goal on the way from a level that holds to one that fails."""
+    """Where a value crosses its goal between a level that holds and one that fails; None if it is not exactly known."""
     if held is None or not (held.exact and failed.exact) or held.value is None or failed.value is None:
         return None
     share = (held.limit - held.value) / (failed.value - held.value)

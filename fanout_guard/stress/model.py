@@ -1,4 +1,7 @@
-"""The frozen values of a stress test: what was measured, level by level, with every raw latency."""
+"""The frozen values of a stress test: what was measured, level by level, with every raw latency.
+
+They check that they are consistent, and judge nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from fanout_guard.errors import FanoutGuardError
 
 LARGEST = 1_000_000_000
-"""No count, latency or rate of a file is above this; beyond it lie typing errors and overflow."""
+"""The largest count, latency or rate that a file may hold; larger ones are typing errors, and may overflow."""
 
 
 class ResultsError(FanoutGuardError, ValueError):
@@ -19,7 +22,7 @@ class ResultsError(FanoutGuardError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One document of a level, from the time it was *scheduled* to the delivery to its last site.
+    """One document of a level; its latency runs from when it was *scheduled* until its last site has it.
 
     ``scheduled_s`` counts from the start of the run; ``ok`` is whether every site was delivered to.
     """
@@ -34,9 +37,9 @@ class Sample:
 class Level:
     """One fan-out, measured in one or more sweeps.
 
-    ``documents`` were scheduled; ``samples`` are those that ended, ok or not. ``errors`` counts all that failed or
-    never ended; ``refused`` (by the target's own cap) is apart, so that fast refusals never enter a percentile.
-    Figures that were not measured are None; those of several sweeps are the worst of them.
+    ``documents`` were scheduled; ``samples`` are those that ended, ok or not. ``errors`` counts those that failed or
+    never ended. Those ``refused`` by the target's own cap are counted apart, so that fast refusals never enter a
+    percentile. Figures that were not measured are None; of several sweeps, the worst figure counts.
     """
 
     sites: int
@@ -76,12 +79,12 @@ class Level:
 
     @property
     def failed(self) -> int:
-        """Documents that neither succeeded nor were refused; one that never ended has failed."""
+        """Documents that neither succeeded nor were refused; one that never ended counts as failed."""
         return self.documents - len(self.latencies_ms) - self.refused
 
     @property
     def answered(self) -> int:
-        """Documents that the target took on: all but the refused."""
+        """Documents that the target accepted: all but the refused."""
         return self.documents - self.refused
 
     def sweeps(self) -> dict[int, tuple[float, ...]]:
@@ -115,9 +118,8 @@ class Asked:
 class Results:
     """A whole run: its levels by ascending fan-out, and what was planned.
 
-    ``failure`` says why the target or the generator gave up, if it did; ``interrupted`` that a person
-    stopped it before all that was planned had been measured. ``asked`` is what the run itself was to be judged by,
-    where ``cap`` and ``goals`` are those of a later look at it.
+    ``failure`` says why the target or the generator gave up, if one did; ``interrupted`` that a person stopped the run
+    early. ``cap`` and ``goals`` are what it is judged by now; ``asked`` is what it was made for, if that differs.
     """
 
     levels: tuple[Level, ...]
@@ -135,7 +137,7 @@ class Results:
         return self.asked or Asked(cap=self.cap, goals=self.goals)
 
     def judged_by(self, cap: int | None, goals: Goals | None) -> Results:
-        """The same run, to be judged by another cap or other goals; by its own where None is given."""
+        """The same run, to be judged by another cap or other goals; None stands for its own."""
         own = self.own
         by = Asked(cap=own.cap if cap is None else cap, goals=own.goals if goals is None else goals)
         return replace(self, cap=by.cap, goals=by.goals, asked=None if by == own else own)
@@ -150,7 +152,7 @@ class Results:
 class Row:
     """One line of a table that some load tool wrote: the summary of one level in one sweep.
 
-    Without a ``p95_ms`` only where over half of the documents failed, so that there may be nothing to take it of.
+    ``p95_ms`` is None only if over half of the documents failed, so that there may be nothing to compute it from.
     """
 
     sites: int

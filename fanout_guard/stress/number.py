@@ -1,18 +1,23 @@
-"""The number to use: one rule for ``analyze`` and ``verify``."""
+"""The number to use as a cap: one rule for ``analyze`` and ``verify``.
+
+It says what to set instead; whether the present cap passes is for ``verdict`` and ``proof`` to say.
+"""
 
 from __future__ import annotations
 
 from fanout_guard.stress.evidence import Evidence
 from fanout_guard.stress.knee import MATERIAL_SLOPE, Knee
 
-AT_RISK_BELOW = 1 / 24  # of the cap: a knee nearer than this below it is the cap, for all that can be measured
+AT_RISK_BELOW = 1 / 24
+"""A knee that is below the cap by less than this part of it cannot be told from the cap."""
 HEADROOM_ABOVE = 1 / 12
+"""Room above the cap beyond this part of it is headroom, worth a larger cap."""
 
 
 def number_to_use(evidence: Evidence, cap: int | None) -> int | None:
-    """The cap to set where ``cap`` is configured: one that is proven and has no headroom to speak of stays.
+    """The cap to set where ``cap`` is configured: ``cap`` itself, if it is proven and there is no headroom above it.
 
-    It stays up to the knee, and a little above its estimate where the two cannot be told apart; else it is replaced.
+    It may even be a little above the knee, if the two cannot be told apart. Otherwise, the recommended number.
     """
     number, knee = recommended(evidence), evidence.detection.knee
     if number is None or not cap or evidence.limit is None or not evidence.limit.allows(cap):
@@ -24,25 +29,25 @@ def number_to_use(evidence: Evidence, cap: int | None) -> int | None:
 
 
 def _is_the_knee(cap: int, knee: Knee, evidence: Evidence) -> bool:
-    """Whether a cap is the knee for all that was measured; without an uncertainty, or a base, nothing tells."""
+    """Whether a cap is at most the knee, or cannot be told from it."""
     if evidence.curve is None or evidence.curve.exact or evidence.detection.early:
-        return cap <= knee.low
+        return cap <= knee.low  # no uncertainty or no base is known, so there is no benefit of the doubt
     return cap <= knee.high and cap - cap * AT_RISK_BELOW <= knee.sites
 
 
 def recommended(evidence: Evidence) -> int | None:
-    """The cap that the evidence supports by itself: proven, and never above where the knee may begin."""
+    """The largest cap that the evidence supports by itself: proven, and not above where the knee may begin."""
     limit, curve, knee = evidence.limit, evidence.curve, evidence.detection.knee
     if limit is None or curve is None or limit.proven is None or not evidence.sound:
         return None
     tested = [sites for sites in evidence.sound if sites <= limit.proven]
-    # between a level and one that cannot be judged nothing was seen, so only the former counts
+    # nothing is known of the gap before a flawed level, so only the sound level below the gap counts
     proven = min(limit.proven, evidence.sound[-1]) if evidence.problems else limit.proven
     if knee is not None:
         return _round_down(min(proven, int(knee.low)))
     if evidence.latency and evidence.latency.proven == curve.sites[-1]:
         return _round_down(proven)
-    # a rise without a knee: between two levels it may begin anywhere, so only a level that was tested counts
+    # a rise without a knee may begin anywhere between two levels, so only tested levels count
     if evidence.detection.open_below and curve.second_rise().high >= 100 * MATERIAL_SLOPE:
         tested = tested[:1]  # the second may have risen
     return _round_down(tested[-1]) if tested else None

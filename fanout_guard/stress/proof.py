@@ -1,4 +1,7 @@
-"""Whether configured caps are proven by what was measured: the question of ``fanout-guard verify``."""
+"""Whether configured caps are proven by what was measured: the question of ``fanout-guard verify``.
+
+The verdict of a run on its own cap, with more shades, is ``verdict``'s.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,10 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The answer for a set of caps; ``above`` holds the tenants whose cap is too high, with that cap.
+    """The answer for a set of caps; ``above`` maps each tenant whose cap is too high to that cap.
 
-    ``no_knee`` says why there is no knee; ``column``, of a table with medians and 95th percentiles, which one decided.
+    ``no_knee`` says why there is no knee. For a table with medians and 95th percentiles, ``column`` is the one that
+    decided.
     """
 
     answer: Answer
@@ -67,7 +71,7 @@ def whose(tenant: str) -> str:
 
 
 def prove(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
-    """The proof for circulation caps by tenant (None: unlimited), by the stricter column of a table."""
+    """The proof for circulation caps by tenant (None: unlimited); of a table's columns, the stricter one decides."""
     proof, tail = _proof(evidence, caps), evidence.tail
     if tail is None or tail.latency is None or next(_obstacles(evidence, caps), None) is not None:
         return proof
@@ -84,7 +88,7 @@ def prove(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
 
 
 def _severity(proof: Proof) -> tuple[int, int]:
-    """How bad an answer is, and between equal ones how low its number."""
+    """A key to sort by: the worse answer is greater, and of equal answers the one with the lower number."""
     return [Answer.PASS, Answer.INCONCLUSIVE, Answer.FAIL].index(proof.answer), -(proof.recommended_cap or 0)
 
 
@@ -93,7 +97,7 @@ def _least(strict: int | None, other: int | None) -> int | None:
 
 
 def _beside_a_quiet_tail(proof: Proof, tail: Evidence, caps: Mapping[str, int | None]) -> Proof:
-    """The 95th percentiles are fine at every cap: they still bound the number to use, and a hint of a rise is told."""
+    """The proof if the 95th percentiles allow every cap: they still bound the number to use, and may hint at a rise."""
     assert tail.latency is not None
     number = _number(tail, caps)
     if tail.latency.exceeded is not None and number is not None and number < (proof.recommended_cap or 0):
@@ -116,7 +120,7 @@ def _passed(limit: int | None) -> str:
 
 
 def _hint(tail: Evidence, highest: int) -> str:
-    """What the 95th percentile seems to do up to the highest cap or number, where that would matter if it were sure."""
+    """The greatest rise of the tail up to the highest cap or number, if it would be too much were it certain."""
     curve = tail.curve
     assert curve is not None
     rises = [(curve.rise_at(sites).value, sites) for sites in curve.sites if sites <= highest]
@@ -153,21 +157,21 @@ def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
 
 
 def _number(evidence: Evidence, caps: Mapping[str, int | None]) -> int | None:
-    """As ``analyze`` says it, but without the benefit of the doubt that a cap just above the knee has there."""
+    """The number to use as in ``analyze``, but without the benefit of the doubt for a cap just above the knee."""
     number, knee = number_to_use(evidence, caps.get(DEFAULTS)), evidence.detection.knee
     return number if number is None or knee is None or number <= knee.sites else recommended(evidence)
 
 
 def _named(evidence: Evidence, reason: str) -> str:
-    """What is said of latencies, with the column that they are of."""
+    """A reason about latencies, with the column that they are from."""
     return f"{evidence.column}: {reason}" if evidence.column else reason
 
 
 def _obstacles(evidence: Evidence, caps: Mapping[str, int | None]) -> Iterator[str]:
-    """What makes the results unusable as a whole, whatever the caps are."""
+    """What makes the results unusable as a whole: they cannot even say that a cap is too high."""
     highest = max((cap for cap in caps.values() if cap is not None), default=0)
     for problem in evidence.problems:
-        # a level that failed or is too short is a broken test; a late generator only spoils the levels it drove
+        # a level that failed or is too short shows a broken test; other flaws matter only where caps stand on them
         everywhere = problem.flaw in (Flaw.FAILED, Flaw.FEW)
         if everywhere or problem.sites <= highest or problem.sites in evidence.base_sites:
             yield _named(evidence, problem.text) if problem.flaw is Flaw.UNSTEADY else problem.text
@@ -178,7 +182,7 @@ def _obstacles(evidence: Evidence, caps: Mapping[str, int | None]) -> Iterator[s
 def _answers(
     evidence: Evidence, caps: Mapping[str, int | None], above: Mapping[str, int]
 ) -> Iterator[tuple[Answer, str]]:
-    """Every answer that applies, the one that counts first."""
+    """All answers that apply; the first one counts."""
     limit = evidence.limit
     assert limit is not None
     if above:

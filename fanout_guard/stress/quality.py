@@ -1,4 +1,7 @@
-"""Whether a level can be judged at all: what is missing, short, overloaded or unsteady never proves anything."""
+"""Whether a level can be judged at all: one that failed, is too short, late or unsteady proves nothing.
+
+What is merely odd is reported by ``anomalies`` and judged all the same.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from fanout_guard.stress.model import Level, Row
 
 MINIMUM_DOCUMENTS = 5
 MINIMUM_RATE = 0.99  # of the schedule
-MAXIMUM_LAG = 0.02  # of the base latency, which the lag is a part of
+MAXIMUM_LAG = 0.02  # of the base latency: a dispatcher's lag is a part of every latency
 MAXIMUM_GENERATOR_CPU = 70.0
 MAXIMUM_OTHER_CPU = 25.0
-MAXIMUM_REFUSED = 1 - MINIMUM_RATE  # what is refused is load that never reached the target
+MAXIMUM_REFUSED = 1 - MINIMUM_RATE  # of the documents: those refused are load that the target never had
 MAXIMUM_FAILED = 0.5
-UNSTEADY = 0.10  # sweeps, or what a median may be, as far apart as the rise that is looked for
+UNSTEADY = 0.10  # of the median: as large as the rise that is looked for
 
 
 class Flaw(StrEnum):
@@ -41,18 +44,18 @@ class Problem:
 
 
 def is_capped(level: Level) -> bool:
-    """Whether the target's own cap kept so much away that the level shows the cap and not the target."""
+    """Whether the target's own cap refused so much that the level shows the cap and not the target."""
     return level.capped or level.refused > MAXIMUM_REFUSED * level.documents
 
 
 def base_of(levels: Sequence[Level]) -> float | None:
-    """The mean of the medians of the two lowest levels that have any."""
+    """The mean of the medians of the two lowest levels with latencies; None if there are no two."""
     medians = [float(np.median(level.latencies_ms)) for level in levels if level.latencies_ms]
     return sum(medians[:2]) / 2 if len(medians) > 1 else None
 
 
 def find_problems(level: Level, base: float | None) -> Iterator[Problem]:
-    """Every flaw of a level; ``base`` is the latency in ms that its dispatcher's lag is compared with."""
+    """All flaws of a level; ``base`` is the latency in ms that the load generator's lag is compared with."""
     for flaw, text in _flaws(level, base):
         yield Problem(sites=level.sites, flaw=flaw, text=f"at {level.sites} sites {text}")
 
@@ -60,7 +63,7 @@ def find_problems(level: Level, base: float | None) -> Iterator[Problem]:
 def find_row_problems(rows: Sequence[Row], latencies: Sequence[float]) -> Iterator[Problem]:
     """The flaws that the rows of one level of a table can show.
 
-    Rows are as steady as the median that they give is certain: the more there are, the further apart they may lie.
+    Rows are unsteady if their median is uncertain; the more rows there are, the further apart they may lie.
     """
     sites = rows[0].sites
     worst = max((row.error_rate or 0.0 for row in rows), default=0.0)
@@ -103,13 +106,17 @@ def _spread(medians: Sequence[float]) -> float:
 
 
 def _chance(sweeps: Sequence[Floats]) -> float:
-    """How far medians of sweeps may lie apart by the noise within them alone: four standard errors, as a share."""
+    """How far apart medians of sweeps may lie by the noise within them alone: four standard errors, as a share.
+
+    The factors turn a median absolute deviation into a standard deviation (1.4826), and that, over the root of the
+    count, into the standard error of a median (1.2533); both hold for normal noise.
+    """
     errors = [1.4826 * np.median(np.abs(s - np.median(s))) * 1.2533 / np.sqrt(len(s)) for s in sweeps]
     return 4 * float(max(errors, default=0.0)) / float(np.median(np.concatenate(sweeps))) if errors else 0.0
 
 
 def disturbed(levels: Sequence[Level]) -> str | None:
-    """What other programs took of the machine where that could look like a rise, in words."""
+    """How much of the machine other programs took, in words; None if it was too little to look like a rise."""
     taken = [(level.other_cpu_percent or 0.0, level.sites) for level in levels]
     most, sites = max(taken, default=(0.0, 0))
     if most <= MAXIMUM_OTHER_CPU:

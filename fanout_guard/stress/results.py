@@ -1,6 +1,6 @@
 """The results file of the suite, schema ``fanout-guard-stress/1``: raw samples in, raw samples out.
 
-Percentiles, knee and verdict are written for readers and ignored when read: what is judged are the samples.
+It also has percentiles, knee and verdict, for people who read it; none of them is read back, since samples are judged.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _document(content: bytes) -> Any:
     try:
         return msgspec.json.decode(content)
     except msgspec.DecodeError:
-        # NaN and Infinity are no JSON, but many tools write them: let validation name the member, not the byte
+        # many tools write NaN and Infinity, which are not JSON: this way validation can name the member they are in
         return json.loads(content.decode())
 
 
@@ -189,7 +189,7 @@ def _level(index: int, stored: _Level) -> Level:
 
 
 def render(results: Results, judgement: Mapping[str, Any] | None = None) -> bytes:
-    """The results as a file's bytes; ``judgement`` holds the members that a reader of the file sees besides."""
+    """The results as a file's bytes; ``judgement`` has more members, for people who read the file."""
     members = {
         "schema": SCHEMA,
         **(judgement or {}),
@@ -206,7 +206,7 @@ def render(results: Results, judgement: Mapping[str, Any] | None = None) -> byte
 
 
 def write_results(path: Path, results: Results, judgement: Mapping[str, Any] | None = None) -> None:
-    """Write a results file whole or not at all, so that an interrupted run never leaves half of one."""
+    """Write a results file completely or not at all, so that an interrupted run never leaves half a file."""
     scratch = path.with_name(path.name + ".part")
     scratch.write_bytes(render(results, judgement))
     os.replace(scratch, path)
@@ -232,6 +232,6 @@ def _members(level: Level) -> dict[str, Any]:
 
 
 def percentiles(latencies_ms: Sequence[float]) -> dict[str, float | None]:
-    """``p50_ms``, ``p95_ms`` and ``p99_ms``, interpolated between the raw values as goals do it; None of nothing."""
+    """``p50_ms``, ``p95_ms`` and ``p99_ms``, interpolated as for goals; None without latencies."""
     values = np.percentile(latencies_ms, _RANKS).tolist() if latencies_ms else [None] * len(_RANKS)
     return {f"p{rank}_ms": value for rank, value in zip(_RANKS, values, strict=True)}

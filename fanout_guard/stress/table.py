@@ -1,4 +1,7 @@
-"""The table of any load tool: CSV with the columns ``sites`` and ``p95_ms``, and more where it has them."""
+"""The table of any load tool: CSV with the columns ``sites`` and ``p95_ms``, and others that are optional.
+
+It is read strictly: what may be a typing error is refused, and never guessed at.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _ABOVE_ZERO = {"p95_ms", "p50_ms"}
 
 
 def parse_table(content: bytes) -> tuple[Row, ...]:
-    """The rows of a CSV; several of one fan-out are its sweeps. Raises ResultsError naming line and column."""
+    """The rows of a CSV; several rows of one fan-out are its sweeps. Raises ResultsError with line and column."""
     lines = _lines(_text(content))
     header = [name.strip().casefold() for name in next(lines, (0, []))[1]]
     _check_header(header)

@@ -1,4 +1,7 @@
-"""The verdict on one cap: the first rule that matches, and the number to set instead where there is one."""
+"""The verdict of a run on its own cap: the first rule that matches, and the number to set instead, if there is one.
+
+Caps that are configured somewhere else are judged in ``proof``.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Verdict(StrEnum):
     ERROR = "error"
 
     def exit_code(self, *, strict: bool = False) -> int:
-        """0 passes, 1 fails, 3 nobody can tell, 4 target or generator gave up; ``strict`` fails what is at risk."""
+        """0 passed, 1 failed, 3 inconclusive, 4 target or generator gave up; with ``strict``, at risk is failed."""
         if self is Verdict.AT_RISK:
             return 1 if strict else 0
         return _EXIT_CODES[self]
@@ -66,25 +69,22 @@ class Judgement:
 
     @property
     def knee(self) -> Knee | None:
-        """The knee that is believed, or None: there is none within the tested range."""
+        """The knee within the tested range; None if there is none to be believed."""
         return self.detection.knee
 
     @property
     def goals_within_cap(self) -> tuple[GoalCheck, ...]:
-        """The goals at the levels that the verdict stands on: those above the cap are exploratory."""
+        """The goals at levels up to the cap, which the verdict stands on; levels above it are exploratory."""
         return tuple(check for check in self.goals if self.cap is None or check.sites <= self.cap)
 
     def evidence_line(self) -> str:
         """Knee, rise and number of documents in one line."""
-        knee = self.knee
-        parts = [
-            f"knee {knee.sites:.0f} [{knee.low:.0f}-{knee.high:.0f}]" if knee else self._no_knee(),
-            f"rise@{self.cap} {self.rise.value:+.1f}% [{self.rise.low:+.1f}, {self.rise.high:+.1f}]"
-            if self.rise
-            else "",
-            f"{self.documents_per_level} docs/level",
-        ]
-        return ", ".join(part for part in parts if part)
+        knee, rise = self.knee, self.rise
+        parts = [f"knee {knee.sites:.0f} [{knee.low:.0f}-{knee.high:.0f}]" if knee else self._no_knee()]
+        if rise:
+            parts.append(f"rise@{self.cap} {rise.value:+.1f}% [{rise.low:+.1f}, {rise.high:+.1f}]")
+        parts.append(f"{self.documents_per_level} docs/level")
+        return ", ".join(parts)
 
     def _no_knee(self) -> str:
         reason = self.detection.reason
@@ -97,7 +97,7 @@ class Judgement:
         return f"export FANOUT_GUARD_MAX_SITES={self.recommended_cap}  # {self.evidence_line()}"
 
     def members(self) -> dict[str, Any]:
-        """What a results file says of the judgement, for its readers."""
+        """The judgement as members of a results file."""
         rise = self.rise
         return {
             "verdict": self.verdict.value,
@@ -115,7 +115,7 @@ class Judgement:
 
 
 def knee_members(knee: Knee | None) -> dict[str, int] | None:
-    """A knee as files and ``--json`` show it: whole sites."""
+    """A knee in whole sites, as files and ``--json`` show it."""
     if knee is None:
         return None
     return {"sites": round(knee.sites), "low": round(knee.low), "high": round(knee.high)}
@@ -143,7 +143,7 @@ def judge(results: Results) -> Judgement:
 
 
 def _decide(results: Results, evidence: Evidence) -> tuple[Verdict, str]:
-    """The first rule that matches."""
+    """The verdict and its reason, by the first rule that matches."""
     cap = results.cap
     if results.failure:
         return Verdict.ERROR, results.failure
@@ -208,7 +208,7 @@ def _too_high(evidence: Evidence, latency: Limit, cap: int) -> Iterator[tuple[Ve
 
 
 def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str) -> Iterator[tuple[Verdict, str]]:
-    """A busy machine looks like a slow target, so it can excuse a bad verdict; it never makes a good one."""
+    """A bad verdict, after an inconclusive one if the machine was busy, which looks like a slow target."""
     disturbance = evidence.disturbance(cap)
     if disturbance:
         yield Verdict.INCONCLUSIVE, f"{text}, but {disturbance}"
@@ -236,5 +236,5 @@ def _rise(evidence: Evidence, cap: int | None) -> Interval | None:
 
 
 def _documents_needed(evidence: Evidence, cap: int | None) -> int | None:
-    undecided = [c for c in evidence.checks if c.sites == cap and c.state is State.UNDECIDED]
+    undecided = [check for check in evidence.checks if check.sites == cap and check.state is State.UNDECIDED]
     return max((check.more_documents for check in undecided if check.more_documents), default=None)
