@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from fanout_guard.core.words import plural
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.model import Level, Results
 from fanout_guard.stress.results import percentiles
@@ -108,7 +107,8 @@ def anomalies(judgement: Judgement) -> list[str]:
 
 
 def _spread(results: Results) -> str:
-    return f"{results.environment.get('rate', NONE)}/s over {plural(len(results.levels), 'level')}"
+    count = len(results.levels)
+    return f"{results.environment.get('rate', NONE)}/s over {count} level{'' if count == 1 else 's'}"
 
 
 def _no_rise(results: Results, judgement: Judgement) -> str:
