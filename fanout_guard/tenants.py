@@ -18,14 +18,12 @@ from fanout_guard.core.policy import Caps, Policies
 from fanout_guard.core.tenant import DEFAULTS, check_tenant
 from fanout_guard.counters.overrides import Overrides
 from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTenant
-from fanout_guard.observe.failures import Failures, must_pass
-
-logger = logging.getLogger("fanout_guard")
+from fanout_guard.log import tell
+from fanout_guard.observe.failures import HOOK_WAIT_S, Failures, must_pass
 
 CapsHook: TypeAlias = Callable[[str], Caps | Awaitable[Caps | None] | None]
 """A user's ``caps=``: tenant → caps, or None for a tenant that it does not know; sync or async."""
 
-_HOOK_WAIT_S = 1.0
 _HOOKED_AT_MOST = 10_000
 
 
@@ -66,7 +64,7 @@ class Tenants:
             try:
                 await self._overrides.refresh()
             except CountersUnavailable:
-                logger.debug("overrides could not be read; the last ones hold")
+                tell(logging.DEBUG, "overrides could not be read; the last ones hold")
 
     def at_hand(self, tenant: str, now_s: float) -> Policy | None:
         """The policy of a tenant if the configuration alone decides it; None if other sources have to be asked."""
@@ -121,11 +119,11 @@ class HookedCaps:
             task = self._asking[key] = key[0].create_task(self._ask(tenant))
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         # A hook that hangs must not hold up every request: it runs on, and is not called again until it has ended.
-        done, _ = await asyncio.wait((task,), timeout=_HOOK_WAIT_S)
+        done, _ = await asyncio.wait((task,), timeout=HOOK_WAIT_S)
         if done and not task.cancelled():
             return task.result()
         if not done:
-            self._failed(f"no answer within {_HOOK_WAIT_S:g} s")
+            self._failed(f"no answer within {HOOK_WAIT_S:g} s")
         last = kept[1] if kept else None
         self._keep(tenant, last)
         return last

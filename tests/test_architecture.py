@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 
 # From the bottom up. What stands on one line is one level, and its parts do not import each other.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors"),
+    ("types", "errors", "log"),
     ("core",),
     ("counters", "observe", "settings", "stress"),
     ("charges", "admission", "tenants", "guard"),

@@ -181,7 +181,7 @@ async def test_a_hook_that_hangs_is_waited_for_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A database that does not answer must not stop publishing, nor get a question per request; the log says so."""
-    monkeypatch.setattr("fanout_guard.tenants._HOOK_WAIT_S", 0.01)
+    monkeypatch.setattr("fanout_guard.tenants.HOOK_WAIT_S", 0.01)
     never = asyncio.Event()
     hook = Hook(lambda _: never.wait())
     kept = HookedCaps(hook, ttl_s=3600)

@@ -17,8 +17,7 @@ from fanout_guard.core.policy import CAP_FIELDS, Caps
 from fanout_guard.counters.outage import ends_within, quietly
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
-
-logger = logging.getLogger("fanout_guard")
+from fanout_guard.log import tell
 
 _FOREVER = float("inf")
 _POLL_AFTER_TTLS = 0.8  # leaves the rest of the time to the answer
@@ -99,8 +98,7 @@ def _read(name: bytes, text: bytes) -> Override | None:
             tenant, field, entry["value"], str(entry["by"]), _ms(entry["at"]), None if until is None else _ms(until)
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, ConfigurationError):
-        with suppress(Exception):  # a handler of the log that fails stops no request
-            logger.warning("an override of %r cannot be read and is ignored", field)
+        tell(logging.WARNING, "an override of %r cannot be read and is ignored", field)
         return None
 
 
@@ -209,8 +207,7 @@ class Overrides:
     def _tell(self, reason: str) -> None:
         """Once, and only what no outage tells: the counters may work where this does not."""
         if reason in _NO_OUTAGE and reason != self._trouble:
-            with suppress(Exception):  # a handler of the log that fails stops no request
-                logger.warning("overrides cannot be read (%s); the last ones hold", reason)
+            tell(logging.WARNING, "overrides cannot be read (%s); the last ones hold", reason)
         self._trouble = reason
 
     def _poll(self) -> None:

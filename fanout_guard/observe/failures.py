@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 
+from fanout_guard.log import tell
 from fanout_guard.observe.sampling import Sampler
 
-logger = logging.getLogger("fanout_guard")
+HOOK_WAIT_S = 1.0
+"""How long a request waits for an async hook of the user's, where it can go on without."""
 
 _INTERVAL_S = 10.0
 
@@ -37,5 +38,5 @@ class Failures:
         No ``exc_info``: a traceback prints the error's text raw, and a client may have chosen part of it.
         """
         if self._sampler.passes(name):
-            with suppress(Exception):  # what failed may be a handler of the log itself
-                logger.error("%s failed and %s: %s", name, consequence, why, extra={"observer": name})
+            # What failed may be a handler of the log itself.
+            tell(logging.ERROR, "%s failed and %s: %s", name, consequence, why, observer=name)

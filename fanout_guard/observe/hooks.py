@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from asyncio import timeout
+import asyncio
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
 from typing import Any, TypeAlias, get_args
 
 from fanout_guard.core.model import Decision
 from fanout_guard.core.problem import UnreadableKind
-from fanout_guard.observe.failures import Failures, must_pass
+from fanout_guard.observe.failures import HOOK_WAIT_S, Failures, must_pass
 from fanout_guard.observe.text import where
 
 OnDecision: TypeAlias = Callable[[Decision], object]
 """A user's ``on_decision=``: sync or async, called once per decision; what it returns is ignored."""
-
-
-_HOOK_WAIT_S = 1.0
 
 
 class Observer:
@@ -86,7 +83,7 @@ class DecisionHook:
         self._failures = Failures()
 
     async def __call__(self, decision: Decision) -> None:
-        patience = timeout(_HOOK_WAIT_S)
+        patience = asyncio.timeout(HOOK_WAIT_S)
         try:
             result = self._call(decision)
             if isawaitable(result):
@@ -96,7 +93,7 @@ class DecisionHook:
             if must_pass(error):
                 raise
             hangs = isinstance(error, TimeoutError) and patience.expired()
-            self._failures.log("on_decision", f"no answer within {_HOOK_WAIT_S:g} s" if hangs else where(error))
+            self._failures.log("on_decision", f"no answer within {HOOK_WAIT_S:g} s" if hangs else where(error))
 
 
 class Observers:

@@ -8,6 +8,7 @@ from fanout_guard import FanoutGuard
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.testing import FailingCounters
 from tests.guard.guards import settings
+from tests.ports import free_port
 from tests.sites import sites
 
 
@@ -28,6 +29,17 @@ async def test_an_outage_goes_by_its_rule(rule: str, count: int, admitted: bool,
     decision = await guard.admit(document="d", sites=sites(count))
     assert (decision.admitted, decision.policy) == (admitted, policy)
     assert decision.degraded is (policy != "circulation")
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "WARNING"])
+async def test_an_outage_that_cannot_be_told_of_goes_by_its_rule_too(
+    level: str, caplog: pytest.LogCaptureFixture, failing_log: None
+) -> None:
+    """A handler of the log that fails stops no request, however much is logged."""
+    caplog.set_level(level, "fanout_guard")
+    guard = FanoutGuard(settings(REDIS_URL=f"redis://127.0.0.1:{free_port()}"))
+    assert (await guard.admit(document="d", sites=sites(300))).degraded
+    await guard.aclose()
 
 
 async def test_the_local_rule_still_counts() -> None:

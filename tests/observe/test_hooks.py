@@ -212,7 +212,7 @@ async def test_a_hook_that_hangs_does_not_keep_the_request(
     decide: Decide, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Statistics that cannot be written once stopped publishing for as long as their server did not answer."""
-    monkeypatch.setattr("fanout_guard.observe.hooks._HOOK_WAIT_S", 0.01)
+    monkeypatch.setattr("fanout_guard.observe.hooks.HOOK_WAIT_S", 0.01)
     ended = []
 
     async def hanging(decision: Decision) -> None:

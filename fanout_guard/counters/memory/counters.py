@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from threading import Lock
 from time import monotonic_ns
 
 from fanout_guard.core.model import WHOLE, Charge, Lease, Part, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.memory.state import State
+from fanout_guard.log import tell
 from fanout_guard.types import Clock
 
 MEMORY_BYTES = 128 * 2**20
 _WARN_EVERY_MS = 60_000
-
-logger = logging.getLogger("fanout_guard")
 
 
 def monotonic_ms() -> int:
@@ -92,10 +90,10 @@ class MemoryCounters:
         self._forgotten += forgotten
         if self._warned_at is not None and now - self._warned_at < _WARN_EVERY_MS:
             return
-        with suppress(Exception):  # a handler of the log that fails stops no request
-            logger.warning(
-                "the counters of this process are full: forgot %d of the entries that free soonest; "
-                "the caps let more through than they should (REDIS_URL keeps the counters outside of the process)",
-                self._forgotten,
-            )
+        tell(
+            logging.WARNING,
+            "the counters of this process are full: forgot %d of the entries that free soonest; "
+            "the caps let more through than they should (REDIS_URL keeps the counters outside of the process)",
+            self._forgotten,
+        )
         self._forgotten, self._warned_at = 0, now
