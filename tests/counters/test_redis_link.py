@@ -13,6 +13,7 @@ from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import rates
+from tests.counters.watching import Edges
 from tests.faults.network import HANGS, HELLO, Answering, Proxy, answering, hanging, saying
 from tests.faults.servers import Node
 from tests.waiting import until
@@ -182,12 +183,11 @@ async def test_forgotten_scripts_are_sent_again_unnoticed(server: Node) -> None:
         (b"HTTP/1.1 400 Bad Request", "other"),
     ],
 )
-async def test_every_error_of_a_server_is_an_outage_with_a_reason(error: bytes, reason: str) -> None:
+async def test_every_error_of_a_server_is_an_outage_with_a_reason(error: bytes, reason: str, edges: Edges) -> None:
     """No error may ever read as an answer, least of all as a yes."""
-    edges: list[tuple[bool, str]] = []
     async with answering(saying(error + b"\r\n")) as fake:
         counters = RedisCounters(fake.url, timeout_ms=1000)
-        counters.on_outage = lambda active, why: edges.append((active, why))
+        edges.watch(counters)
         assert (await refused(counters))[0] == reason
         await asyncio.sleep(0)
         assert (await refused(counters))[1] < 0.1
@@ -333,12 +333,11 @@ async def test_few_connections_serve_any_number_of_decisions(server: Node) -> No
     await counters.aclose()
 
 
-async def test_a_user_that_may_not_write_everything_is_an_outage_until_it_may(server: Node) -> None:
+async def test_a_user_that_may_not_write_everything_is_an_outage_until_it_may(server: Node, edges: Edges) -> None:
     """One line at each edge, not one for every probe that gets half-way."""
-    edges: list[tuple[bool, str]] = []
     server.ask("ACL", "SETUSER", "guard", "on", ">secret", "~fanout:*", "+@all", "-zadd")
     counters = RedisCounters(server.url.replace("//", "//guard:secret@"), timeout_ms=2000)
-    counters.on_outage = lambda active, why: edges.append((active, why))
+    edges.watch(counters)
     held = Policy(circulation=None, document=None, rates=(Rate(1000, 3_600_000),), inflight=100)
     with pytest.raises(CountersUnavailable, match="noperm"):
         await counters.decide(charge(policy=held))

@@ -14,6 +14,7 @@ from fanout_guard.counters.redis_cluster import Cluster
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.using import HOUR_MS, charge, refusal, used, works
+from tests.counters.watching import Edges
 from tests.faults.network import HELLO, answering
 from tests.faults.servers import ClusterOfThree, running
 from tests.ports import free_port
@@ -70,20 +71,15 @@ async def test_what_is_given_back_while_a_slot_moves_is_given_back_afterwards(no
     nodes.move(slot, target)
     # Everybody's leases are in another slot: a part that could not be given back there at once ends with its lease.
     wanted = {"rate-3600": 26, "inflight": 6, "inflight-global": 10}
-    for _ in range(500):
-        if await used(counters, policy=held) == wanted:
-            break
-        await asyncio.sleep(0.02)
-    assert await used(counters, policy=held) == wanted
+    await becomes(wanted, lambda: used(counters, policy=held))
     await counters.aclose()
 
 
-async def test_a_slot_in_between_is_no_outage_for_the_others(nodes: ClusterOfThree) -> None:
+async def test_a_slot_in_between_is_no_outage_for_the_others(nodes: ClusterOfThree, edges: Edges) -> None:
     """Keys that are split over two nodes cannot be decided on; only their tenant notices, and nobody waits long."""
     counters = RedisCounters(nodes.url, timeout_ms=5000)
-    edges: list[bool] = []
+    edges.watch(counters)
     errors: list[str] = []
-    counters.on_outage = lambda active, reason: edges.append(active)
     counters.on_error = errors.append
     plain = Policy(document=None, rates=(Rate(1000, HOUR_MS),))
     assert (await counters.decide(charge(policy=plain))).charged
@@ -101,12 +97,13 @@ async def test_a_slot_in_between_is_no_outage_for_the_others(nodes: ClusterOfThr
     await counters.aclose()
 
 
-async def test_the_last_lease_of_a_tenant_is_given_back_while_its_slot_moves(nodes: ClusterOfThree) -> None:
+async def test_the_last_lease_of_a_tenant_is_given_back_while_its_slot_moves(
+    nodes: ClusterOfThree, edges: Edges
+) -> None:
     """A script that deletes a key of such a slot may not touch it again: the node would refuse that half-way."""
     counters = RedisCounters(nodes.url, timeout_ms=5000)
-    edges: list[bool] = []
+    edges.watch(counters)
     errors: list[str] = []
-    counters.on_outage = lambda active, reason: edges.append(active)
     counters.on_error = errors.append
     held = Policy(document=None, inflight=1000)
     one = charge(policy=held)
@@ -120,11 +117,10 @@ async def test_the_last_lease_of_a_tenant_is_given_back_while_its_slot_moves(nod
     await counters.aclose()
 
 
-async def test_a_slot_that_nobody_has_is_an_outage_until_somebody_does(nodes: ClusterOfThree) -> None:
+async def test_a_slot_that_nobody_has_is_an_outage_until_somebody_does(nodes: ClusterOfThree, edges: Edges) -> None:
     """The server says CLUSTERDOWN; nobody waits, and it ends by itself."""
     counters = RedisCounters(nodes.url, timeout_ms=5000)
-    edges: list[tuple[bool, str]] = []
-    counters.on_outage = lambda active, reason: edges.append((active, reason))
+    edges.watch(counters)
     assert (await counters.decide(charge())).charged
     slot = slot_of(KeySpace("fanout").of("acme") + RATES_KEY)
     owner = nodes.owner(slot)
