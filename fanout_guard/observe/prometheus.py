@@ -35,8 +35,6 @@ class PrometheusObserver(Observer):
         named = [families.policy(name) for name in (*POLICIES, *policies)]
         for tenant in (*self._tenants.values(), self._rest):
             self._start_at_zero(named, tenant)
-        for kind in (*UNREADABLE, REST):
-            self._decisions.start(Outcome.UNREADABLE, kind, *self._rest)
         for reason in REASONS:
             self._counter_errors.start(reason)
 
@@ -53,7 +51,8 @@ class PrometheusObserver(Observer):
                 self._near_cap[families.policy(policy), *tenant].inc()
 
     def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
-        self._decisions[Outcome.UNREADABLE, kind if kind in UNREADABLE else REST, *self._rest].inc()
+        label = self._rest if tenant is None else self._tenants.get(tenant, self._rest)
+        self._decisions[Outcome.UNREADABLE, kind if kind in UNREADABLE else REST, *label].inc()
 
     def refunded(self, entries: int) -> None:
         self._families.refunded_sites.inc(entries)
@@ -76,6 +75,8 @@ class PrometheusObserver(Observer):
     def _start_at_zero(self, policies: list[str], tenant: tuple[str, ...]) -> None:
         """Let every label combination exist, since a rate cannot be seen in a series that begins with 1."""
         self._decisions.start(Outcome.ADMITTED, "", *tenant)
+        for kind in (*UNREADABLE, REST):
+            self._decisions.start(Outcome.UNREADABLE, kind, *tenant)
         for outcome in (Outcome.ADMITTED, Outcome.REJECTED, Outcome.SHADOWED):
             self._sites.start(outcome, *tenant)
         for policy in policies:

@@ -247,7 +247,18 @@ def test_configured_tenants_are_labels_and_the_rest_is_other(registry: Collector
     assert value(registry, "near_cap_total", policy="circulation", tenant="acme") == 1
 
 
-def test_an_unreadable_request_has_the_tenant_other(registry: CollectorRegistry) -> None:
+def test_an_unreadable_request_counts_for_the_tenant_that_it_names(registry: CollectorRegistry) -> None:
+    """Who looks at one tenant wants to see that its requests cannot be read, from the first on."""
+    observer = PrometheusObserver(registry=registry, tenants=["acme"])
+    labels = {"outcome": "unreadable", "policy": "unreadable-circulation"}
+    assert value(registry, "decisions_total", **labels, tenant="acme") == 0
+    observer.unreadable("unreadable-circulation", "", "acme")
+    observer.unreadable("unreadable-circulation", "", "x" * 200)
+    assert value(registry, "decisions_total", **labels, tenant="acme") == 1
+    assert value(registry, "decisions_total", **labels, tenant="other") == 1
+
+
+def test_an_unreadable_request_that_names_nobody_has_the_tenant_other(registry: CollectorRegistry) -> None:
     """It was refused before anybody knew whose it was."""
     PrometheusObserver(registry=registry, tenants=["acme"]).unreadable("tenant-unknown", "", None)
     labels = {"outcome": "unreadable", "policy": "tenant-unknown", "tenant": "other"}
