@@ -10,6 +10,9 @@ from fanout_guard.core.strict_json import Members
 
 Path: TypeAlias = tuple[str, ...]
 
+# Several readers in JavaScript make its members those of the object around it, where that has none of the name.
+_PROTOTYPE = "__proto__"
+
 
 class AmbiguousField(ValueError):
     """Raised when two readers could find two values for one configured field; the text is one sentence."""
@@ -44,7 +47,7 @@ class _Level:
         for name, value in members:
             level = self._below.get(name)
             if level is None:
-                if name in self._lookalikes:
+                if name == _PROTOTYPE or name in self._lookalikes:
                     raise AmbiguousField(f"A member name could be mistaken for {self._said()}; leave it out.")
                 continue
             if level._path in found:

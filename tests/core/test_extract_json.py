@@ -186,10 +186,13 @@ def test_fields_that_are_not_there_are_not_found(tree: bytes) -> None:
         '{"document_id":1,"document_id":1}',
         '{"documentId":1}',
         '{"DOCUMENT_ID":1,"document_id":1}',
+        '{"document_id":1,"__proto__":{"target":{"sites":[1,2]}}}',
+        '{"target":{"sites":[1],"__proto__":null}}',
+        '{"__pro\\u0074o__":{"document_id":1}}',
     ],
 )
 def test_a_second_candidate_anywhere_on_the_way_is_refused(body: str) -> None:
-    """First or last, exact or folded: only refusing is right for every reader."""
+    """First or last, exact or folded, inherited (readers in JavaScript): only refusing is right for every reader."""
     with pytest.raises(AmbiguousField):
         FIELDS.read(parse(body.encode()))
 
