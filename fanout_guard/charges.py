@@ -133,16 +133,16 @@ class Charges:
         self._held.close()
 
     async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
+        if self._on_outage == "local":
+            lease = replace(charge.lease, local=True)
+            tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
+            return core.decide(policy, asked, tally, lease, degraded=True)
         over = core.precheck(policy, asked)
         if over:
             return core.refuse_for_good(policy, asked, over, charge.lease, degraded=True)
         if self._on_outage == "open":
             return core.admit_uncounted(policy, asked, charge.lease, degraded=True)
-        if self._on_outage == "closed":
-            return core.refuse_in_outage(policy, asked, charge.lease)
-        lease = replace(charge.lease, local=True)
-        tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
-        return core.decide(policy, asked, tally, lease, degraded=True)
+        return core.refuse_in_outage(policy, asked, charge.lease)
 
     async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
         try:

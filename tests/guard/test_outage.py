@@ -53,6 +53,16 @@ async def test_the_local_rule_still_counts() -> None:
     assert refused.retry_after is not None
 
 
+async def test_what_can_never_pass_is_told_what_fits_in_an_outage_too() -> None:
+    """The client that sends as many as it was told must not be refused by the local counters that said so."""
+    guard = FanoutGuard(settings(MAX_SITES="500", RATE="300/minute"), counters=FailingCounters())
+    assert (await guard.admit(document="d", sites=sites(200))).admitted
+    refused = await guard.admit(document="e", sites=sites(301))
+    assert (refused.permanent, refused.degraded, refused.violated) == (True, True, ("rate-60",))
+    assert (refused.used, refused.fits_now) == (200, 100)
+    assert (await guard.admit(document="e", sites=sites(100))).admitted
+
+
 async def test_what_was_charged_locally_is_refunded_locally() -> None:
     """Its lease id says where it counts, also when the server is back."""
     counters = FailingCounters()
