@@ -205,8 +205,14 @@ def _fits_in_part(reading: Reading, asked: Asked) -> bool:
 
 
 def _chunk_size(policy: Policy, asked: Asked) -> int:
-    """The most entries that a single circulation can have under all caps."""
-    return asked.entries if policy.least is None else policy.least
+    """The most entries that a single circulation can have under all caps.
+
+    A document cap bounds only what has more sites than that: no part of the rest does, however often it repeats them.
+    """
+    if policy.least is None or asked.entries <= policy.least:
+        return asked.entries
+    bounds = (limit for name, limit in policy.limits if name != DOCUMENT or asked.distinct > limit)
+    return min(bounds, default=asked.entries)
 
 
 def _chunks(policy: Policy, asked: Asked) -> tuple[int | None, int | None]:

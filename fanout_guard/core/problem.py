@@ -122,7 +122,10 @@ def _advice(decision: Decision) -> str:
 
 def _circulations(decision: Decision) -> str:
     pause = f", {_seconds(decision.chunk_wait)} apart" if decision.chunk_wait else ""
-    return f"it as {decision.chunks} circulations of at most {decision.caps.least} each{pause}"
+    chunks = decision.chunks or 1
+    # A cap that needs more of them does not bound them: a document's, of which the entries repeat the sites.
+    most = min(limit for _, limit in decision.caps.limits if limit * chunks >= decision.requested)
+    return f"it as {chunks} circulations of at most {most} each{pause}"
 
 
 def _seconds(seconds: int | None) -> str:

@@ -21,9 +21,9 @@ LEASE = Lease(b"a" * 16)
 DOCUMENT = "document-of-the-test"
 
 
-def refused_for_good(entries: int, policy: Policy) -> Decision:
+def refused_for_good(entries: int, policy: Policy, distinct: int | None = None) -> Decision:
     """A permanent refusal."""
-    asked = Asked(TENANT, DOCUMENT, entries, entries)
+    asked = Asked(TENANT, DOCUMENT, entries, entries if distinct is None else distinct)
     return refuse_for_good(policy, asked, precheck(policy, asked), LEASE)
 
 
@@ -75,6 +75,13 @@ def test_the_status_of_a_permanent_refusal_is_a_setting(status: int) -> None:
 def test_a_pause_between_the_parts_is_in_the_sentence() -> None:
     """People read the detail first."""
     assert told(refusal(refused_for_good(600, Policy()), 422))["detail"].endswith("each, 5400 seconds apart.")
+
+
+def test_the_parts_of_repeated_sites_are_as_large_as_their_number_says() -> None:
+    """A sentence that asks for 2 circulations of at most 300 entries each would leave half of them behind."""
+    policy = Policy(circulation=1000, document=300)
+    document = told(refusal(refused_for_good(1200, policy, distinct=200), 422))
+    assert document["detail"].endswith("Send it as 2 circulations of at most 1000 each.")
 
 
 def test_more_than_all_tenants_may_have_in_flight_can_never_pass() -> None:
