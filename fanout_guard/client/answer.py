@@ -37,11 +37,12 @@ class Problem(Struct, frozen=True, rename={"violated": "violated-policies"}):
 
 
 class Room(NamedTuple):
-    """One member of a RateLimit field that counts sites: how many are left, and when more come back."""
+    """One member of a RateLimit field that counts sites: how many are left, when more come back, how many are used."""
 
     policy: str
     remaining: int
     reset_s: int
+    used: int
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -143,7 +144,7 @@ def _rooms(field: str, quotas: Mapping[str, int]) -> Iterator[Room]:
     for name, parameters in _members(field):
         remaining = _count(parameters.get("r"))
         if name in quotas and remaining is not None:
-            yield Room(name, remaining, _count(parameters.get("t")) or 0)
+            yield Room(name, remaining, _count(parameters.get("t")) or 0, max(quotas[name] - remaining, 0))
 
 
 def _members(field: str) -> Iterator[tuple[str, ParamsType]]:

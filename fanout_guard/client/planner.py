@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from fanout_guard.client.answer import MAX_DELAY_S, Answer, Problem
+from fanout_guard.client.answer import MAX_DELAY_S, Answer, Problem, Room
 from fanout_guard.client.plan import Action, Done, Plan, Send, Wait, next_size, stopped, unknown, withdrawn
 from fanout_guard.client.report import Stop, StopReason
 from fanout_guard.client.rules import Rules
 from fanout_guard.client.sites import digest
 from fanout_guard.client.state import Chunk, State
-from fanout_guard.core.model import INFLIGHT
+from fanout_guard.core.model import DOCUMENT, INFLIGHT
 from fanout_guard.core.problem import BODY_TOO_LARGE
 from fanout_guard.core.words import plural
 
@@ -163,12 +163,20 @@ def _paced(plan: Plan, answer: Answer) -> Plan:
         wait_s = plan.chunk_wait_s or 0.0
         return replace(plan, pause=_pause(wait_s, "the time that the API asks for between circulations"))
     wanted = next_size(plan)
-    tight = [room for room in rooms if room.remaining < wanted]
+    tight = [room for room in rooms if room.remaining < wanted and not _may_be_known(plan, room)]
     least = min((room.remaining for room in tight), default=wanted)
     if _worth_sending(least, wanted):
         return replace(plan, next_size=least)
     wait_s = max(room.reset_s for room in tight)
     return replace(plan, pause=_pause(wait_s, "room under " + ", ".join(room.policy for room in tight)))
+
+
+def _may_be_known(plan: Plan, room: Room) -> bool:
+    """Whether a document may have reached some of the sites left: it counts more than have been sent from here.
+
+    Those need no room, however little there is. Only the API can tell which they are, so it is asked.
+    """
+    return room.policy == DOCUMENT and room.used > len(plan.state.delivered) + len(plan.state.in_doubt)
 
 
 def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:

@@ -95,7 +95,7 @@ def test_only_policies_that_count_sites_are_read() -> None:
         NOW,
     )
     assert answer.largest == 250
-    assert answer.rooms == (Room("document", 50, 1200),)
+    assert answer.rooms == (Room("document", 50, 1200, 200),)
 
 
 @pytest.mark.parametrize("field", ["default", '"a', '"a";r=x', "(1 2)", '"document";r=1.5', '"document";r=-1', "é"])

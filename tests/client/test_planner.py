@@ -208,6 +208,16 @@ def test_without_ratelimit_fields_the_refusals_wait_between_chunks_is_kept() -> 
     assert run.waits == [5400.0] * 2
 
 
+def test_a_document_that_is_full_of_the_same_sites_is_published_again_at_once() -> None:
+    """Sites that the document has reached need no room: waiting for it would take hours, and nothing ever gets in."""
+    server = ModelServer(document=1200)
+    drive(server, names(1200))
+    again = drive(server, names(1200))
+
+    assert again.requests == 4
+    assert again.waits == []
+
+
 def test_a_known_cap_spares_the_refusal() -> None:
     """A caller who knows the cap need not ask for it, and may ask for less than the API allows."""
     run = drive(ModelServer(document=None), names(1200), Rules(max_sites=200))
@@ -276,7 +286,7 @@ def test_what_fits_now_is_sent_if_it_is_worth_a_request(fits_now: int, expected:
 def test_own_inflight_units_are_not_waited_for() -> None:
     """The RateLimit field of a success counts the circulation itself as in flight; it is over by then."""
     plan = one_answer(too_large(limit=100, fits_now=100))
-    fields = Answer(status=200, largest=100, rooms=(Room("inflight", 0, 1), Room("document", 200, 9)))
+    fields = Answer(status=200, largest=100, rooms=(Room("inflight", 0, 1, 100), Room("document", 200, 9, 100)))
     plan = answered(sending(plan, Chunk(plan.todo[:100], "k"), now=0), Rules(), fields)
     assert isinstance(next_action(plan, Rules(), elapsed_s=0), Send)
 
@@ -342,7 +352,7 @@ def test_a_429_that_does_not_say_when_is_asked_ever_more_rarely() -> None:
     "answer",
     [
         Answer(status=429, retry_after=1e300),
-        Answer(status=200, largest=1, rooms=(Room("document", 0, 10**15),)),
+        Answer(status=200, largest=1, rooms=(Room("document", 0, 10**15, 1),)),
         too_large(chunks=2, chunk_wait=1e300),
     ],
 )
