@@ -114,7 +114,7 @@ def cut_off(plan: Plan, rules: Rules, *, sent: bool) -> Plan:
     else:
         plan = unknown(plan)
     waiting = ", and a circulation had no answer yet" if sent else ""
-    return stopped(plan, StopReason.DEADLINE, f"the deadline of {rules.deadline_s:g} s passed{waiting}", None)
+    return stopped(plan, StopReason.DEADLINE, f"the deadline of {rules.deadline_s:.12g} s passed{waiting}", None)
 
 
 def unsaved(plan: Plan, why: str) -> Plan:
@@ -131,9 +131,9 @@ def _next_chunk(plan: Plan) -> Chunk | None:
 
 def _out_of_patience(plan: Plan, rules: Rules, pause_s: float, elapsed_s: float) -> Stop | None:
     if rules.deadline_s is not None and elapsed_s + pause_s > rules.deadline_s:
-        return Stop(StopReason.DEADLINE, f"the deadline of {rules.deadline_s:g} s would pass")
+        return Stop(StopReason.DEADLINE, f"the deadline of {rules.deadline_s:.12g} s would pass")
     if plan.pause is not None and plan.waited_s + pause_s > rules.max_wait_s:
-        detail = f"{pause_s:g} s more to wait, and max_wait_s is {rules.max_wait_s:g}"
+        detail = f"{pause_s:.12g} s more to wait, and max_wait_s is {rules.max_wait_s:.12g}"
         return Stop(StopReason.MAX_WAIT, f"{detail} ({plan.pause.because})")
     return None
 

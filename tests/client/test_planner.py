@@ -377,6 +377,15 @@ def test_waiting_beyond_the_bound_stops_before_it_begins() -> None:
     assert action.stop.detail.endswith("s more to wait, and max_wait_s is 86400 (refused by rate-60)")
 
 
+def test_long_waits_are_told_in_digits() -> None:
+    """A document window of a month must not be reported as 3.888e+06 s."""
+    plan = one_answer(Answer(status=429, retry_after=3_888_000))
+    action = next_action(plan, Rules(max_wait_s=2_592_000), elapsed_s=0)
+    assert isinstance(action, Done)
+    assert action.stop is not None
+    assert action.stop.detail.startswith("3888000 s more to wait, and max_wait_s is 2592000 ")
+
+
 def test_a_deadline_stops_before_a_wait_that_would_pass_it() -> None:
     """The caller's own schedule comes first; what was sent until then stays sent."""
     run = drive(ModelServer(), names(1200), Rules(deadline_s=6000))
