@@ -99,21 +99,21 @@ def _problem(kind: str, status: int, title: str, detail: str, members: Mapping[s
 
 
 def _advice(decision: Decision) -> str:
-    asked, are = plural(decision.requested, "site"), "is" if decision.requested == 1 else "are"
     if decision.policy == OUTAGE:
         return f"The counters cannot be reached. Send it again in {_seconds(decision.retry_after)}."
+    if decision.policy == INFLIGHT_GLOBAL and not decision.permanent:
+        return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
+    used = 0 if decision.permanent else decision.used or 0
+    added = (decision.limit or 0) + (decision.excess or 0) - used  # as the cap counts: a document's, each site once
+    asked, are = plural(added, "site"), "is" if added == 1 else "are"
     if decision.permanent:
         may = "one circulation may have" if decision.policy == CIRCULATION else f"the cap {decision.policy!r} allows"
         over = f"{asked} {are} more than the {decision.limit} that {may}"
         if decision.chunks is None:
             return f"{over}; no circulation with sites can pass."
         return f"{over}. Send {_circulations(decision)}."
-    if decision.policy == INFLIGHT_GLOBAL:
-        return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
-    added = (decision.limit or 0) + (decision.excess or 0) - (decision.used or 0)
-    asked, are = plural(added, "site"), "is" if added == 1 else "are"
     over = (
-        f"{asked} on top of the {decision.used} already counted {are} more than the {decision.limit} "
+        f"{asked} on top of the {used} already counted {are} more than the {decision.limit} "
         f"that the cap {decision.policy!r} allows"
     )
     now = f"send at most {decision.fits_now} now, or " if decision.fits_now else ""

@@ -84,6 +84,13 @@ def test_the_parts_of_repeated_sites_are_as_large_as_their_number_says() -> None
     assert document["detail"].endswith("Send it as 2 circulations of at most 1000 each.")
 
 
+def test_repeated_sites_are_told_as_the_document_cap_counts_them() -> None:
+    """Otherwise the sentence contradicts ``excess``: 22 entries of 10 sites are 5 too many for a cap of 5, not 17."""
+    document = told(refusal(refused_for_good(22, Policy(document=5), distinct=10), 422))
+    assert (document["requested_sites"], document["limit"], document["excess"]) == (22, 5, 5)
+    assert document["detail"].startswith("10 sites are more than the 5 that the cap 'document' allows.")
+
+
 def test_more_than_all_tenants_may_have_in_flight_can_never_pass() -> None:
     """No sentence may ask to wait where waiting cannot help."""
     policy = Policy(circulation=None, document=None, inflight_global=10)
