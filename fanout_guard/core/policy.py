@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from fanout_guard.core.model import Mode, Policy, Rate
 from fanout_guard.core.rates import parse_rates
 from fanout_guard.core.times import milliseconds
-from fanout_guard.core.values import CAP, MODE, RATE, UNLIMITED, WINDOW, CapValue, Kind, Spelled, problem
+from fanout_guard.core.values import CAP, MODE, RATE, UNLIMITED, WINDOW, CapValue, Kind, Spelled, problem, shown
 from fanout_guard.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Caps:
         for name, value in values.items():
             kind = CAP_FIELDS.get(name)
             if kind is None:
-                problems.append(f"{name!a} is not a field; expected {', '.join(CAP_FIELDS)}")
+                problems.append(f"{shown(name)} is not a field; expected {', '.join(CAP_FIELDS)}")
                 continue
             try:
                 checked[name] = kind.parse(value) if isinstance(value, Spelled) else kind.check(value)

@@ -6,6 +6,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from fanout_guard.core.values import shown
+
 # HEAD is guarded where GET is, and nowhere else.
 _UNNAMED_METHODS = ("HEAD", "OPTIONS")
 _METHOD = re.compile(r"[A-Z]{1,20}")
@@ -42,12 +44,12 @@ def parse_routes(text: str) -> tuple[Route, ...]:
 def _route(text: str) -> Route:
     method, _, path = text.partition(" ")
     if not _METHOD.fullmatch(method) or not path.startswith("/"):
-        raise ValueError(f"{text!a} is not 'METHOD /path'")
+        raise ValueError(f"{shown(text)} is not 'METHOD /path'")
     if method in _UNNAMED_METHODS:
         raise ValueError(f"{method} is not a method that circulates")
     route = Route(method, tuple(_segment(path, part) for part in path[1:].split("/")))
     if len(set(route.params)) < len(route.params):
-        raise ValueError(f"{path!a} has the same name twice")
+        raise ValueError(f"{shown(path)} has the same name twice")
     return route
 
 
@@ -55,5 +57,5 @@ def _segment(path: str, part: str) -> Segment:
     if param := _PARAM.fullmatch(part):
         return Segment(param[1], is_param=True)
     if not _PLAIN.fullmatch(part):
-        raise ValueError(f"{path!a} has a segment that is neither plain nor {{name}}")
+        raise ValueError(f"{shown(path)} has a segment that is neither plain nor {{name}}")
     return Segment(unquote(part), is_param=False)

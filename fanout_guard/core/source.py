@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import unquote, unquote_to_bytes
 from uuid import UUID
 
+from fanout_guard.core.values import shown
+
 SourceKind: TypeAlias = Literal["header", "path", "query", "json", "scope"]
 
 _KINDS = ("header", "path", "query", "json", "scope")
@@ -38,10 +40,10 @@ def parse_source(text: str) -> Source:
     """The source that a text names; ValueError with the reason where it names none."""
     kind, colon, name = text.partition(":")
     if not colon or kind not in _KINDS:
-        raise ValueError(f"{text!a} is not a source; expected header:, path:, query:, json: or scope: and a name")
+        raise ValueError(f"{shown(text)} is not a source; expected header:, path:, query:, json: or scope: and a name")
     path = tuple(name.split(".")) if kind in _NESTED else (name,)
     if not all(path) or re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", name):
-        raise ValueError(f"{text!a} names nothing: a name must not be empty or have spaces, and must be UTF-8")
+        raise ValueError(f"{shown(text)} names nothing: a name must not be empty or have spaces, and must be UTF-8")
     return Source(cast(SourceKind, kind), path)
 
 

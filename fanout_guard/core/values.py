@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from fanout_guard.core.model import MAX_ENTRIES, MAX_SECONDS, Mode
 from fanout_guard.core.rates import parse_rates
+from fanout_guard.core.redis_url import MASK
 
 Unlimited: TypeAlias = Literal["unlimited"]
 CapValue: TypeAlias = int | Unlimited
@@ -22,6 +23,8 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _ROOM = " \t\r\n"
 _SHOWN = 80
+# What stands in an address before its last @, or for a password in its query, wherever the address ended up.
+_CREDENTIALS = re.compile(r"(?<=://).*(?=@)|(?<=[?&]password=)[^&]*")
 
 
 class Spelled(str):
@@ -57,8 +60,8 @@ def problem(where: str, value: object, kind: Kind, error: ValueError | None = No
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: quoted if it is text, and never longer than a line."""
-    text = str(value) if isinstance(value, Spelled) else ascii(value)
+    """A value as an error shows it: quoted if it is text, never longer than a line, no password of an address in it."""
+    text = _CREDENTIALS.sub(MASK, str(value) if isinstance(value, Spelled) else ascii(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 

@@ -13,7 +13,7 @@ from fanout_guard.core.redis_url import MASK, SCHEMES, check_redis_url, masked_r
 from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.tenant import ACCEPTED, check_tenant
-from fanout_guard.core.values import Kind, read_whole
+from fanout_guard.core.values import Kind, read_whole, shown
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings.tenants import check_layer, read_layer, utf8
 
@@ -73,7 +73,7 @@ def _check_sites(value: Any) -> str:
 def _check_name(source: Source) -> None:
     pattern = _NAMES.get(source.kind)
     if pattern is not None and not pattern.fullmatch(source.name):
-        raise ValueError(f"{source.name!a} is not a {source.kind} name")
+        raise ValueError(f"{shown(source.name)} is not a {source.kind} name")
     # Joined by a comma, two sources would be read as one with a strange name.
     if "," in source.name or "|" in source.name:
         raise ValueError("only SITES takes several sources, joined by '|'")
@@ -85,7 +85,7 @@ def parse_statuses(text: str) -> frozenset[int]:
     found: set[int] = set()
     for word in (word.strip().lower() for word in text.split(",") if text):
         if not _STATUS.fullmatch(word):
-            raise ValueError(f"{word!a} is not a status")
+            raise ValueError(f"{shown(word)} is not a status")
         found.update(range(int(word[0]) * 100, int(word[0]) * 100 + 100) if "x" in word else [int(word)])
     return frozenset(found)
 

@@ -67,6 +67,26 @@ def test_a_secret_under_a_misspelt_name_never_shows() -> None:
     assert SECRET not in _shown({f"{PREFIX}DIGEST": SECRET, f"{PREFIX}TENANT__REDIS_URL": SECRET})
 
 
+@pytest.mark.parametrize("name", [*(variable.name for variable in variables()), f"{PREFIX}TENANT__acme__RATE"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"redis://user:{SECRET}@localhost:6379/0",
+        f"redis://user:p@ /'{SECRET}@localhost",
+        f"unix:///run/redis.sock?db=1&password={SECRET}'\"&ssl=true",
+        f"redis://{'u' * 200}:{SECRET}@localhost",
+        f'{{"acme": {{"max_sites": ["redis://user:{SECRET}@localhost"]}}}}',
+        f'{{"redis://user:{SECRET}@localhost": 5, "acme": {{"redis://:{SECRET}@localhost": 5}}}}',
+        f"POST /a, redis://user:{SECRET}@localhost",
+    ],
+)
+def test_the_password_of_an_address_in_a_wrong_variable_never_shows(name: str, address: str) -> None:
+    """Two values that changed places are a common mistake, and the log of a failed start is read by many."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({f"{PREFIX}MODE": "x", f"{PREFIX}WORKERS": "0", name: address})
+    assert SECRET not in str(caught.value)
+
+
 def test_a_value_that_is_no_text_is_a_problem() -> None:
     """A mapping built in code may hold a number by mistake."""
     environ: dict[str, str] = {f"{PREFIX}MAX_SITES": 5, f"{PREFIX}TENANT__a__MODE": 5}  # type: ignore[dict-item]
