@@ -12,6 +12,8 @@ from fanout_guard.core.values import problem
 from fanout_guard.settings.tenants import WrongId, read_fields
 from fanout_guard.settings.variable import PREFIX, TENANT_FORM, TENANT_PREFIX, Variable
 
+_FIELDS = tuple(f"_{field.upper()}" for field in CAP_FIELDS)
+
 
 @dataclass(slots=True)
 class Given:
@@ -90,7 +92,7 @@ def _nearest(name: str, by_name: Mapping[str, Variable]) -> str:
     tenant, _, field_name = rest.removeprefix("TENANT__").rpartition("__")
     if rest.startswith("TENANT__") and tenant:
         return f"{TENANT_PREFIX}{tenant}__{_closest(field_name, map(str.upper, CAP_FIELDS))}"
-    if "__" in rest:
+    if "__" in rest or (rest.startswith(("TENANT_", "TENANTS_")) and rest.endswith(_FIELDS)):
         return TENANT_FORM
     return PREFIX + _closest(rest, (known[len(PREFIX) :] for known in by_name))
 

@@ -245,6 +245,8 @@ def test_every_problem_is_reported_together() -> None:
         ("TENANT__acme__max_sites", "TENANT__acme__MAX_SITES"),
         ("TENANT__a__b__MODES", "TENANT__a__b__MODE"),
         ("TENANT_acme__MAX_SITES", "TENANT__<ID>__<FIELD>"),
+        ("TENANT_acme_MAX_SITES", "TENANT__<ID>__<FIELD>"),
+        ("TENANTS_acme_RATE", "TENANT__<ID>__<FIELD>"),
         ("TENANT____MAX_SITES", "TENANT__<ID>__<FIELD>"),
         ("TENANT__MAX_SITES", "TENANT__<ID>__<FIELD>"),
         ("TENANT__<ID>__<FIELD>", "TENANT__<ID>__"),
