@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fanout_guard.cli.finding import Finding, Level
+from fanout_guard.core.model import Policy
 from fanout_guard.core.source import parse_source
 from fanout_guard.core.tenant import DEFAULTS
-from fanout_guard.core.values import UNLIMITED
 from fanout_guard.settings import Settings
 
 _CHOSEN_BY_CLIENTS = ("header", "query", "json", "path")
@@ -24,17 +24,22 @@ def config_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _mode(settings: Settings) -> Finding:
-    if settings.mode == "enforce":
-        return Finding("mode", Level.OK, "caps are enforced")
-    return Finding("mode", Level.NOTE, f"MODE is {settings.mode}: nothing is refused")
+    if settings.mode != "enforce":
+        return Finding("mode", Level.NOTE, f"MODE is {settings.mode}: nothing is refused")
+    spared = _tenants_with(settings, lambda policy: policy.mode != "enforce")
+    if spared:
+        return Finding("mode", Level.NOTE, f"caps are enforced, but not for {', '.join(spared)}")
+    return Finding("mode", Level.OK, "caps are enforced")
+
+
+def _tenants_with(settings: Settings, has: Callable[[Policy], bool]) -> list[str]:
+    """The tenants, the deployment's defaults among them, whose policy by the configuration ``has`` something."""
+    policies = settings.policies()
+    return [tenant for tenant in (DEFAULTS, *policies.configured()) if has(policies.static(tenant))]
 
 
 def _circulation(settings: Settings) -> Finding:
-    lifted = [
-        tenant
-        for tenant in (DEFAULTS, *settings.policies().configured())
-        if settings.policies().static(tenant).circulation is None
-    ]
+    lifted = _tenants_with(settings, lambda policy: policy.circulation is None)
     if lifted:
         return Finding(
             "circulation cap", Level.WARNING, f"lifted for {', '.join(lifted)}: one request may reach any number"
@@ -58,12 +63,14 @@ def _tenant(settings: Settings) -> Finding:
 
 
 def _inflight(settings: Settings) -> Finding:
-    if settings.max_inflight in (None, UNLIMITED) and settings.global_max_inflight in (None, UNLIMITED):
+    lifted = _tenants_with(settings, lambda policy: policy.inflight is None and policy.inflight_global is None)
+    if lifted:
+        whose = "" if DEFAULTS in lifted else f" for {', '.join(lifted)}"
         return Finding(
             "in flight",
             Level.WARNING,
-            "no in-flight cap: many circulations at once, each within its cap, can add up to more than was tested;"
-            " set MAX_INFLIGHT or GLOBAL_MAX_INFLIGHT",
+            f"no in-flight cap{whose}: many circulations at once, each within its cap, can add up to more than was"
+            " tested; set MAX_INFLIGHT or GLOBAL_MAX_INFLIGHT",
         )
     return Finding("in flight", Level.OK, "capped")
 

@@ -231,6 +231,12 @@ def test_a_node_of_a_cluster_is_no_server_of_its_own(
         ({"FANOUT_GUARD_MAX_INFLIGHT": ""}, "in flight", Level.WARNING),
         ({"FANOUT_GUARD_MAX_INFLIGHT": "unlimited"}, "in flight", Level.WARNING),
         ({"FANOUT_GUARD_MAX_INFLIGHT": "", "FANOUT_GUARD_GLOBAL_MAX_INFLIGHT": "9"}, "in flight", Level.OK),
+        ({"FANOUT_GUARD_TENANT__a__MAX_INFLIGHT": "unlimited"}, "in flight", Level.WARNING),
+        (
+            {"FANOUT_GUARD_TENANT__a__MAX_INFLIGHT": "unlimited", "FANOUT_GUARD_GLOBAL_MAX_INFLIGHT": "1000000000"},
+            "in flight",
+            Level.OK,
+        ),
         ({"FANOUT_GUARD_REDIS_URL": ""}, "counters", Level.WARNING),
         ({"FANOUT_GUARD_REDIS_URL": "", "FANOUT_GUARD_WORKERS": "4"}, "counters", Level.WARNING),
         ({"FANOUT_GUARD_DIGEST_KEY": ""}, "digests", Level.WARNING),
@@ -238,6 +244,8 @@ def test_a_node_of_a_cluster_is_no_server_of_its_own(
         ({"FANOUT_GUARD_MAX_SITES": "unlimited"}, "circulation cap", Level.WARNING),
         ({"FANOUT_GUARD_TENANT__a__MAX_SITES": "unlimited"}, "circulation cap", Level.WARNING),
         ({"FANOUT_GUARD_MODE": "shadow"}, "mode", Level.NOTE),
+        ({"FANOUT_GUARD_TENANT__a__MODE": "shadow"}, "mode", Level.NOTE),
+        ({"FANOUT_GUARD_TENANT__a__MODE": "enforce"}, "mode", Level.OK),
         ({"FANOUT_GUARD_ON_OUTAGE": "open"}, "outage", Level.NOTE),
     ],
 )
