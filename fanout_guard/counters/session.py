@@ -35,7 +35,10 @@ from fanout_guard.counters.scripts import (
 from fanout_guard.errors import CountersUnavailable
 
 _LOOP_ENDS_WITHIN_S = 1.0
-"""A loop that still runs this long after its session was cancelled is not ending: it gets a new session."""
+"""How long an ending session waits for the tasks that end with its loop. A loop that still runs this long after the
+session has ended is not ending: it gets a new session."""
+_LIFETIME = "fanout_guard session"
+"""The name of every session's own task."""
 _UNATTENDED_S = 1.0
 """How long a request that nobody waits for may queue behind others like it before the server is blamed."""
 _REACHED_WITHIN_S = 1.0
@@ -85,7 +88,8 @@ class Session:
         # A task, since a loop that ends cancels its tasks: so the connections are closed even if nobody calls aclose.
         # In an empty context: it must not keep alive what belongs to the request that happened to come first.
         context = Context()
-        self._lifetime = self._loop.create_task(self._close_when_cancelled(), context=context)
+        self._lifetime = self._loop.create_task(self._close_when_cancelled(), name=_LIFETIME, context=context)
+        self._closing = False
         self._lifetime.add_done_callback(lambda _: self._loop.call_later(_LOOP_ENDS_WITHIN_S, on_end), context=context)
 
     def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
@@ -140,6 +144,7 @@ class Session:
                 await lane.finish()
             await asyncio.sleep(0)
         await self._payer.finish()
+        self._closing = True
         self._lifetime.cancel()
         await asyncio.gather(self._lifetime, return_exceptions=True)
 
@@ -312,9 +317,18 @@ class Session:
         self._go_down("connection")
         if reached:
             # Pay now what was under way, and what the tasks owe that end with this loop: no later loop knows of it.
+            await self._ended_with_loop()
             await asyncio.sleep(0)
             await self._payer.pay_last()
         await self.server.aclose()
+
+    async def _ended_with_loop(self) -> None:
+        """Wait for the tasks that are cancelled along with this one; some take a while (a thread's end, a rollback)."""
+        others = [task for task in asyncio.all_tasks() if task.cancelling() and task.get_name() != _LIFETIME]
+        # One of them may call aclose, and waits for this one: that cancels it again.
+        with suppress(asyncio.CancelledError):
+            if others and not self._closing:
+                await asyncio.wait(others, timeout=_LOOP_ENDS_WITHIN_S)
 
 
 def _only_inflight_refuses(decided: Tally) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Policy
+from fanout_guard.counters import session
 from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
@@ -121,6 +122,60 @@ async def test_what_was_to_be_given_back_is_before_its_loop_ends(counters: Redis
         await asyncio.to_thread(asyncio.run, circulate())
     proxy.delay_s = 0
     assert await used(counters) == [3, 18, 0, 0]
+
+
+async def test_who_takes_a_while_to_end_with_the_loop_gives_its_lease_back(
+    counters: RedisCounters, server: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is stopped cancels its requests: one that waits for a thread or a rollback first is no dead one."""
+    monkeypatch.setattr(session, "_LOOP_ENDS_WITHIN_S", 60)  # two that end together must not wait for each other
+    several = [RedisCounters(server.url, timeout_ms=5000) for _ in range(2)]
+
+    async def circulate(counters: RedisCounters) -> None:
+        held = charge()
+        assert (await counters.decide(held)).charged
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            counters.release_soon("acme", held.lease)
+
+    async def serve() -> None:
+        requests = [asyncio.create_task(circulate(each)) for each in several]
+        await becomes([3, 6, 6, 6], lambda: used(several[0]))
+        assert requests
+
+    await asyncio.wait_for(asyncio.to_thread(asyncio.run, serve()), 20)
+    assert await used(counters) == [3, 6, 0, 0]
+
+
+@pytest.mark.parametrize("with_loop", [True, False])
+async def test_a_task_that_is_cancelled_may_close_the_counters(
+    with_loop: bool, server: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script does in its ``finally`` when it is interrupted: the end is not to wait for who waits for it."""
+    monkeypatch.setattr(session, "_LOOP_ENDS_WITHIN_S", 60)
+    counters = RedisCounters(server.url, timeout_ms=5000)
+
+    async def script(decided: asyncio.Event) -> None:
+        try:
+            assert (await counters.decide(charge())).charged
+            decided.set()
+            await asyncio.sleep(60)
+        finally:
+            if with_loop:
+                await asyncio.sleep(0.05)
+            await counters.aclose()
+
+    async def leave() -> None:
+        decided = asyncio.Event()
+        task = asyncio.create_task(script(decided))
+        await decided.wait()
+        if not with_loop:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    await asyncio.wait_for(asyncio.to_thread(asyncio.run, leave()), 20)
 
 
 @pytest.mark.parametrize("asked_first", [True, False])
