@@ -96,11 +96,11 @@ def clock_finding(apart_s: float) -> Finding:
 
 async def _info(settings: Settings, counters: RedisCounters) -> list[Finding]:
     info = parse_info(await counters.command("INFO"))
-    return list(info_findings(info, clustered=counters.session.server.clustered))
+    return list(info_findings(info, clustered=counters.server.clustered))
 
 
 async def _cluster(settings: Settings, counters: RedisCounters) -> list[Finding]:
-    if not counters.session.server.clustered:
+    if not counters.server.clustered:
         return []
     return [cluster_finding(parse_info(await counters.command("CLUSTER", "INFO")))]
 

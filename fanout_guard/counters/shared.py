@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from fanout_guard.core.keys import DOCUMENT_KEY, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, KeySpace
 from fanout_guard.core.model import UNWATCHED, WHOLE, Charge, Lease, Part, Tally
 from fanout_guard.counters.base import LeaseInfo
-from fanout_guard.counters.redis import open_server
+from fanout_guard.counters.channel import Channel
+from fanout_guard.counters.redis import Server, open_server
 from fanout_guard.counters.scripts import Call, script
 from fanout_guard.counters.session import Session
 from fanout_guard.errors import CountersUnavailable
@@ -50,7 +51,7 @@ class RedisCounters:
             # Of a copy, since event loops of other threads may come and go meanwhile.
             for old in [old for old in tuple(self._sessions) if old.is_closed()]:
                 self._forget(old)
-            session = self._sessions[loop] = Session(
+            channel = Channel(
                 open_server(self._url),
                 self.space,
                 timeout_s=self.timeout_s,
@@ -58,16 +59,22 @@ class RedisCounters:
                 on_error=lambda reason: self.on_error(reason),
                 on_end=lambda: self._forget(loop, session),
             )
+            session = self._sessions[loop] = Session(channel, self.space)
         return session
+
+    @property
+    def server(self) -> Server:
+        """The server as the running event loop reaches it."""
+        return self.session.channel.server
 
     @property
     def out_of_reach(self) -> str | None:
         """Why the server is taken to be out of reach; None if it is not."""
-        return self.session.breaker.reason
+        return self.session.channel.breaker.reason
 
     def give_up(self, reason: str) -> None:
         """Treat the server as out of reach, without waiting for it once more."""
-        self.session.give_up(reason)
+        self.session.channel.give_up(reason)
 
     def decide(self, charge: Charge) -> Coroutine[Any, Any, Tally]:
         return self.session.decide(charge)
@@ -120,16 +127,16 @@ class RedisCounters:
 
     async def command(self, *arguments: str | bytes | int) -> Any:
         """One plain command, for what is not a decision."""
-        return await self._in_time(self.session.server.command(*arguments))
+        return await self._in_time(self.server.command(*arguments))
 
     async def run(self, name: str, keys: Sequence[bytes], arguments: Sequence[bytes]) -> list[Any]:
         """One call of the script ``lua/<name>.lua``, for what is not a decision."""
-        answer: list[Any] = await self._in_time(self.session.server.call(Call(script(name), [*keys], [*arguments])))
+        answer: list[Any] = await self._in_time(self.server.call(Call(script(name), [*keys], [*arguments])))
         return answer
 
     async def scan(self, stem: bytes, glob: bytes = b"*") -> AsyncIterator[bytes]:
         """The keys that begin with ``stem`` and go on as the pattern ``glob``, step by step; a key may come twice."""
-        steps = self.session.server.scan(_escaped(stem) + glob)
+        steps = self.server.scan(_escaped(stem) + glob)
         while (key := await self._in_time(anext(steps, None))) is not None:
             yield key
 

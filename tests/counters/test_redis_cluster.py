@@ -96,18 +96,19 @@ async def test_what_is_asked_again_beside_a_release_stays_reserved(
     counters = RedisCounters(nodes.url, timeout_ms=3000)
     before = (await used(counters, "nobody", policy))["inflight-global"]
     session, asked = counters.session, Counter[str]()
-    submit, leases = session._submit, dict[str, Lease]()
+    channel = session.channel
+    submit, leases = channel.submit, dict[str, Lease]()
 
     def submit_beside_a_release(lane: Lane[Packed, Any], request: Packed, until_s: float) -> asyncio.Future[Any]:
         waiting = submit(lane, request, until_s)
-        if lane is session._decisions:
+        if lane is channel.decisions:
             tenant, _ = counters.space.split(request[0][0]) or ("", b"")
             asked[tenant] += 1
             if asked[tenant] == 2 and tenant in leases:
                 session.release_soon(tenant, leases[tenant])
         return waiting
 
-    monkeypatch.setattr(session, "_submit", submit_beside_a_release)
+    monkeypatch.setattr(channel, "submit", submit_beside_a_release)
     held = []
     for number in range(30):
         first, second = (charge(f"again-{number}", policy) for _ in range(2))

@@ -114,7 +114,7 @@ async def test_a_crowd_that_leaves_at_once_is_no_outage(server: Node, proxy: Pro
     for task in leaving:
         task.cancel()
     await asyncio.gather(*leaving, return_exceptions=True)
-    debts = counters.session._debts
+    debts = counters.session.channel._debts
     assert debts
     began = time.monotonic()
     await asyncio.to_thread(until, lambda: not debts)
@@ -150,7 +150,7 @@ async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        debts = counters.session._debts
+        debts = counters.session.channel._debts
         assert debts
         for _ in range(2):
             asyncio.get_running_loop().call_soon(time.sleep, TIMEOUT_MS / 1000 * 1.5)
@@ -171,7 +171,7 @@ async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: N
     counters.release_soon("acme", held.lease)
     proxy.delay_s = 0.03
     began = time.monotonic()
-    breaker = counters.session.breaker
+    breaker = counters.session.channel.breaker
     await asyncio.to_thread(until, lambda: breaker.reason is None)
     assert time.monotonic() - began < 2
     look = Charge(lease=Lease(new_id()), tenant="acme", cost=0, sites=b"", policy=ALL, lease_ms=60_000, look=True)
@@ -188,7 +188,7 @@ async def test_refunds_of_long_lists_do_not_stand_in_each_others_way(server: Nod
     """Together in one call they would keep the server from everybody's decisions for longer than those may wait."""
     lists = 20
     counters = RedisCounters(server.url, timeout_ms=5000)
-    session = counters.session
+    channel = counters.session.channel
     await counters.decide(charge("other"))  # connected, and the script is loaded
     calls = int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"])
     if owed:
@@ -196,7 +196,7 @@ async def test_refunds_of_long_lists_do_not_stand_in_each_others_way(server: Nod
     part = Part(sites=packed(range(2000)))
     refunds = [counters.refund("acme", Lease(new_id(), b"d" * 16), part) for _ in range(lists)]
     await asyncio.gather(*refunds, return_exceptions=True)
-    await asyncio.to_thread(until, lambda: session.breaker.reason is None and not session._debts)
+    await asyncio.to_thread(until, lambda: channel.breaker.reason is None and not channel._debts)
     assert int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"]) - calls >= lists
     await counters.aclose()
 

@@ -17,7 +17,7 @@ import pytest
 
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Policy
-from fanout_guard.counters import session
+from fanout_guard.counters import channel
 from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
@@ -128,7 +128,7 @@ async def test_who_takes_a_while_to_end_with_the_loop_gives_its_lease_back(
     counters: RedisCounters, server: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is stopped cancels its requests: one that waits for a thread or a rollback first is no dead one."""
-    monkeypatch.setattr(session, "_LOOP_ENDS_WITHIN_S", 60)  # two that end together must not wait for each other
+    monkeypatch.setattr(channel, "_LOOP_ENDS_WITHIN_S", 60)  # two that end together must not wait for each other
     several = [RedisCounters(server.url, timeout_ms=5000) for _ in range(2)]
 
     async def circulate(counters: RedisCounters) -> None:
@@ -154,7 +154,7 @@ async def test_a_task_that_is_cancelled_may_close_the_counters(
     with_loop: bool, server: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a script does in its ``finally`` when it is interrupted: the end is not to wait for who waits for it."""
-    monkeypatch.setattr(session, "_LOOP_ENDS_WITHIN_S", 60)
+    monkeypatch.setattr(channel, "_LOOP_ENDS_WITHIN_S", 60)
     counters = RedisCounters(server.url, timeout_ms=5000)
 
     async def script(decided: asyncio.Event) -> None:

@@ -154,11 +154,11 @@ async def test_a_master_that_says_nothing_is_not_left_asked_where_another_one_fa
         counters = RedisCounters(f"redis+cluster://127.0.0.1:{fake.port}", timeout_ms=100)
         with pytest.raises(CountersUnavailable):
             await counters.decide(charge())
-        session = counters.session
+        channel = counters.session.channel
         for _ in range(5):
             with pytest.raises((CountersUnavailable, TimeoutError)):
-                await asyncio.wait_for(session.server.probe(), 0.1)
-        links = cast(Cluster, session.server)._links.values()
+                await asyncio.wait_for(channel.server.probe(), 0.1)
+        links = cast(Cluster, channel.server)._links.values()
 
         async def left() -> bool:
             return any(len(link.busy) > 1 for link in links)  # the outage's own probe is one
@@ -180,7 +180,7 @@ async def test_nodes_that_left_the_cluster_are_asked_no_more() -> None:
 
     async with answering(answer) as seed:
         counters = RedisCounters(f"redis+cluster://127.0.0.1:{seed.port}", timeout_ms=1000)
-        server = cast(Cluster, counters.session.server)
+        server = cast(Cluster, counters.server)
         for _ in range(5):
             async with answering(answer) as node:
                 master = node.port

@@ -81,7 +81,7 @@ async def shown(url: str) -> str:
         with pytest.raises(CountersUnavailable) as caught:
             await ask()
         seen += all_of(caught.value)
-    seen += repr(vars(counters.session)) + repr(vars(counters.session.server))
+    seen += repr(vars(counters.session.channel)) + repr(vars(counters.server))
     await asyncio.sleep(0.3)  # the probe fails too
     await counters.aclose()
     await guard.aclose()
