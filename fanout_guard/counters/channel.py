@@ -15,9 +15,10 @@ from typing import Any
 
 from fanout_guard.core.keys import LEASES_KEY, KeySpace
 from fanout_guard.counters.batch import Lane
+from fanout_guard.counters.budget import Deadlines, within
 from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, Payer
-from fanout_guard.counters.outage import Breaker, Deadlines, within
+from fanout_guard.counters.outage import Breaker
 from fanout_guard.counters.redis import Server
 from fanout_guard.counters.scripts import CALL_WEIGHT, Packed, pack_probe, stem_of, weight
 from fanout_guard.errors import CountersUnavailable

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from fanout_guard.core.policy import CAP_FIELDS, Caps
-from fanout_guard.counters.outage import ends_within, quietly
+from fanout_guard.counters.budget import ends_within, quietly
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
 from fanout_guard.log import tell

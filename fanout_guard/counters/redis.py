@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from redis.crc import key_slot
 
 from fanout_guard.counters.batch import Begun
-from fanout_guard.counters.outage import within
+from fanout_guard.counters.budget import within
 from fanout_guard.counters.redis_address import Servers, parse_address
 from fanout_guard.counters.redis_cluster import Cluster, scan
 from fanout_guard.counters.redis_errors import reason_of

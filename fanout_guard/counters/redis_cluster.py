@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from redis import exceptions
 from redis.crc import key_slot
 
-from fanout_guard.counters.outage import within
+from fanout_guard.counters.budget import within
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_link import Address, Command, Link, is_unknown, script_command
 from fanout_guard.counters.scripts import Call

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from fanout_guard.core.model import UNWATCHED
+from fanout_guard.counters.budget import Deadlines, ends_within
 from fanout_guard.counters.debts import AT_MOST, Debts
-from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker, Deadlines, ends_within
+from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker
 from fanout_guard.counters.scripts import Packed
 from fanout_guard.errors import CountersUnavailable
 
