@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Policy, Reading
 from fanout_guard.counters.memory.agenda import Agenda, Ending
 
 _AT_ONCE = 1000  # dead leases cleared by one call: bounded work
+_WAIT_MS = 1000
+"""When to ask again for room in flight: nobody knows when it comes back."""
 
 
 class Hold(Ending):
@@ -24,16 +27,24 @@ class Hold(Ending):
 
 
 class Leases:
-    """Running totals of what is held; ``everywhere`` is that of the holds which count for all tenants together."""
+    """Running totals of what is held: by tenant, and of the holds that count for all tenants together."""
 
     def __init__(self) -> None:
-        self.everywhere = 0
+        self._everywhere = 0
         self._tenants: dict[str, int] = {}
         self._agenda: Agenda[Hold] = Agenda()
 
-    def of(self, tenant: str) -> int:
-        """The tenant's units in flight."""
-        return self._tenants.get(tenant, 0)
+    def readings(self, policy: Policy, tenant: str, cost: int) -> list[Reading]:
+        """How the in-flight caps that there are stand, and when ``cost`` more would fit."""
+        readings = []
+        for name, cap, used in (
+            (INFLIGHT, policy.inflight, self._tenants.get(tenant, 0)),
+            (INFLIGHT_GLOBAL, policy.inflight_global, self._everywhere),
+        ):
+            if cap is not None:
+                wait = _WAIT_MS if cost and used + cost > cap else 0
+                readings.append(Reading(name, cap, used, cost, wait, _WAIT_MS if used else 0))
+        return readings
 
     def add(self, hold: Hold) -> None:
         """Count a new hold."""
@@ -79,4 +90,4 @@ class Leases:
         else:
             self._tenants.pop(hold.tenant, None)
         if hold.everywhere:
-            self.everywhere += units
+            self._everywhere += units

@@ -5,15 +5,12 @@ from __future__ import annotations
 from itertools import count
 from typing import NamedTuple, TypeVar
 
-from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Policy, Reading, Tally
+from fanout_guard.core.model import Charge, Lease, Part, Reading, Tally
 from fanout_guard.counters.memory.documents import Document, Section, View
 from fanout_guard.counters.memory.leases import Hold, Leases
 from fanout_guard.counters.memory.rates import Buckets, TenantRates
 from fanout_guard.counters.memory.records import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
 from fanout_guard.counters.memory.shelf import Kept, Shelf
-
-INFLIGHT_WAIT_MS = 1000
-"""When to ask again for room in flight: nobody knows when it comes back."""
 
 _SHARE_OF_RECORDS = 4
 
@@ -179,10 +176,10 @@ class State:
             buckets.append(each)
         if policy.leased:
             cost = charge.cost if held else 0
-            leases = self._read_leases(policy, tenant, cost)
+            leases = self._leases.readings(policy, tenant, cost)
             while (charge.look or not all(each.fits for each in leases)) and (found := self._leases.expire(now)):
                 self._expired += found
-                leases = self._read_leases(policy, tenant, cost)
+                leases = self._leases.readings(policy, tenant, cost)
             readings += leases
         return _Read(view, buckets, tuple(readings))
 
@@ -194,17 +191,6 @@ class State:
             document.window = window
             self._counted.update(document, max(document.expires, document.frees(window)), document.size)
         return document.live(window, now)
-
-    def _read_leases(self, policy: Policy, tenant: str, cost: int) -> list[Reading]:
-        readings = []
-        for name, cap, used in (
-            (INFLIGHT, policy.inflight, self._leases.of(tenant)),
-            (INFLIGHT_GLOBAL, policy.inflight_global, self._leases.everywhere),
-        ):
-            if cap is not None:
-                wait = INFLIGHT_WAIT_MS if cost and used + cost > cap else 0
-                readings.append(Reading(name, cap, used, cost, wait, INFLIGHT_WAIT_MS if used else 0))
-        return readings
 
     def _charge(self, charge: Charge, read: _Read, origin: Record | None, now: int) -> None:
         lease, policy, tenant = charge.lease, charge.policy, charge.tenant
