@@ -88,25 +88,32 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
     over = precheck(policy, asked)
     if over:
         return refuse_for_good(policy, asked, over, lease, tally.readings, degraded=degraded)
-    if tally.charged:
-        after = [
-            Reading(each.policy, each.limit, each.used + each.needed, 0, each.wait_ms, each.reset_ms)
-            for each in tally.readings
-        ]
-        return Decision(
-            admitted=True,
-            outcome=ADMITTED,
-            tenant=asked.tenant,
-            document=asked.document,
-            requested=asked.entries,
-            lease=lease,
-            leased=policy.leased,
-            degraded=degraded,
-            repeated=tally.repeated,
-            caps=policy,
-            readings=tuple(after),
-        )
-    refusing = _refusing(tally.readings)
+    if not tally.charged:
+        return _refuse_for_now(policy, asked, tally.readings, lease, degraded=degraded)
+    after = [
+        Reading(each.policy, each.limit, each.used + each.needed, 0, each.wait_ms, each.reset_ms)
+        for each in tally.readings
+    ]
+    return Decision(
+        admitted=True,
+        outcome=ADMITTED,
+        tenant=asked.tenant,
+        document=asked.document,
+        requested=asked.entries,
+        lease=lease,
+        leased=policy.leased,
+        degraded=degraded,
+        repeated=tally.repeated,
+        caps=policy,
+        readings=tuple(after),
+    )
+
+
+def _refuse_for_now(
+    policy: Policy, asked: Asked, readings: tuple[Reading, ...], lease: Lease, *, degraded: bool
+) -> Decision:
+    """The decision if a counter has no room, and will have some again."""
+    refusing = _refusing(readings)
     first = refusing[0]
     chunks, wait = _chunks(policy, asked)
     return _refused(
@@ -118,12 +125,12 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
         # What all tenants have in flight is no tenant's business.
         used=None if first.policy == INFLIGHT_GLOBAL else first.used,
         excess=None if first.policy == INFLIGHT_GLOBAL else first.used + first.needed - first.limit,
-        fits_now=_fits_now(policy, asked, tally.readings),
+        fits_now=_fits_now(policy, asked, readings),
         chunks=chunks,
         chunk_wait=wait,
         retry_after=max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
         degraded=degraded,
-        readings=tally.readings,
+        readings=readings,
     )
 
 
