@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
-from msgspec import Struct
-
 from fanout_guard.admission import Admission, check_seconds
 from fanout_guard.charges import Charges
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.keys import Digests, parse_lease
-from fanout_guard.core.model import CIRCULATION, OFF, Decision, Lease, Reading
+from fanout_guard.core.model import OFF, Decision, Lease
 from fanout_guard.core.times import milliseconds
+from fanout_guard.core.usage import Usage, usages
 from fanout_guard.core.weigh import Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
@@ -28,21 +27,6 @@ from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.install import observers
 from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook, Tenants
-
-
-class Usage(Struct, frozen=True):
-    """Usage of one policy by a tenant; ``reset_after`` is the seconds until room comes back, 0 if none is taken."""
-
-    limit: int
-    used: int
-    remaining: int
-    reset_after: int
-
-    @classmethod
-    def of(cls, reading: Reading) -> Usage:
-        """What a counter's reading says."""
-        remaining = max(reading.limit - reading.used, 0)
-        return cls(reading.limit, reading.used, remaining, -(-reading.reset_ms // 1000))
 
 
 class FanoutGuard:
@@ -185,12 +169,7 @@ class FanoutGuard:
         """
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         known = None if document is None else document_text(document)
-        tally = await self.charges.look(self._weigher.usage(counted, policy, known))
-        usages = {}
-        if policy.circulation is not None:
-            usages[CIRCULATION] = Usage(policy.circulation, 0, policy.circulation, 0)
-        usages.update((reading.policy, Usage.of(reading)) for reading in tally.readings)
-        return usages
+        return usages(policy, await self.charges.look(self._weigher.usage(counted, policy, known)))
 
     async def refresh(self) -> None:
         """Read overrides now instead of within ``OVERRIDES_TTL``; raises CountersUnavailable in an outage."""

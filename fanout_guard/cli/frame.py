@@ -9,7 +9,7 @@ from typing import Any
 from fanout_guard.cli.scrape import Scraped
 from fanout_guard.cli.survey import Standing
 from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL
-from fanout_guard.guard import Usage
+from fanout_guard.core.usage import Usage
 
 COLUMNS = ("tenant", "in flight", "rate", "documents", "fullest document", "mode")
 RATE = "rate-"

@@ -13,9 +13,9 @@ from fanout_guard.cli.deployment import Deployment
 from fanout_guard.core.keys import DOCUMENT_KEY, tag, tenant_of
 from fanout_guard.core.model import DOCUMENT, Policy
 from fanout_guard.core.tenant import DEFAULTS
+from fanout_guard.core.usage import Usage
 from fanout_guard.core.weigh import look_at
 from fanout_guard.errors import CountersUnavailable, UnknownTenant
-from fanout_guard.guard import Usage
 
 DOCUMENTS_AT_MOST = 2000
 """So many documents of a tenant are looked at; the counters may hold millions."""

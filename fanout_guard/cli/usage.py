@@ -12,7 +12,7 @@ from fanout_guard.cli.output import clean, fail, json_option, say, say_json, tab
 from fanout_guard.cli.survey import DOCUMENTS_AT_MOST, Standing, Standings, documents_of, standing, standings, survey
 from fanout_guard.core.circulation import document_text
 from fanout_guard.core.model import CIRCULATION
-from fanout_guard.guard import Usage
+from fanout_guard.core.usage import Usage
 
 _MORE = f"""\
 Without TENANT: every tenant that is configured, overridden, or has anything counted. Documents are known by digest;

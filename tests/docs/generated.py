@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from fanout_guard import Decision
 from fanout_guard.client import StopReason
-from fanout_guard.guard import Usage
+from fanout_guard.core.usage import Usage
 from tests.docs.blocks import PAGES
 from tests.docs.reference import reference
 
