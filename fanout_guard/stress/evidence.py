@@ -1,4 +1,4 @@
-"""What a run or a table has to say, in one shape for every judgement: curve, knee, goals, flaws.
+"""What a run or a table has to say, in one shape for every judgement: levels, flaws, goals, and the trend of latency.
 
 It judges no cap: ``verdict`` does that for a run, ``proof`` for configured caps.
 """
@@ -6,11 +6,11 @@ It judges no cap: ``verdict`` does that for a run, ``proof`` for configured caps
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from fanout_guard.core.words import plural
-from fanout_guard.stress.curve import Curve, curve_of
+from fanout_guard.stress.curve import Curve, Interval, curve_of
 from fanout_guard.stress.goals import GoalCheck, check_level, check_rows
 from fanout_guard.stress.knee import Detection, find_knee
 from fanout_guard.stress.limits import Limit, goal_limit, latency_limit, tail_limit, tightest
@@ -30,13 +30,30 @@ MINIMUM_LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """How latency goes with fan-out: its curve, the knee in it, and up to where ``latency`` itself and all is fine.
+
+    ``limit`` is the tightest of all: of latency, the goals and the flaws.
+    """
+
+    curve: Curve
+    detection: Detection
+    latency: Limit
+    limit: Limit
+
+    def rise_at(self, cap: int | None) -> Interval | None:
+        """The rise of latency at a cap; None outside of the tested levels."""
+        return self.curve.rise_at(cap) if cap is not None and self.curve.covers(cap) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """Everything measured that a judgement stands on.
 
     ``capped`` are the levels that the target's own cap refused, ``tested`` all others, and ``problems`` the flaws of
-    these. ``curve``, ``latency`` and ``limit`` are None with fewer than three usable levels. For a
-    table with medians and 95th percentiles, ``column`` names the column that this is about, and the evidence of the
-    medians has that of the percentiles as its ``tail``.
+    these. ``trend`` is None with fewer than three usable levels. For a table with medians and 95th percentiles,
+    ``column`` names the column that this is about, and the evidence of the medians has that of the percentiles as its
+    ``tail``.
     """
 
     tested: tuple[int, ...]
@@ -44,10 +61,7 @@ class Evidence:
     problems: tuple[Problem, ...] = ()
     checks: tuple[GoalCheck, ...] = ()
     levels: tuple[Level, ...] = ()
-    curve: Curve | None = None
-    detection: Detection = field(default_factory=Detection)
-    latency: Limit | None = None
-    limit: Limit | None = None
+    trend: Trend | None = None
     column: str = ""
     tail: Evidence | None = None
 
@@ -78,16 +92,15 @@ def evidence_of(results: Results, goals: Goals) -> Evidence:
     base = base_of(judged)
     problems = [problem for level in judged for problem in find_problems(level, base)]
     flawed = _misleading(problems)
-    usable = [level for level in judged if level.sites not in flawed]
-    return _evidence(
-        Evidence(
-            tested=tuple(level.sites for level in judged),
-            capped=tuple(level.sites for level in results.levels if is_capped(level)),
-            problems=tuple(problems),
-            checks=tuple(check for level in judged for check in check_level(level, goals)),
-            levels=tuple(judged),
-        ),
-        [(level.sites, list(level.sweeps().values())) for level in usable],
+    checks = [check for level in judged for check in check_level(level, goals)]
+    usable = [(level.sites, list(level.sweeps().values())) for level in judged if level.sites not in flawed]
+    return Evidence(
+        tested=tuple(level.sites for level in judged),
+        capped=tuple(level.sites for level in results.levels if is_capped(level)),
+        problems=tuple(problems),
+        checks=tuple(checks),
+        levels=tuple(judged),
+        trend=_trend(usable, checks, problems),
     )
 
 
@@ -101,7 +114,7 @@ def evidence_of_table(rows: Iterable[Row], goals: Goals) -> Evidence:
     if sum(map(len, medians)) < len(ordered):
         return p95
     p50 = _of_column(levels, medians, goals)
-    return replace(p50, column="p50_ms", tail=_tail(replace(p95, column="p95_ms"), p50.latency))
+    return replace(p50, column="p50_ms", tail=_as_tail(replace(p95, column="p95_ms"), p50.trend))
 
 
 def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]], goals: Goals) -> Evidence:
@@ -111,22 +124,20 @@ def _of_column(levels: Sequence[Sequence[Row]], values: Sequence[Sequence[float]
     ]
     tested = tuple(rows[0].sites for rows in levels)
     flawed = _misleading(problems)
-    return _evidence(
-        Evidence(
-            tested=tested,
-            problems=tuple(problems),
-            checks=tuple(check for level in levels for check in check_rows(level, goals)),
-        ),
-        [(sites, [column]) for sites, column in zip(tested, values, strict=True) if sites not in flawed],
+    checks = [check for level in levels for check in check_rows(level, goals)]
+    usable = [(sites, [column]) for sites, column in zip(tested, values, strict=True) if sites not in flawed]
+    return Evidence(
+        tested=tested, problems=tuple(problems), checks=tuple(checks), trend=_trend(usable, checks, problems)
     )
 
 
-def _tail(p95: Evidence, median: Limit | None) -> Evidence:
+def _as_tail(p95: Evidence, median: Trend | None) -> Evidence:
     """The evidence of the 95th percentiles as a tail, which counts only where it has risen beyond doubt."""
-    if p95.curve is None or median is None:
+    if p95.trend is None or median is None:
         return p95
-    latency = tail_limit(p95.curve, median)
-    return replace(p95, latency=latency, limit=tightest([latency, *_goal_limits(p95.checks)]))
+    latency = tail_limit(p95.trend.curve, median.latency)
+    limit = tightest([latency, *_goal_limits(p95.checks)])
+    return replace(p95, trend=replace(p95.trend, latency=latency, limit=limit))
 
 
 def _misleading(problems: Iterable[Problem]) -> set[int]:
@@ -134,19 +145,21 @@ def _misleading(problems: Iterable[Problem]) -> set[int]:
     return {problem.sites for problem in problems if problem.flaw is not Flaw.UNSTEADY}
 
 
-def _evidence(found: Evidence, levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Evidence:
+def _trend(
+    levels: Sequence[tuple[int, Sequence[Sequence[float]]]], checks: Sequence[GoalCheck], problems: Sequence[Problem]
+) -> Trend | None:
+    """The trend of levels given as fan-out and latencies per sweep; None if they are too few."""
     if len(levels) < MINIMUM_LEVELS:
-        return found
+        return None
     curve = curve_of(levels)
     detection = find_knee(curve)
     curve = replace(curve, base_levels=1) if detection.early else curve
     latency = latency_limit(curve)
-    return replace(
-        found,
+    return Trend(
         curve=curve,
         detection=_bracketed(detection, curve, latency),
         latency=latency,
-        limit=tightest([latency, *_goal_limits(found.checks), *_flaw_limits(found.problems)]),
+        limit=tightest([latency, *_goal_limits(checks), *_flaw_limits(problems)]),
     )
 
 

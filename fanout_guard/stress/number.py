@@ -5,7 +5,7 @@ It says what to set instead; whether the present cap passes is for ``verdict`` a
 
 from __future__ import annotations
 
-from fanout_guard.stress.evidence import Evidence
+from fanout_guard.stress.evidence import Evidence, Trend
 from fanout_guard.stress.knee import MATERIAL_SLOPE, Knee
 
 AT_RISK_BELOW = 1 / 24
@@ -19,36 +19,38 @@ def number_to_use(evidence: Evidence, cap: int | None) -> int | None:
 
     It may even be a little above the knee, if the two cannot be told apart. Otherwise, the recommended number.
     """
-    number, knee = recommended(evidence), evidence.detection.knee
-    if number is None or not cap or evidence.limit is None or not evidence.limit.allows(cap):
+    number, trend = recommended(evidence), evidence.trend
+    if number is None or trend is None or not cap or not trend.limit.allows(cap):
         return number
+    knee = trend.detection.knee
     room = number if knee is None else knee.low
     if room > cap + cap * HEADROOM_ABOVE:
         return number
-    return cap if cap <= number or (knee is not None and _is_the_knee(cap, knee, evidence)) else number
+    return cap if cap <= number or (knee is not None and _is_the_knee(cap, knee, trend)) else number
 
 
-def _is_the_knee(cap: int, knee: Knee, evidence: Evidence) -> bool:
+def _is_the_knee(cap: int, knee: Knee, trend: Trend) -> bool:
     """Whether a cap is at most the knee, or cannot be told from it."""
-    if evidence.curve is None or evidence.curve.exact or evidence.detection.early:
+    if trend.curve.exact or trend.detection.early:
         return cap <= knee.low  # no uncertainty or no base is known, so there is no benefit of the doubt
     return cap <= knee.high and cap - cap * AT_RISK_BELOW <= knee.sites
 
 
 def recommended(evidence: Evidence) -> int | None:
     """The largest cap that the evidence supports by itself: proven, and not above where the knee may begin."""
-    limit, curve, knee = evidence.limit, evidence.curve, evidence.detection.knee
-    if limit is None or curve is None or limit.proven is None or not evidence.sound:
+    trend = evidence.trend
+    if trend is None or trend.limit.proven is None or not evidence.sound:
         return None
-    tested = [sites for sites in evidence.sound if sites <= limit.proven]
+    limit, curve, knee = trend.limit.proven, trend.curve, trend.detection.knee
+    tested = [sites for sites in evidence.sound if sites <= limit]
     # nothing is known of the gap before a flawed level, so only the sound level below the gap counts
-    proven = min(limit.proven, evidence.sound[-1]) if evidence.problems else limit.proven
+    proven = min(limit, evidence.sound[-1]) if evidence.problems else limit
     if knee is not None:
         return _round_down(min(proven, int(knee.low)))
-    if evidence.latency and evidence.latency.proven == curve.sites[-1]:
+    if trend.latency.proven == curve.sites[-1]:
         return _round_down(proven)
     # a rise without a knee may begin anywhere between two levels, so only tested levels count
-    if evidence.detection.open_below and curve.second_rise().high >= 100 * MATERIAL_SLOPE:
+    if trend.detection.open_below and curve.second_rise().high >= 100 * MATERIAL_SLOPE:
         tested = tested[:1]  # the second may have risen
     return _round_down(tested[-1]) if tested else None
 

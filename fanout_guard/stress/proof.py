@@ -12,9 +12,10 @@ from typing import Any
 
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.words import plural
-from fanout_guard.stress.evidence import Evidence
+from fanout_guard.stress.curve import Curve
+from fanout_guard.stress.evidence import Evidence, Trend
 from fanout_guard.stress.goals import State
-from fanout_guard.stress.knee import Knee
+from fanout_guard.stress.knee import Detection, Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE
 from fanout_guard.stress.number import number_to_use, recommended
 from fanout_guard.stress.quality import Flaw
@@ -73,10 +74,10 @@ def whose(tenant: str) -> str:
 def prove(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
     """The proof for circulation caps by tenant (None: unlimited); of a table's columns, the stricter one decides."""
     proof, tail = _proof(evidence, caps), evidence.tail
-    if tail is None or tail.latency is None or next(_obstacles(evidence, caps), None) is not None:
+    if tail is None or tail.trend is None or next(_obstacles(evidence, caps), None) is not None:
         return proof
-    if all(cap is None or tail.latency.allows(cap) for cap in caps.values()):
-        return _beside_a_quiet_tail(proof, tail, caps)
+    if all(cap is None or tail.trend.latency.allows(cap) for cap in caps.values()):
+        return _beside_a_quiet_tail(proof, tail, tail.trend, caps)
     risen = _proof(tail, caps)
     strict, other = (risen, proof) if _severity(risen) > _severity(proof) else (proof, risen)
     return replace(
@@ -96,61 +97,61 @@ def _least(strict: int | None, other: int | None) -> int | None:
     return strict if strict is None or other is None else min(strict, other)
 
 
-def _beside_a_quiet_tail(proof: Proof, tail: Evidence, caps: Mapping[str, int | None]) -> Proof:
+def _beside_a_quiet_tail(proof: Proof, tail: Evidence, trend: Trend, caps: Mapping[str, int | None]) -> Proof:
     """The proof if the 95th percentiles allow every cap: they still bound the number to use, and may hint at a rise."""
-    assert tail.latency is not None
     number = _number(tail, caps)
-    if tail.latency.exceeded is not None and number is not None and number < (proof.recommended_cap or 0):
-        limit = _least(proof.proven_limit, tail.latency.proven)
+    if trend.latency.exceeded is not None and number is not None and number < (proof.recommended_cap or 0):
+        limit = _least(proof.proven_limit, trend.latency.proven)
         proof = replace(
             proof,
             reason=_passed(limit) if proof.answer is Answer.PASS else proof.reason,
             column=tail.column,
-            knee=tail.detection.knee,
-            no_knee=tail.detection.reason,
+            knee=trend.detection.knee,
+            no_knee=trend.detection.reason,
             proven_limit=limit,
             recommended_cap=number,
         )
+    if proof.answer is not Answer.PASS:
+        return proof
     used = max(proof.recommended_cap or 0, *(cap or 0 for cap in caps.values()))
-    return replace(proof, reason=proof.reason + _hint(tail, used)) if proof.answer is Answer.PASS else proof
+    return replace(proof, reason=proof.reason + _hint(tail.column, trend.curve, used))
 
 
 def _passed(limit: int | None) -> str:
     return f"every cap is at or below the proven limit of {limit or 0} sites"
 
 
-def _hint(tail: Evidence, highest: int) -> str:
+def _hint(column: str, curve: Curve, highest: int) -> str:
     """The greatest rise of the tail up to the highest cap or number, if it would be too much were it certain."""
-    curve = tail.curve
-    assert curve is not None
     rises = [(curve.rise_at(sites).value, sites) for sites in curve.sites if sites <= highest]
     most, sites = max(rises, default=(0.0, 0.0))
     if most <= SIGNIFICANT_RISE:
         return ""
-    return f"; {tail.column} is {most:.0f} % up at {sites:.0f} sites: more rows would tell whether that is chance"
+    return f"; {column} is {most:.0f} % up at {sites:.0f} sites: more rows would tell whether that is chance"
 
 
 def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
     """The proof by one column."""
     obstacle = next(_obstacles(evidence, caps), None)
-    limit, detection = evidence.limit, evidence.detection
+    trend = evidence.trend
+    detection = trend.detection if trend else Detection()
     told = Proof(
         answer=Answer.INCONCLUSIVE,
-        reason=evidence.too_few,
+        reason=obstacle or evidence.too_few,
         column=evidence.column,
         knee=detection.knee,
         no_knee=detection.reason,
     )
-    if obstacle is not None or limit is None:
-        return replace(told, reason=obstacle or told.reason)
+    if obstacle is not None or trend is None:
+        return told
     finite = {tenant: cap for tenant, cap in caps.items() if cap is not None}
-    above = {tenant: cap for tenant, cap in finite.items() if limit.allows(cap) is False}
-    answer, reason = next(_answers(evidence, caps, above))
+    above = {tenant: cap for tenant, cap in finite.items() if trend.limit.allows(cap) is False}
+    answer, reason = next(_answers(evidence, trend, caps, above))
     return replace(
         told,
         answer=answer,
         reason=reason,
-        proven_limit=limit.proven,
+        proven_limit=trend.limit.proven,
         recommended_cap=_number(evidence, caps),
         above=above if answer is Answer.FAIL else {},
     )
@@ -158,7 +159,8 @@ def _proof(evidence: Evidence, caps: Mapping[str, int | None]) -> Proof:
 
 def _number(evidence: Evidence, caps: Mapping[str, int | None]) -> int | None:
     """The number to use as in ``analyze``, but without the benefit of the doubt for a cap just above the knee."""
-    number, knee = number_to_use(evidence, caps.get(DEFAULTS)), evidence.detection.knee
+    number = number_to_use(evidence, caps.get(DEFAULTS))
+    knee = evidence.trend.detection.knee if evidence.trend else None
     return number if number is None or knee is None or number <= knee.sites else recommended(evidence)
 
 
@@ -175,19 +177,17 @@ def _obstacles(evidence: Evidence, caps: Mapping[str, int | None]) -> Iterator[s
         everywhere = problem.flaw in (Flaw.FAILED, Flaw.FEW)
         if everywhere or problem.sites <= highest or problem.sites in evidence.base_sites:
             yield _named(evidence, problem.text) if problem.flaw is Flaw.UNSTEADY else problem.text
-    if evidence.latency and evidence.latency.contradiction:
-        yield _named(evidence, evidence.latency.contradiction)
+    if evidence.trend and evidence.trend.latency.contradiction:
+        yield _named(evidence, evidence.trend.latency.contradiction)
 
 
 def _answers(
-    evidence: Evidence, caps: Mapping[str, int | None], above: Mapping[str, int]
+    evidence: Evidence, trend: Trend, caps: Mapping[str, int | None], above: Mapping[str, int]
 ) -> Iterator[tuple[Answer, str]]:
     """All answers that apply; the first one counts."""
-    limit = evidence.limit
-    assert limit is not None
+    limit = trend.limit
     if above:
-        of_latency = evidence.latency is not None and limit.what == evidence.latency.what
-        what = _named(evidence, limit.what) if of_latency else limit.what
+        what = _named(evidence, limit.what) if limit.what == trend.latency.what else limit.what
         disturbance = evidence.disturbance(min(above.values()))
         if disturbance:
             yield Answer.INCONCLUSIVE, f"{what}, but {disturbance}"
@@ -196,19 +196,17 @@ def _answers(
         if cap is None:
             yield Answer.INCONCLUSIVE, f"{whose(tenant)} is unlimited: no test can prove that"
         elif not limit.allows(cap):
-            yield Answer.INCONCLUSIVE, f"{whose(tenant)}, {cap}, {_unproven(evidence, cap)}"
+            yield Answer.INCONCLUSIVE, f"{whose(tenant)}, {cap}, {_unproven(evidence, trend, cap)}"
     yield Answer.PASS, _passed(limit.proven)
 
 
-def _unproven(evidence: Evidence, cap: int) -> str:
-    curve, limit = evidence.curve, evidence.limit
-    assert curve is not None
-    assert limit is not None
+def _unproven(evidence: Evidence, trend: Trend, cap: int) -> str:
+    curve = trend.curve
     if cap in evidence.capped:
         return "was refused by the target's own cap, so it was not tested"
     if cap > curve.sites[-1]:
         return f"is beyond the tested range, which ends at {curve.sites[-1]:.0f} sites"
-    if curve.covers(cap) and (evidence.latency is None or not evidence.latency.allows(cap)):
+    if curve.covers(cap) and not trend.latency.allows(cap):
         of = f" of {evidence.column}" if evidence.column else ""
         return f"cannot be judged: the rise{of} there is {curve.rise_at(cap)}"
     undecided = [check for check in evidence.checks if check.state is State.UNDECIDED]

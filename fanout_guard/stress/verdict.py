@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from itertools import chain
 from typing import Any
 
 from fanout_guard.core.words import plural
 from fanout_guard.stress.anomalies import Anomaly, find_anomalies
 from fanout_guard.stress.curve import Interval
-from fanout_guard.stress.evidence import Evidence, evidence_of
+from fanout_guard.stress.evidence import Evidence, Trend, evidence_of
 from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.knee import Detection, Knee
-from fanout_guard.stress.limits import SIGNIFICANT_RISE, Limit
+from fanout_guard.stress.limits import SIGNIFICANT_RISE
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.number import AT_RISK_BELOW, HEADROOM_ABOVE, number_to_use, recommended
 
@@ -124,16 +123,16 @@ def knee_members(knee: Knee | None) -> dict[str, int] | None:
 def judge(results: Results) -> Judgement:
     """The verdict on ``results.cap``, from the raw samples alone."""
     evidence = evidence_of(results, results.goals)
-    verdict, reason = _decide(results, evidence)
-    curve, cap = evidence.curve, results.cap
+    verdict, reason = next(_verdicts(results, evidence))
+    trend, cap = evidence.trend, results.cap
     return Judgement(
         verdict=verdict,
         reason=reason,
         cap=cap,
-        base_ms=curve.base if curve else None,
-        rise=_rise(evidence, cap),
-        detection=evidence.detection,
-        proven_limit=evidence.limit.proven if evidence.limit else None,
+        base_ms=trend.curve.base if trend else None,
+        rise=trend.rise_at(cap) if trend else None,
+        detection=trend.detection if trend else Detection(),
+        proven_limit=trend.limit.proven if trend else None,
         recommended_cap=number_to_use(evidence, cap),
         goals=evidence.checks,
         anomalies=find_anomalies(results),
@@ -142,23 +141,22 @@ def judge(results: Results) -> Judgement:
     )
 
 
-def _decide(results: Results, evidence: Evidence) -> tuple[Verdict, str]:
-    """The verdict and its reason, by the first rule that matches."""
-    cap = results.cap
+def _verdicts(results: Results, evidence: Evidence) -> Iterator[tuple[Verdict, str]]:
+    """Every verdict that applies, with its reason; the first one counts."""
+    trend, cap = evidence.trend, results.cap
     if results.failure:
-        return Verdict.ERROR, results.failure
+        yield Verdict.ERROR, results.failure
     if cap is None:
-        return Verdict.INCONCLUSIVE, "there is nothing to judge: the cap is unlimited"
-    obstacle = next(_obstacles(results, evidence, cap), None)
-    if obstacle is not None:
-        return Verdict.INCONCLUSIVE, obstacle
-    if evidence.latency is None:
-        return Verdict.INCONCLUSIVE, evidence.too_few
-    missed = next(_failed_goals(evidence, cap), None)
-    if missed is not None:
-        return Verdict.FAIL_GOALS, missed
-    undecided = ((Verdict.INCONCLUSIVE, text) for text in _undecided_goals(evidence, cap))
-    return next(chain(_too_high(evidence, evidence.latency, cap), undecided, [_passing(evidence, cap)]))
+        yield Verdict.INCONCLUSIVE, "there is nothing to judge: the cap is unlimited"
+        return
+    yield from ((Verdict.INCONCLUSIVE, text) for text in _obstacles(results, evidence, cap))
+    if trend is None:
+        yield Verdict.INCONCLUSIVE, evidence.too_few
+        return
+    yield from ((Verdict.FAIL_GOALS, text) for text in _failed_goals(evidence, cap))
+    yield from _too_high(evidence, trend, cap)
+    yield from ((Verdict.INCONCLUSIVE, text) for text in _undecided_goals(evidence, cap))
+    yield _passing(evidence, trend, cap)
 
 
 def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
@@ -173,8 +171,8 @@ def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
     for problem in evidence.problems:
         if problem.sites <= cap or problem.sites in evidence.base_sites:
             yield problem.text
-    if evidence.latency and evidence.latency.contradiction:
-        yield evidence.latency.contradiction
+    if evidence.trend and evidence.trend.latency.contradiction:
+        yield evidence.trend.latency.contradiction
 
 
 def _failed_goals(evidence: Evidence, cap: int) -> Iterator[str]:
@@ -192,11 +190,10 @@ def _undecided_goals(evidence: Evidence, cap: int) -> Iterator[str]:
             yield f"{check.goal} at {cap} sites {known}, the goal is {check.limit:g}{more}"
 
 
-def _too_high(evidence: Evidence, latency: Limit, cap: int) -> Iterator[tuple[Verdict, str]]:
-    rise = _rise(evidence, cap)
+def _too_high(evidence: Evidence, trend: Trend, cap: int) -> Iterator[tuple[Verdict, str]]:
+    rise, latency = trend.rise_at(cap), trend.latency
     if (rise and rise.low > SIGNIFICANT_RISE) or latency.allows(cap) is False:
-        base = evidence.curve.base_text if evidence.curve else ""
-        text = f"at {cap} sites latency is {rise} over {base}" if rise else latency.what
+        text = f"at {cap} sites latency is {rise} over {trend.curve.base_text}" if rise else latency.what
         yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
@@ -215,24 +212,19 @@ def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str)
     yield verdict, text
 
 
-def _passing(evidence: Evidence, cap: int) -> tuple[Verdict, str]:
-    knee = evidence.detection.knee
+def _passing(evidence: Evidence, trend: Trend, cap: int) -> tuple[Verdict, str]:
+    knee = trend.detection.knee
     if knee is None:
         room = recommended(evidence) or 0
         if room > cap + cap * HEADROOM_ABOVE:
             return Verdict.PASS_HEADROOM, f"no rise at {cap} sites, and none proven up to {room}"
-        return Verdict.PASS, f"no significant rise at {cap} sites; {evidence.detection.reason}"
+        return Verdict.PASS, f"no significant rise at {cap} sites; {trend.detection.reason}"
     where = f"the knee is at {knee.sites:.0f} sites [{knee.low:.0f}-{knee.high:.0f}]"
     if knee.high < cap - cap * AT_RISK_BELOW:
         return next(_unless_disturbed(evidence, cap, Verdict.AT_RISK, f"{where}, below the cap of {cap}"))
     if knee.low > cap + cap * HEADROOM_ABOVE:
         return Verdict.PASS_HEADROOM, f"{where}, well above the cap of {cap}"
     return Verdict.PASS, f"no significant rise at {cap} sites; {where}"
-
-
-def _rise(evidence: Evidence, cap: int | None) -> Interval | None:
-    curve = evidence.curve
-    return curve.rise_at(cap) if curve and cap is not None and curve.covers(cap) else None
 
 
 def _documents_needed(evidence: Evidence, cap: int | None) -> int | None:
