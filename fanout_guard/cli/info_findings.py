@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from fanout_guard.cli.finding import Finding, Level
-from fanout_guard.counters.redis_link import OLDEST
+from fanout_guard.counters.redis_hello import OLDEST
 
 Info: TypeAlias = Mapping[str, str]
 

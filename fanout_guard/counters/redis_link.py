@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.redis_errors import reason_of
+from fanout_guard.counters.redis_hello import HELLO, check
 from fanout_guard.counters.redis_wire import Lost, Replies, Wire
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
@@ -27,11 +28,6 @@ Command: TypeAlias = Sequence[str | bytes | int]
 Done: TypeAlias = Callable[[Replies | Exception], None]
 
 T = TypeVar("T")
-
-OLDEST = (6, 2)
-"""The oldest supported version of Redis; every Valkey is newer."""
-
-_HELLO: Command = ("HELLO", 2)
 
 
 class Link:
@@ -76,8 +72,8 @@ class Link:
         return Wire(connection, self._lost)
 
     def check(self, hello: Any) -> None:
-        """Refuse a server by its reply to HELLO: too old for the scripts, or a replica instead of the master."""
-        _check(hello, master=self._locate is not None)
+        """Refuse a server by its reply to HELLO; one that was located has to be the master."""
+        check(hello, master=self._locate is not None)
 
     async def drop(self) -> None:
         """Close all idle connections: new ones may reach another server."""
@@ -151,7 +147,7 @@ class _Exchange:
             reason = reason_of(error)
         else:
             self._wire, self._connecting = wire, None
-            wire.send(_packed(_HELLO) + self._packed, self._count + 1, self._greeted)
+            wire.send(_packed(HELLO) + self._packed, self._count + 1, self._greeted)
             return
         # Outside the except clause: the driver's error, which may contain an address, must not become the context.
         self._finish(CountersUnavailable(reason))
@@ -223,23 +219,6 @@ def script_command(command: str, call: Call) -> Command:
 def is_unknown(reply: object) -> bool:
     """Whether the server does not know the script of an EVALSHA."""
     return isinstance(reply, exceptions.ResponseError) and reason_of(reply) == "noscript"
-
-
-def _check(hello: Any, *, master: bool) -> None:
-    if isinstance(hello, exceptions.RedisError):
-        reason = reason_of(hello)
-        if reason == "noperm":
-            return  # this user may not ask, and is trusted to have the right server
-        raise CountersUnavailable("version" if reason == "script" else reason)
-    try:
-        about = dict(zip(hello[::2], hello[1::2], strict=False))
-        version = tuple(map(int, about[b"version"].split(b".")[:2]))
-    except (KeyError, ValueError, AttributeError, TypeError):
-        return  # the server does not tell its version
-    if version < OLDEST:
-        raise CountersUnavailable("version")
-    if master and about.get(b"role", b"master") != b"master":
-        raise CountersUnavailable("readonly")
 
 
 def _packed(command: Command) -> bytes:
