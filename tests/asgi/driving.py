@@ -10,8 +10,9 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
-from fanout_guard import FanoutGuardMiddleware, Settings
+from fanout_guard import FanoutGuardMiddleware
 from fanout_guard.types import ASGIApp, Message, Receive, Scope, Send
+from tests.configured import settings
 from tests.sites import sites
 
 Headers = Iterable[tuple[str, str]]
@@ -158,5 +159,4 @@ class Recorder:
 
 def guarded(app: ASGIApp, **variables: str) -> FanoutGuardMiddleware:
     """The application behind a guard with these variables (without their prefix), counting in this process."""
-    environ = {f"FANOUT_GUARD_{name}": value for name, value in variables.items()}
-    return FanoutGuardMiddleware(app, settings=Settings.from_env(environ))
+    return FanoutGuardMiddleware(app, settings=settings(**variables))

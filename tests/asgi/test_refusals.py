@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fanout_guard import FanoutGuard, FanoutGuardMiddleware, Settings
+from fanout_guard import FanoutGuard, FanoutGuardMiddleware
 from tests.asgi.driving import CAP_EXCEEDED, QUOTA_EXCEEDED, REDUCED, Recorder, Sent, body_of, guarded, post
+from tests.configured import settings
 from tests.sites import sites
 
 
@@ -70,7 +71,7 @@ async def test_what_is_larger_than_a_cap_itself_can_never_pass(variables: dict[s
 
 async def test_the_global_cap_answers_503_and_tells_nothing_of_others() -> None:
     """What all tenants have in flight is no tenant's business."""
-    guard = FanoutGuard(Settings.from_env({"FANOUT_GUARD_GLOBAL_MAX_INFLIGHT": "300"}))
+    guard = FanoutGuard(settings(GLOBAL_MAX_INFLIGHT="300"))
     await guard.admit(tenant="other", document="d", sites=sites(200))
     sent = await post(FanoutGuardMiddleware(Recorder(), guard=guard), body_of(200))
     assert (sent.status, sent.problem["type"], sent.problem["violated-policies"]) == (503, REDUCED, ["inflight-global"])
@@ -81,8 +82,7 @@ async def test_the_global_cap_answers_503_and_tells_nothing_of_others() -> None:
 
 async def test_several_refusals_name_all_and_answer_the_first_kind() -> None:
     """429 comes before 503; the wait is the longest and the room the least."""
-    variables = {"RATE": "250/minute", "MAX_INFLIGHT": "250", "GLOBAL_MAX_INFLIGHT": "250"}
-    guard = FanoutGuard(Settings.from_env({f"FANOUT_GUARD_{name}": text for name, text in variables.items()}))
+    guard = FanoutGuard(settings(RATE="250/minute", MAX_INFLIGHT="250", GLOBAL_MAX_INFLIGHT="250"))
     await guard.admit(document="d", sites=sites(200))
     problem = (await post(FanoutGuardMiddleware(Recorder(), guard=guard), body_of(100, document="d-2"))).problem
     assert problem["violated-policies"] == ["rate-60", "inflight", "inflight-global"]

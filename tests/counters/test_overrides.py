@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,6 +15,7 @@ from fanout_guard.counters.overrides import Override, Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
 from tests.faults.network import answering
+from tests.waiting import until
 
 FIELDS, VERSION = "fanout:1:{*}:o", "fanout:1:{*}:v"
 
@@ -33,15 +34,6 @@ class Counted(OverrideStore):
         self.reads += 1
         now_ms, found = await super().read()
         return now_ms, list(found)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens in the background."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never happened")
 
 
 @pytest.fixture
@@ -190,7 +182,7 @@ async def test_a_view_that_finds_the_same_version_reads_nothing(store: Counted) 
     """The look in the background is one short command."""
     view = Overrides(store, ttl_s=0.01)
     await view.refresh()
-    await until(lambda: store.looks >= 5)
+    await asyncio.to_thread(until, lambda: store.looks >= 5)
     assert store.reads == 1
     await view.aclose()
 
@@ -208,9 +200,9 @@ async def test_a_change_reaches_a_view_without_being_asked_for(store: Counted) -
     view = Overrides(store, ttl_s=0.05)
     await view.refresh()
     await store.set("*", {"mode": "shadow"}, by="ann")
-    await until(lambda: view.of("*") == Caps(mode="shadow"))
+    await asyncio.to_thread(until, lambda: view.of("*") == Caps(mode="shadow"))
     await store.unset("*")
-    await until(lambda: view.of("*") is None)
+    await asyncio.to_thread(until, lambda: view.of("*") is None)
     await view.aclose()
 
 
@@ -221,7 +213,7 @@ async def test_an_override_ends_on_time_without_a_look(store: Counted) -> None:
     view = Overrides(store, ttl_s=60)
     await view.refresh()
     assert view.of("acme") == Caps(max_sites=5, mode="shadow")
-    await until(lambda: view.of("acme") == Caps(mode="shadow"))
+    await asyncio.to_thread(until, lambda: view.of("acme") == Caps(mode="shadow"))
     assert store.reads == 1
     await view.aclose()
 
@@ -269,7 +261,7 @@ async def test_what_is_no_outage_is_told_once(store: Counted, caplog: pytest.Log
     view = Overrides(store, ttl_s=0.01)
     with pytest.raises(CountersUnavailable):
         await view.refresh()
-    await until(lambda: store.looks >= 5)
+    await asyncio.to_thread(until, lambda: store.looks >= 5)
     assert caplog.text.count("overrides cannot be read (wrongtype)") == 1
     await view.aclose()
 
@@ -284,7 +276,7 @@ async def test_overrides_that_cannot_be_told_of_are_passed_over_all_the_same(sto
     await store.counters.command("SET", FIELDS, "of another type")
     await store.counters.command("INCR", VERSION)
     looks = store.looks
-    await until(lambda: store.looks >= looks + 3)
+    await asyncio.to_thread(until, lambda: store.looks >= looks + 3)
     await view.aclose()
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from fanout_guard import FanoutGuard, Settings
+from fanout_guard import FanoutGuard
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.scripts import Packed
 from fanout_guard.counters.shared import RedisCounters
+from tests.configured import settings
 from tests.counters.bench import digest, packed
 from tests.counters.using import ALL, HOUR_MS, charge, used
 from tests.faults.servers import ClusterOfThree
@@ -48,8 +49,7 @@ async def test_the_global_cap_is_filled_exactly_by_many_tenants(nodes: ClusterOf
 
 async def test_nobody_gives_back_as_everybody(nodes: ClusterOfThree) -> None:
     """An empty tenant id stands for all together in the counters, and must not name their leases for a caller."""
-    variables = {"REDIS_URL": nodes.url, "REDIS_TIMEOUT": "5", "GLOBAL_MAX_INFLIGHT": "10"}
-    guard = FanoutGuard(Settings.from_env({f"FANOUT_GUARD_{name}": text for name, text in variables.items()}))
+    guard = FanoutGuard(settings(REDIS_URL=nodes.url, REDIS_TIMEOUT="5", GLOBAL_MAX_INFLIGHT="10"))
     decision = await guard.admit(tenant="acme", document="d", sites=["a", "b"])
     assert decision.lease is not None
     reservation = str(Lease(decision.lease.id))

@@ -16,6 +16,7 @@ from hypothesis import settings as examples
 
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.core.keys import Digests, tag
+from tests import configured
 from tests.core.test_keys import TENANTS, slot
 from tests.counters.bench import shared_counters
 
@@ -27,15 +28,14 @@ LONGEST_MS = {b"r": 1.05 * 86_400_000, b"d": 1.5 * 3_600_000, b"i": 86_400_000, 
 
 def settings(url: str) -> Settings:
     """Every cap on, so that every kind of key is written."""
-    variables = {
-        "REDIS_URL": url,
-        "REDIS_TIMEOUT": "10",
-        "KEY_PREFIX": PREFIX,
-        "RATE": "1000/minute; 9000/day",
-        "MAX_INFLIGHT": "1000",
-        "GLOBAL_MAX_INFLIGHT": "100000",
-    }
-    return Settings.from_env({f"FANOUT_GUARD_{name}": value for name, value in variables.items()})
+    return configured.settings(
+        REDIS_URL=url,
+        REDIS_TIMEOUT="10",
+        KEY_PREFIX=PREFIX,
+        RATE="1000/minute; 9000/day",
+        MAX_INFLIGHT="1000",
+        GLOBAL_MAX_INFLIGHT="100000",
+    )
 
 
 async def live(url: str, tenant: str) -> None:

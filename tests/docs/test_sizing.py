@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from examples.publishing_api.servers import valkey
-from fanout_guard import FanoutGuard, Settings
+from fanout_guard import FanoutGuard
 from fanout_guard.counters.shared import RedisCounters
+from tests import configured
 from tests.docs.blocks import ROOT, blocks_of
 
 SITES = [f"Site{number}" for number in range(1000)]
@@ -46,7 +47,7 @@ class Server:
     def guard(self, **settings: str) -> FanoutGuard:
         """A guard with these settings, given time: a busy machine is no outage."""
         given = {"REDIS_URL": self.url, "REDIS_TIMEOUT": "5", "MAX_SITES": "1000", **settings}
-        return FanoutGuard(Settings.from_env({f"FANOUT_GUARD_{name}": text for name, text in given.items()}))
+        return FanoutGuard(configured.settings(**given))
 
     async def memory(self, kind: str) -> list[int]:
         """The bytes of each key of a kind."""

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fanout_guard import FanoutGuard, FanoutRejected, Settings
+from fanout_guard import FanoutGuard, FanoutRejected
+from tests.configured import settings
 from tests.faults.network import Proxy, proxied
 from tests.faults.servers import running
 from tests.waiting import becomes
@@ -37,7 +38,7 @@ async def guard(proxy: Proxy) -> AsyncIterator[FanoutGuard]:
         "GLOBAL_MAX_INFLIGHT": "5000",
         "DOCUMENT_MAX_SITES": "5000",
     }
-    one = FanoutGuard(Settings.from_env({f"FANOUT_GUARD_{name}": value for name, value in variables.items()}))
+    one = FanoutGuard(settings(**variables))
     warm = await one.admit(tenant="warm", document="d", sites=["a"])
     assert warm.lease_id is not None
     await one.refund("warm", warm.lease_id)

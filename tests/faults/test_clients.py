@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
+from tests.configured import environ
 from tests.faults.servers import Node, listening_http, running
 from tests.ports import free_port
 from tests.waiting import becomes, until
@@ -31,17 +32,16 @@ def server() -> Iterator[Node]:
 
 
 def _environ(server: Node) -> dict[str, str]:
-    variables = {
-        "REDIS_URL": server.url,
-        "REDIS_TIMEOUT": "1",
-        "ON_OUTAGE": "closed",
-        "RATE": "100000/hour",
-        "MAX_INFLIGHT": "300",
-        "MAX_BODY_BYTES": str(MAX_BODY),
-        "ROUTES": "POST /circulate-document, POST /stream, POST /background, POST /wait",
-        "DEFAULT_TENANT": "",
-    }
-    return {f"FANOUT_GUARD_{name}": value for name, value in variables.items()}
+    return environ(
+        REDIS_URL=server.url,
+        REDIS_TIMEOUT="1",
+        ON_OUTAGE="closed",
+        RATE="100000/hour",
+        MAX_INFLIGHT="300",
+        MAX_BODY_BYTES=str(MAX_BODY),
+        ROUTES="POST /circulate-document, POST /stream, POST /background, POST /wait",
+        DEFAULT_TENANT="",
+    )
 
 
 class Api:

@@ -17,9 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fanout_guard import Decision, FanoutGuard, FanoutGuardMiddleware, Settings
+from tests import configured
 from tests.faults.network import HANGS, hanging, proxied
 from tests.faults.servers import Node
 from tests.ports import free_port
+from tests.sites import sites
 
 BUDGET_S = 0.15
 SLACK_S = 0.15
@@ -37,12 +39,7 @@ def settings(url: str, **more: str) -> Settings:
         "LEASE_TTL": "2",
         **more,
     }
-    return Settings.from_env({f"FANOUT_GUARD_{name}": value for name, value in variables.items()})
-
-
-def sites(count: int) -> list[str]:
-    """That many sites."""
-    return [f"site-{number}" for number in range(count)]
+    return configured.settings(**variables)
 
 
 def api(guard: FanoutGuard) -> FanoutGuardMiddleware:

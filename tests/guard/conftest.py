@@ -7,8 +7,9 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from fanout_guard.testing import MemoryCounters
+from tests.configured import settings
 from tests.counters.servers import binary_of, running
-from tests.guard.guards import Make, settings
+from tests.guard.guards import Make
 
 
 @pytest.fixture(scope="session")

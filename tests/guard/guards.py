@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from fanout_guard import FanoutGuard, Settings
+from fanout_guard import FanoutGuard
 from fanout_guard.testing import FakeClock, MemoryCounters
+from tests.configured import settings
 
 ALL_CAPS = {"RATE": "6000/minute", "MAX_INFLIGHT": "1000", "GLOBAL_MAX_INFLIGHT": "5000"}
 
 Make: TypeAlias = Callable[..., FanoutGuard]
-
-
-def settings(**variables: str) -> Settings:
-    """Settings from variables without their prefix."""
-    return Settings.from_env({f"FANOUT_GUARD_{name}": value for name, value in variables.items()})
 
 
 def clocked(clock: FakeClock, **variables: str) -> FanoutGuard:

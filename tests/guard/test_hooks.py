@@ -11,7 +11,8 @@ import pytest
 
 from fanout_guard import Caps, Decision, FanoutGuard
 from fanout_guard.testing import RecordedDecisions
-from tests.guard.guards import ALL_CAPS, Make, settings, used
+from tests.configured import settings
+from tests.guard.guards import ALL_CAPS, Make, used
 from tests.sites import sites
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from fanout_guard.testing import FakeClock
-from tests.guard.guards import ALL_CAPS, Make, clocked, settings, used
+from tests.configured import settings
+from tests.guard.guards import ALL_CAPS, Make, clocked, used
 from tests.sites import sites
 
 

@@ -8,7 +8,8 @@ import gc
 import pytest
 
 from fanout_guard import Decision, FanoutGuard
-from tests.guard.guards import ALL_CAPS, Make, settings, used
+from tests.configured import settings
+from tests.guard.guards import ALL_CAPS, Make, used
 from tests.sites import sites
 
 

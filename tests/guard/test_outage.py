@@ -7,7 +7,7 @@ import pytest
 from fanout_guard import FanoutGuard
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.testing import FailingCounters
-from tests.guard.guards import settings
+from tests.configured import settings
 from tests.ports import free_port
 from tests.sites import sites
 

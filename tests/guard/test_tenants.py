@@ -6,7 +6,8 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from fanout_guard.errors import CirculationError, UnknownTenant
-from tests.guard.guards import Make, settings
+from tests.configured import settings
+from tests.guard.guards import Make
 from tests.sites import sites
 
 
