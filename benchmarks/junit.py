@@ -44,7 +44,7 @@ class Case:
     seconds: float = 0.0
 
 
-def write_junit(path: Path, results: Results, judgement: Judgement, *, strict: bool = False) -> None:
+def write_junit(path: Path, results: Results, judgement: Judgement, *, strict: bool) -> None:
     """Write every case; ``strict`` fails a cap that is at risk, as the command does."""
     found = [_cap(results, judgement, strict=strict), *_goals(results, judgement), *_levels(results)]
     tree = ET.ElementTree(_document(found, str(results.environment.get("measured", ""))))

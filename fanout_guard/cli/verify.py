@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.deployment import patient_counters
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from fanout_guard.stress.evidence import Evidence
     from fanout_guard.stress.model import Goals
     from fanout_guard.stress.proof import Proof
-
-Overrides: TypeAlias = Callable[[Settings], Mapping[str, Caps]]
-"""Settings → the caps that were changed at run time, by tenant."""
 
 _GOALS = (
     ("--p95-ms", "p95_ms", "95th percentile of latency, in milliseconds", "a number above 0"),
@@ -66,8 +63,8 @@ def register(commands: Commands) -> None:
     json_option(parser)
 
 
-def run(arguments: argparse.Namespace, overrides: Overrides | None = None) -> int:
-    """Judge the caps of this process's environment; ``overrides`` reads those that were changed at run time."""
+def run(arguments: argparse.Namespace) -> int:
+    """Judge the caps of this process's environment, and those that were changed at run time."""
     if find_spec("numpy") is None:
         fail("verify needs NumPy: install fanout-guard[stress]")
         return Exit.BAD
@@ -83,7 +80,7 @@ def run(arguments: argparse.Namespace, overrides: Overrides | None = None) -> in
         return Exit.BAD
     from fanout_guard.stress.proof import prove
 
-    proof = prove(evidence, configured_caps(settings, (overrides or stored_overrides)(settings)))
+    proof = prove(evidence, configured_caps(settings, stored_overrides(settings)))
     say_json(proof.members()) if arguments.json else _print(proof)
     return proof.answer.exit_code
 

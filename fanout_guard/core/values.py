@@ -53,9 +53,9 @@ class Kind:
         return self.check(self.read(text))
 
 
-def problem(where: str, value: object, kind: Kind, error: ValueError | None = None) -> str:
+def problem(where: str, value: object, kind: Kind, error: ValueError) -> str:
     """One line that names the place, the value (unless it is a secret) and what is accepted."""
-    detail = f" ({error})" if error is not None and str(error) else ""
+    detail = f" ({error})" if str(error) else ""
     return f"{where}: {kind.shown(value)} is not accepted{detail}; expected {kind.accepts}"
 
 

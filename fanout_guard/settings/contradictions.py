@@ -21,7 +21,7 @@ LAYERS = ("tenant_fields", "tenants", "tenants_from_file")
 Values: TypeAlias = Mapping[str, Any]
 
 
-def contradictions(values: Values, unread: Set[str] = frozenset()) -> list[str]:
+def contradictions(values: Values, unread: Set[str]) -> list[str]:
     """Every contradiction among ``values``, except where one of the fields could not be read anyway."""
     if not unread.isdisjoint(_TENANTS):
         # The rest of what tenants were given may not be what holds for them.
