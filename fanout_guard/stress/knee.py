@@ -54,6 +54,10 @@ class Knee:
     right_slope: float
     shape: Shape
 
+    def members(self) -> dict[str, int]:
+        """The knee in whole sites, as files and ``--json`` show it."""
+        return {"sites": round(self.sites), "low": round(self.low), "high": round(self.high)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:

@@ -19,7 +19,6 @@ from fanout_guard.stress.knee import Detection, Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE
 from fanout_guard.stress.number import number_to_use, recommended
 from fanout_guard.stress.quality import Flaw
-from fanout_guard.stress.verdict import knee_members
 
 
 class Answer(StrEnum):
@@ -57,7 +56,7 @@ class Proof:
         return {
             "verdict": self.answer.value,
             "reason": self.reason,
-            "knee": knee_members(self.knee),
+            "knee": self.knee and self.knee.members(),
             "proven_limit": self.proven_limit,
             "recommended_cap": self.recommended_cap,
             "above": [{"tenant": tenant, "cap": cap} for tenant, cap in self.above.items()],

@@ -97,27 +97,23 @@ class Judgement:
 
     def members(self) -> dict[str, Any]:
         """The judgement as members of a results file."""
-        rise = self.rise
+        knee, rise, detection = self.knee, self.rise, self.detection
         return {
             "verdict": self.verdict.value,
             "reason": self.reason,
-            "knee": knee_members(self.knee),
+            "knee": knee and knee.members(),
             "rise_at_cap": rise and {"percent": rise.value, "low": rise.low, "high": rise.high},
             "recommended_cap": self.recommended_cap,
             "proven_limit": self.proven_limit,
             "base_ms": self.base_ms,
             "export": self.export_line(),
-            "detectors": {"flat": knee_members(self.detection.flat), "free": knee_members(self.detection.free)},
+            "detectors": {
+                "flat": detection.flat and detection.flat.members(),
+                "free": detection.free and detection.free.members(),
+            },
             "goal_checks": [asdict(check) for check in self.goals],
             "anomalies": [asdict(anomaly) for anomaly in self.anomalies],
         }
-
-
-def knee_members(knee: Knee | None) -> dict[str, int] | None:
-    """A knee in whole sites, as files and ``--json`` show it."""
-    if knee is None:
-        return None
-    return {"sites": round(knee.sites), "low": round(knee.low), "high": round(knee.high)}
 
 
 def judge(results: Results) -> Judgement:
