@@ -64,8 +64,9 @@ class Channel:
         """How long one request may take."""
         self.decisions = self._lane("decide", calls=2, items=64)
         self.releases = self._lane("release", calls=1, items=128)
-        self.refunds = self._lane("refund", calls=1, items=32)
-        self._lanes = (self.decisions, self.releases, self.refunds)
+        refunds = self._lane("refund", calls=1, items=32)
+        self.lanes = {"decide": self.decisions, "release": self.releases, "refund": refunds}
+        """By the name of the script that they run."""
         self._debts = Debts()
         self._payer = Payer(
             self._debts, self._in_time, within_s=self.budget_s, may_pay=self._may_pay, failed=self.give_up
@@ -101,11 +102,11 @@ class Channel:
     @property
     def awaited(self) -> bool:
         """Whether any caller still waits."""
-        return any(lane.awaited for lane in self._lanes)
+        return any(lane.awaited for lane in self.lanes.values())
 
     async def finish(self) -> None:
         """Wait until no caller waits any more."""
-        for lane in self._lanes:
+        for lane in self.lanes.values():
             await lane.finish()
 
     async def aclose(self) -> None:
@@ -140,13 +141,13 @@ class Channel:
             self._loop.call_soon(self._go_down, error.reason)
 
     def _first_wait(self) -> float | None:
-        waits = (lane.first_wait() for lane in self._lanes)
+        waits = (lane.first_wait() for lane in self.lanes.values())
         return min((until_s for until_s in waits if until_s is not None), default=None)
 
     def _go_down(self, reason: str) -> None:
         if not self._ending:
             self.breaker.open(reason)
-        for lane in self._lanes:
+        for lane in self.lanes.values():
             lane.fail(lambda sent: CountersUnavailable(reason, sent=sent))
 
     async def _probe(self) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from fanout_guard.core.keys import EVERYBODY, KeySpace
 from fanout_guard.core.model import INFLIGHT, INFLIGHT_GLOBAL, Charge, Lease, Part, Tally
-from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.channel import Channel
 from fanout_guard.counters.debts import worth_retrying
 from fanout_guard.counters.reservation import decide_in_two
@@ -62,14 +61,14 @@ class Session:
         """Take a charge back, whole or in part."""
         if part.whole:
             requests = [pack_refund(*each, self._space) for each in self._places(tenant, lease)]
-            return max(await self._own_first("refund", self.channel.refunds, requests), 0)
+            return max(await self._own_first("refund", requests), 0)
         request = pack_refund(tenant, lease, self._space, part)
-        (answer,) = await self._in_turn("refund", self.channel.refunds, [request])
+        (answer,) = await self._in_turn("refund", [request])
         back = max(int(answer), 0)
         if back:
             # Only the tenant's own counters know sites; everybody's are told how many entries those came to.
             others = [pack_refund(*each, self._space, Part(entries=back)) for each in self._places(tenant, lease)[1:]]
-            await self._in_turn("refund", self.channel.refunds, others)
+            await self._in_turn("refund", others)
         return back
 
     async def aclose(self) -> None:
@@ -120,7 +119,7 @@ class Session:
         return await self.channel.releases.answered(spare_s) or (releasing and not self.channel.releases.busy)
 
     async def _change_lease(self, requests: Sequence[Packed]) -> bool:
-        return await self._own_first("release", self.channel.releases, requests) > 0
+        return await self._own_first("release", requests) > 0
 
     def _change_lease_soon(self, requests: Sequence[Packed]) -> None:
         for request in requests:
@@ -136,7 +135,7 @@ class Session:
         if future.cancelled() or (isinstance(error, CountersUnavailable) and worth_retrying(error)):
             self.channel.owe("release", request)
 
-    async def _own_first(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> int:
+    async def _own_first(self, name: str, requests: Sequence[Packed]) -> int:
         """Make the tenant's own request, which comes first, and the others only if it finds its lease.
 
         Returns the first answer, below 0 if there was no such lease. Everybody's counters know a lease by its id alone:
@@ -144,16 +143,17 @@ class Session:
         """
         own, *others = requests
         try:
-            (answer,) = await self._in_turn(name, lane, [own])
+            (answer,) = await self._in_turn(name, [own])
         except (asyncio.CancelledError, CountersUnavailable):
             self.channel.owe(name, *others)
             raise
         if answer >= 0:
-            await self._in_turn(name, lane, others)
+            await self._in_turn(name, others)
         return int(answer)
 
-    async def _in_turn(self, name: str, lane: Lane[Packed, Any], requests: Sequence[Packed]) -> list[Any]:
-        """Make requests one after the other; what an outage or a cancellation prevents is owed."""
+    async def _in_turn(self, name: str, requests: Sequence[Packed]) -> list[Any]:
+        """Make requests of one script, one after the other; what an outage or a cancellation prevents is owed."""
+        lane = self.channel.lanes[name]
         until_s = self._loop.time() + self.channel.budget_s
         answers = []
         for index, request in enumerate(requests):
