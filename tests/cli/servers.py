@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.counters.shared import RedisCounters
-from tests.counters.servers import binary_of
-from tests.ports import free_port
+from tests.faults.servers import running
 
 T = TypeVar("T")
-
-START_WITHIN_S = 20
 
 
 @contextmanager
 def serving(*options: str) -> Iterator[str]:
     """A server for as long as the block runs; gives its host and port."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="fg-") as folder:
-        command = [str(binary_of("valkey")), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL) as server:
-            try:
-                _await(server, port)
-                yield f"127.0.0.1:{port}"
-            finally:
-                server.kill()
+    with running(*options) as node:
+        yield f"127.0.0.1:{node.port}"
 
 
 def command(url: str, *arguments: str | bytes | int) -> Any:
@@ -69,16 +55,3 @@ def with_guard(work: Callable[[FanoutGuard], Awaitable[T]]) -> T:
             await guard.aclose()
 
     return asyncio.run(run())
-
-
-def _await(server: subprocess.Popen[bytes], port: int) -> None:
-    give_up = time.monotonic() + START_WITHIN_S
-    while server.poll() is None and time.monotonic() < give_up:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
-                client.sendall(b"PING\r\n")
-                if client.recv(16):
-                    return
-        except OSError:
-            time.sleep(0.01)
-    raise RuntimeError(f"{server.args!r} did not start")

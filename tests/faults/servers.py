@@ -19,7 +19,6 @@ from tests.counters.servers import binary_of
 from tests.ports import free_port
 from tests.waiting import until
 
-START_WITHIN_S = 20.0
 SLOTS = 16384
 
 
