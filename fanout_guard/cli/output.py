@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from fanout_guard.errors import FanoutGuardError
+from fanout_guard.log import logger
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +68,7 @@ def fail(*problems: str) -> None:
 @contextmanager
 def warnings_told() -> Iterator[None]:
     """Print what the package warns of as problems, each once: a command may meet the same one several times."""
-    logger, told = logging.getLogger("fanout_guard"), _Told()
+    told = _Told()
     logger.addHandler(told)
     try:
         yield

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 
 from fanout_guard.core.model import ADMITTED, UNWATCHED, Decision, Outcome
+from fanout_guard.log import logger
 from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
 from fanout_guard.observe.sampling import Sampler
 from fanout_guard.observe.text import printable, quoted
-
-logger = logging.getLogger("fanout_guard")
 
 _CONSEQUENCES = {
     "local": "this process decides by its own counters",
