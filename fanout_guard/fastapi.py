@@ -21,7 +21,11 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from fastapi import FastAPI, Request
+try:
+    from fastapi import FastAPI, Request
+except ModuleNotFoundError as error:
+    missing = f"fanout_guard.fastapi needs {error.name}: pip install 'fanout-guard[fastapi]'"
+    raise ModuleNotFoundError(missing, name=error.name) from error
 
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.middleware import SCOPE_KEY

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +35,12 @@ def test_an_error_says_the_same_in_another_process(error: FanoutGuardError) -> N
     """What a worker process reports is read where it was started."""
     for read in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (type(read), str(read), vars(read)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize(("part", "module"), [("client", "httpx"), ("client", "http_sf"), ("fastapi", "fastapi")])
+def test_a_part_without_its_extra_says_what_to_install(part: str, module: str) -> None:
+    """The name of a module alone does not say which extra brings it."""
+    code = f"import sys; sys.modules[{module!r}] = None; import fanout_guard.{part}"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    expected = f"fanout_guard.{part} needs {module}: pip install 'fanout-guard[{part}]'"
+    assert ran.stderr.splitlines()[-1] == f"ModuleNotFoundError: {expected}"

@@ -16,6 +16,13 @@ The client learns the caps from the answers: the problem documents of refusals, 
 fields. Needs the extra ``client``.
 """
 
+try:
+    import http_sf as _http_sf  # noqa: F401  (here, so that whatever is missing of the extra is told in one place)
+    import httpx as _httpx  # noqa: F401
+except ModuleNotFoundError as error:
+    missing = f"fanout_guard.client needs {error.name}: pip install 'fanout-guard[client]'"
+    raise ModuleNotFoundError(missing, name=error.name) from error
+
 from fanout_guard.client.drive import circulate, circulate_async
 from fanout_guard.client.report import Progress, Report, Stop, StopReason
 from fanout_guard.client.rules import Rules
