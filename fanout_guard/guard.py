@@ -35,7 +35,7 @@ class FanoutGuard:
     ``settings`` default to the environment. ``caps`` gives a tenant's caps from elsewhere, such as a database;
     ``on_decision`` is called once per decision. Both may be sync or async. ``counters`` replaces the server that
     ``settings.redis_url`` names, for tests (``fanout_guard.testing``). Raises ConfigurationError if the settings are
-    wrong.
+    wrong, and TypeError if they are no ``Settings`` or a hook is not a function.
     """
 
     def __init__(
@@ -46,7 +46,10 @@ class FanoutGuard:
         on_decision: OnDecision | None = None,
         counters: Counters | None = None,
     ) -> None:
-        self.settings = settings = Settings.from_env() if settings is None else settings
+        settings = Settings.from_env() if settings is None else settings
+        if not isinstance(settings, Settings):
+            raise TypeError(f"settings= is of type {type(settings).__name__}; expected Settings.from_env({{…}})")
+        self.settings = settings
         policies = settings.policies()
         names = {name for policy in policies.all() for name in policy.names}
         self.observers = observers(
@@ -124,7 +127,7 @@ class FanoutGuard:
         sites: Sequence[object],
         idempotency_key: str | None = None,
     ) -> AsyncIterator[Admission]:
-        """Circulate inside the block, with the entries in flight while it runs.
+        """``async with guard.circulation(…) as admission:`` the entries are in flight while the block runs.
 
         If the circulation is rejected, raises FanoutRejected with the decision instead of entering. Raises
         CirculationError and UnknownTenant, as ``admit`` does. A block that raises is treated like a response with

@@ -19,7 +19,7 @@ from fanout_guard.core.tenant import DEFAULTS, check_tenant
 from fanout_guard.counters.overrides import Overrides
 from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTenant
 from fanout_guard.log import tell
-from fanout_guard.observe.failures import HOOK_WAIT_S, Failures, must_pass
+from fanout_guard.observe.failures import HOOK_WAIT_S, Failures, check_hook, must_pass
 
 CapsHook: TypeAlias = Callable[[str], Caps | Awaitable[Caps | None] | None]
 """A user's ``caps=``: tenant → caps, or None for a tenant that it does not know; sync or async."""
@@ -102,6 +102,7 @@ class HookedCaps:
     """What the ``caps=`` hook gave, kept for ``ttl_s``; if the hook fails, what it gave last."""
 
     def __init__(self, hook: CapsHook, ttl_s: float) -> None:
+        check_hook("caps=", hook)
         self._hook = hook
         self._ttl_s = ttl_s
         self._failures = Failures()
@@ -132,12 +133,13 @@ class HookedCaps:
         kept = self._kept.get(tenant)
         caps = kept[1] if kept else None
         try:
-            given = self._hook(tenant)
+            given: object = self._hook(tenant)
             if isawaitable(given):
                 given = await given
-            if given is not None and not isinstance(given, Caps):
-                raise TypeError(f"caps= gave {type(given).__name__}, not Caps or None")
-            caps = given
+            if given is None or isinstance(given, Caps):
+                caps = given
+            else:
+                self._failed(f"it gave {type(given).__name__}, not Caps or None")
         except BaseException as error:
             if must_pass(error):
                 raise

@@ -160,6 +160,13 @@ async def test_a_hook_that_fails_leaves_what_it_gave_last(
     assert "by zero" not in caplog.text
 
 
+async def test_the_log_says_what_a_hook_gave_instead_of_caps(caplog: pytest.LogCaptureFixture) -> None:
+    """A row of the database in place of ``Caps`` is an easy slip; "TypeError" alone does not lead to it."""
+    hook = Hook(lambda _: {"max_sites": 5})
+    assert await HookedCaps(hook, ttl_s=0).of("acme") is None
+    assert "caps= failed and the last caps hold: it gave dict, not Caps or None" in caplog.text
+
+
 class Panic(BaseException):
     """As extension modules written in Rust raise it, over a token that nobody foresaw, say."""
 

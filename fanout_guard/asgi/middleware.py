@@ -18,7 +18,7 @@ from fanout_guard.core.problem import UnreadableKind, refusal, unavailable, unre
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
-from fanout_guard.observe.failures import Failures, must_pass
+from fanout_guard.observe.failures import Failures, check_hook, must_pass
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.text import where
 from fanout_guard.settings import Settings
@@ -43,8 +43,8 @@ class FanoutGuardMiddleware:
     ``settings`` default to the environment; ``guard`` shares one guard between applications. The hooks ``tenant``
     (scope → id or None) and ``circulation`` (scope, body → Circulation) say what settings cannot; ``caps`` and
     ``on_decision`` are passed on to the guard that the middleware makes. All four may be async. Raises
-    ConfigurationError if the settings are wrong, and TypeError if ``guard`` is combined with ``settings``, ``caps`` or
-    ``on_decision``, since a guard has its own.
+    ConfigurationError if the settings are wrong, and TypeError if a hook is not a function, or if ``guard`` is combined
+    with ``settings``, ``caps`` or ``on_decision``, since a guard has its own.
     """
 
     def __init__(
@@ -60,6 +60,9 @@ class FanoutGuardMiddleware:
     ) -> None:
         if guard is not None and any(each is not None for each in (settings, caps, on_decision)):
             raise TypeError("guard= brings its own settings, caps= and on_decision=; pass them to FanoutGuard instead")
+        for name, hook in (("tenant=", tenant), ("circulation=", circulation)):
+            if hook is not None:
+                check_hook(name, hook)
         self.app = app
         self.guard = guard = guard or FanoutGuard(settings, caps=caps, on_decision=on_decision)
         settings = guard.settings

@@ -26,6 +26,12 @@ def must_pass(error: BaseException) -> bool:
     return isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
 
 
+def check_hook(name: str, hook: object) -> None:
+    """Raise TypeError unless a user's hook can be called: a dict of caps, say, would fail at every request instead."""
+    if not callable(hook):
+        raise TypeError(f"{name} is of type {type(hook).__name__}; expected a function")
+
+
 class Failures:
     """One line per name and ten seconds: what fails once fails on every request."""
 

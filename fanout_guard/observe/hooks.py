@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, get_args
 
 from fanout_guard.core.model import Decision
 from fanout_guard.core.problem import UnreadableKind
-from fanout_guard.observe.failures import HOOK_WAIT_S, Failures, must_pass
+from fanout_guard.observe.failures import HOOK_WAIT_S, Failures, check_hook, must_pass
 from fanout_guard.observe.text import where
 
 OnDecision: TypeAlias = Callable[[Decision], object]
@@ -79,6 +79,7 @@ class DecisionHook:
     """A user's ``on_decision=``: awaited if it is async, cancelled if it hangs; its errors are logged, never raised."""
 
     def __init__(self, call: OnDecision) -> None:
+        check_hook("on_decision=", call)
         self._call = call
         self._failures = Failures()
 

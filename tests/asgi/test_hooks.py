@@ -129,3 +129,10 @@ async def test_a_hook_whose_failure_cannot_be_logged_is_ignored_all_the_same(fai
 
     guard = FanoutGuardMiddleware(Recorder(), settings=Settings(), on_decision=failing, caps=failing)
     assert (await post(guard, body_of(3))).status == 200
+
+
+@pytest.mark.parametrize("name", ["tenant", "circulation", "caps", "on_decision"])
+def test_a_hook_that_is_no_function_is_refused_at_once(name: str) -> None:
+    """A dict of caps, say, once started well and failed at every request: with 503, or with the wrong caps."""
+    with pytest.raises(TypeError, match=f"{name}= is of type dict; expected a function"):
+        FanoutGuardMiddleware(Recorder(), **{name: {"acme": Caps(max_sites=500)}})  # type: ignore[arg-type]

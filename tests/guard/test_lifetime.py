@@ -77,3 +77,9 @@ def test_a_guard_that_is_not_closed_works_in_the_next_event_loop(url: str) -> No
     decisions = [asyncio.run(circulate(number)) for number in range(3)]
     assert [(each.admitted, each.degraded) for each in decisions] == [(True, False), (True, False), (False, False)]
     asyncio.run(guard.aclose())
+
+
+def test_settings_of_another_type_are_refused_by_name() -> None:
+    """A dict of variables is an easy slip, and an AttributeError deep inside tells nobody what was expected."""
+    with pytest.raises(TypeError, match=r"settings= is of type dict; expected Settings\.from_env"):
+        FanoutGuard({"FANOUT_GUARD_MAX_SITES": "500"})  # type: ignore[arg-type]
