@@ -65,7 +65,7 @@ def conversation(
     wanted, repeated = distinct(sites)
     state = _state_of(_spelled(document), journal)
     plan = planner.start(wanted, state, rules)
-    total = len(plan.todo) + len(plan.state.delivered) + len(plan.state.in_doubt)
+    total = len(plan.todo) + len(plan.state.delivered) + len(plan.state.doubted)
     tell = progress or _silent
     requests = 0
     failure: StateError | None = None
@@ -172,7 +172,7 @@ def _progress(plan: Plan, total: int, wait: Wait | None) -> Progress:
     return Progress(
         total=total,
         delivered=len(plan.state.delivered),
-        unknown=len(plan.state.in_doubt),
+        unknown=len(plan.state.doubted),
         left=len(plan.todo),
         wait_s=0.0 if wait is None else wait.seconds,
         because="" if wait is None else wait.because,
@@ -187,7 +187,7 @@ def _report(plan: Plan, repeated: tuple[str, ...], stop: Stop | None, requests: 
     return Report(
         delivered=sites(plan.state.delivered),
         not_sent=sites(plan.todo),
-        unknown=sites(plan.state.in_doubt),
+        unknown=sites(plan.state.doubted),
         duplicates=sites(repeated),
         stopped=stop,
         requests=requests,

@@ -83,7 +83,7 @@ def withdrawn(plan: Plan) -> Plan:
 
 def unknown(plan: Plan) -> Plan:
     """Record the circulation that has no answer as one of which nobody knows whether it was delivered."""
-    return replace(plan, doubtful=False, state=replace(plan.state, unknown=plan.state.in_doubt, sending=None))
+    return replace(plan, doubtful=False, state=replace(plan.state, unknown=plan.state.doubted, sending=None))
 
 
 def stopped(plan: Plan, reason: StopReason, detail: str, answer: Answer | None) -> Plan:

@@ -29,7 +29,7 @@ CONFLICT = 409  # to a repeated idempotency key: the first request is still bein
 
 def start(sites: Sequence[str], state: State, rules: Rules) -> Plan:
     """Plan for the sites that the state does not name yet; what an earlier run left without an answer is in doubt."""
-    known = {*state.delivered, *state.in_doubt}
+    known = {*state.delivered, *state.doubted}
     todo = tuple(site for site in sites if site not in known)
     plan = Plan(
         state=state, todo=todo, doubtful=state.sending is not None, size=rules.first_sites, most=rules.max_sites
@@ -176,7 +176,7 @@ def _may_be_known(plan: Plan, room: Room) -> bool:
 
     Those need no room, however little there is. Only the API can tell which they are, so it is asked.
     """
-    return room.policy == DOCUMENT and room.used > len(plan.state.delivered) + len(plan.state.in_doubt)
+    return room.policy == DOCUMENT and room.used > len(plan.state.delivered) + len(plan.state.doubted)
 
 
 def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from fanout_guard.client.sites import spell
+from fanout_guard.client.sites import Site, read_site, spell
 from fanout_guard.errors import FanoutGuardError
 
 SCHEMA: Literal["fanout-guard-circulation/1"] = "fanout-guard-circulation/1"
@@ -33,8 +33,9 @@ class Chunk(Struct, frozen=True):
 class State(Struct, frozen=True, kw_only=True):
     """Which sites the API accepted, and which it may have accepted; any other site has not been sent.
 
-    ``document`` is a digest of the document, ``run`` names this campaign of it. ``sending`` is written before a
-    request leaves and removed with its answer, so a process that dies in between leaves the doubt on record.
+    Sites are kept as JSON text. ``document`` is a digest of the document, ``run`` names this campaign of it.
+    ``sending`` is written before a request leaves and removed with its answer, so a process that dies in between
+    leaves the doubt on record.
     """
 
     document: str
@@ -48,12 +49,17 @@ class State(Struct, frozen=True, kw_only=True):
         open_ = set(self.unknown) | set(self.sending.sites if self.sending else ())
         arrived = {site: None for site in map(spell, delivered) if site in open_}
         missing = {site for site in map(spell, not_delivered) if site in open_}
-        still = [site for site in self.in_doubt if site not in missing and site not in arrived]
+        still = [site for site in self.doubted if site not in missing and site not in arrived]
         return structs.replace(self, delivered=(*self.delivered, *arrived), unknown=tuple(still), sending=None)
 
     @property
-    def in_doubt(self) -> tuple[str, ...]:
-        """The sites that may or may not have received the document."""
+    def in_doubt(self) -> tuple[Site, ...]:
+        """The sites that may or may not have received the document, as ``settle`` takes them."""
+        return tuple(map(read_site, self.doubted))
+
+    @property
+    def doubted(self) -> tuple[str, ...]:
+        """The sites in doubt, as they are kept."""
         return self.unknown + (self.sending.sites if self.sending else ())
 
     def to_json(self) -> str:

@@ -382,4 +382,4 @@ async def test_cancelling_while_sending_leaves_doubt_on_record() -> None:
         release.set()
 
     assert journal.state is not None
-    assert journal.state.in_doubt == ('"A"',)
+    assert journal.state.in_doubt == ("A",)

@@ -164,7 +164,7 @@ def test_no_fault_makes_a_site_get_the_document_twice(server: ModelServer, count
 
     state = run.plan.state
     assert all(times == 1 for times in server.delivered.values())
-    assert sorted((*state.delivered, *state.in_doubt, *run.plan.todo)) == sorted(sites)
+    assert sorted((*state.delivered, *state.doubted, *run.plan.todo)) == sorted(sites)
     assert {read_site(site) for site in state.delivered} <= set(server.delivered)
     assert not {read_site(site) for site in run.plan.todo} & set(server.delivered)
     assert run.stop is not None or not run.plan.todo

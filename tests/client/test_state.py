@@ -178,6 +178,13 @@ def test_a_person_settles_what_is_unknown() -> None:
     assert settled.sending is None
 
 
+def test_what_is_in_doubt_can_be_settled_as_it_is_named() -> None:
+    """Whoever looks a site up in a database needs its name; the text in which it is kept settled nothing."""
+    state = State(document="d", run="r", unknown=('"A"',), sending=Chunk(('{"id":1}',), "k"))
+    assert state.in_doubt == ("A", {"id": 1})
+    assert state.settle(delivered=state.in_doubt[:1], not_delivered=state.in_doubt[1:]).in_doubt == ()
+
+
 def test_a_site_that_is_settled_twice_is_delivered_once() -> None:
     """The report lists every site in one place."""
     state = State(document="d", run="r", unknown=('"B"',))
