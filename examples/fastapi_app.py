@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
-from fanout_guard import Admission, FanoutGuardMiddleware
+from fanout_guard import Admission, FanoutGuard, FanoutGuardMiddleware
 from fanout_guard.fastapi import current_admission, document_guard
 
 
@@ -28,7 +28,7 @@ class Receipt(BaseModel):
 
 
 app = FastAPI(title="Publishing API")
-app.add_middleware(FanoutGuardMiddleware)  # all settings from FANOUT_GUARD_… variables
+app.add_middleware(FanoutGuardMiddleware, guard=FanoutGuard())  # all settings from FANOUT_GUARD_… variables
 document_guard(app)
 
 

@@ -3,7 +3,7 @@
     from fanout_guard.fastapi import current_admission, document_guard
 
     app = FastAPI()
-    app.add_middleware(FanoutGuardMiddleware)
+    app.add_middleware(FanoutGuardMiddleware, guard=FanoutGuard())
     document_guard(app)
 
     @app.post("/circulate-document")
