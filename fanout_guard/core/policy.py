@@ -36,7 +36,9 @@ _MAX_RESOLVED = 4096
 class Caps:
     """The caps of one tenant; a field that is None takes the deployment's default.
 
-    ``document_window`` is in seconds. ``rate`` is in the notation of the ``limits`` library; ``""`` means no rate.
+    A cap is a whole number or ``"unlimited"``. ``document_window`` is in seconds. ``rate`` is in the notation of the
+    ``limits`` library; ``""`` means no rate.
+
     Raises ConfigurationError, with every problem, if a value is out of range.
     """
 

@@ -50,6 +50,13 @@ def test_the_api_reference_is_in_the_site(site: Path) -> None:
     assert "Decide on one circulation, and charge it if it is admitted." in text
 
 
+def test_the_api_reference_shows_no_internals(site: Path) -> None:
+    """A reader tries what a signature shows, even how a setting is declared or what an admission is made of."""
+    text = re.sub(r"<[^>]+>", "", (site / "api.html").read_text())
+    assert "= setting(" not in text
+    assert "charges: Charges" not in text
+
+
 def test_the_links_of_the_readme_lead_somewhere() -> None:
     """It is read outside the site, where nothing else checks them."""
     links = _LINK.findall((ROOT / "README.md").read_text())
