@@ -1,8 +1,8 @@
 """Latency against fan-out, with its uncertainty: level medians, and thousands of resampled ones.
 
 Only numbers are made here; ``knee`` and ``limits`` judge them. The bootstrap draws documents with replacement within
-each sweep of each level, so that what disturbed one sweep stays in that sweep. The seed is fixed: the same samples
-always get the same judgement.
+each sweep of each level, so that what disturbed one sweep stays in that sweep. The seed is fixed and the samples are
+sorted: the same samples always get the same judgement, in whatever order they are written down.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
 CONFIDENCE = 95.0
+SMALLEST_STRATUM = 3
+"""Sweeps of fewer documents are drawn from together.
+
+Drawing within a stratum of n values loses a part 1/n of their variance, and all of it where n is 1 (Rao and Wu 1988,
+"Resampling inference with complex survey data").
+"""
 _SEED = 20_240_300
 _CHUNK = 2_000_000  # drawn values held in memory at once
 
@@ -95,7 +101,7 @@ def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Curve:
     """The curve of levels given as fan-out and latencies per sweep, by ascending fan-out, two levels at least."""
     resamples = _affordable(max(sum(len(sweep) for sweep in sweeps) for _, sweeps in levels))
     random = np.random.default_rng(_SEED)
-    strata = [[np.asarray(sweep, dtype=np.float64) for sweep in sweeps if len(sweep)] for _, sweeps in levels]
+    strata = [_strata(sweeps) for _, sweeps in levels]
     return Curve(
         sites=np.array([sites for sites, _ in levels], dtype=np.float64),
         medians=np.array([np.median(np.concatenate(sweeps)) for sweeps in strata]),
@@ -105,8 +111,16 @@ def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Curve:
 
 def median_bounds(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % bounds of the median of values; of up to five values, the least and the greatest."""
-    drawn = _resampled([np.asarray(values, dtype=np.float64)], _affordable(len(values)), np.random.default_rng(_SEED))
+    drawn = _resampled(_strata([values]), _affordable(len(values)), np.random.default_rng(_SEED))
     return bounds(drawn)
+
+
+def _strata(sweeps: Sequence[Sequence[float]]) -> list[Floats]:
+    """What is drawn within: each sweep, and all small ones together; sorted, so that no order changes the draws."""
+    large = [sweep for sweep in sweeps if len(sweep) >= SMALLEST_STRATUM]
+    small = [latency for sweep in sweeps if len(sweep) < SMALLEST_STRATUM for latency in sweep]
+    strata = sorted(sorted(stratum) for stratum in [*large, small] if len(stratum))
+    return [np.asarray(stratum, dtype=np.float64) for stratum in strata]
 
 
 def _affordable(values: int) -> int:

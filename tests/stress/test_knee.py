@@ -196,3 +196,21 @@ def test_a_knee_that_two_levels_rise_from_is_not_left_open() -> None:
     knee = detect(hinge(360)).knee
     assert knee is not None
     assert knee.high < 400
+
+
+@pytest.mark.parametrize(("documents", "sweeps"), [(1, 6), (2, 3)])
+def test_sweeps_of_few_documents_do_not_hide_their_noise(documents: int, sweeps: int) -> None:
+    """One document drawn from one is always the same: the interval had no width, and with two it was too narrow."""
+    rises = [
+        curve(run_of(hinge(266, noise=8), seed=seed, documents=documents, sweeps=sweeps)).rise_at(300)
+        for seed in range(60)
+    ]
+    covered = [rise.low <= 8.0 <= rise.high for rise in rises]
+    assert np.mean(covered) >= 0.9
+
+
+def test_the_order_of_samples_and_sweeps_does_not_matter() -> None:
+    """Tools that merge files write the same rows in another order; the answer stays."""
+    ordered = [(s, [[500.0 + s / 9, 520, 541, 560, 590], [505.0, 511, 512, 580]]) for s in HUNDREDS]
+    turned = [(s, [sweep[::-1] for sweep in sweeps[::-1]]) for s, sweeps in ordered]
+    assert np.array_equal(curve_of(ordered).replicates, curve_of(turned).replicates)
