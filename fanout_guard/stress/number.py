@@ -22,11 +22,18 @@ def number_to_use(evidence: Evidence, cap: int | None) -> int | None:
     number, trend = recommended(evidence), evidence.trend
     if number is None or trend is None or not cap or not trend.limit.allows(cap):
         return number
-    knee = trend.detection.knee
-    room = number if knee is None else knee.low
-    if room > cap + cap * HEADROOM_ABOVE:
+    if has_headroom(evidence, cap):
         return number
+    knee = trend.detection.knee
     return cap if cap <= number or (knee is not None and _is_the_knee(cap, knee, trend)) else number
+
+
+def has_headroom(evidence: Evidence, cap: int) -> bool:
+    """Whether a cap that is proven could be clearly larger: both the knee and what is proven have to be well above it.
+
+    A curve that bends slowly rises too much long before its knee.
+    """
+    return (_supported(evidence) or 0) > cap + cap * HEADROOM_ABOVE
 
 
 def _is_the_knee(cap: int, knee: Knee, trend: Trend) -> bool:
@@ -37,7 +44,13 @@ def _is_the_knee(cap: int, knee: Knee, trend: Trend) -> bool:
 
 
 def recommended(evidence: Evidence) -> int | None:
-    """The largest cap that the evidence supports by itself: proven, and not above where the knee may begin."""
+    """The largest cap that the evidence supports by itself, rounded down."""
+    supported = _supported(evidence)
+    return None if supported is None else _round_down(supported)
+
+
+def _supported(evidence: Evidence) -> int | None:
+    """The largest fan-out that is proven, and not above where the knee may begin."""
     trend = evidence.trend
     if trend is None or trend.limit.proven is None or not evidence.sound:
         return None
@@ -46,13 +59,13 @@ def recommended(evidence: Evidence) -> int | None:
     # nothing is known of the gap before a flawed level, so only the sound level below the gap counts
     proven = min(limit, evidence.sound[-1]) if evidence.problems else limit
     if knee is not None:
-        return _round_down(min(proven, int(knee.low)))
+        return min(proven, int(knee.low))
     if trend.latency.proven == curve.sites[-1]:
-        return _round_down(proven)
+        return proven
     # a rise without a knee may begin anywhere between two levels, so only tested levels count
     if trend.detection.open_below and curve.second_rise().high >= 100 * MATERIAL_SLOPE:
         tested = tested[:1]  # the second may have risen
-    return _round_down(tested[-1]) if tested else None
+    return tested[-1] if tested else None
 
 
 def _round_down(sites: int) -> int:

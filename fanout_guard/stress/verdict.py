@@ -18,7 +18,7 @@ from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.knee import Detection, Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE
 from fanout_guard.stress.model import Results
-from fanout_guard.stress.number import AT_RISK_BELOW, HEADROOM_ABOVE, number_to_use, recommended
+from fanout_guard.stress.number import AT_RISK_BELOW, has_headroom, number_to_use, recommended
 
 
 class Verdict(StrEnum):
@@ -149,9 +149,9 @@ def _verdicts(results: Results, evidence: Evidence) -> Iterator[tuple[Verdict, s
     if trend is None:
         yield Verdict.INCONCLUSIVE, evidence.too_few
         return
-    yield from ((Verdict.FAIL_GOALS, text) for text in _failed_goals(evidence, cap))
+    yield from ((Verdict.FAIL_GOALS, text) for text in _failed_goals(evidence, trend, cap))
     yield from _too_high(evidence, trend, cap)
-    yield from ((Verdict.INCONCLUSIVE, text) for text in _undecided_goals(evidence, cap))
+    yield from ((Verdict.INCONCLUSIVE, text) for text in _undecided_goals(evidence, trend, cap))
     yield _passing(evidence, trend, cap)
 
 
@@ -171,19 +171,23 @@ def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
         yield evidence.trend.latency.contradiction
 
 
-def _failed_goals(evidence: Evidence, cap: int) -> Iterator[str]:
+def _failed_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str]:
     for check in evidence.checks:
         if check.sites <= cap and check.state is State.FAILS:
             yield f"{check.goal} is {check.value:.4g} at {check.sites} sites, the goal is {check.limit:g}"
+    if trend.limit.allows(cap) is False and trend.latency.allows(cap) is not False:
+        yield f"{trend.limit.what}, and it is missed from below {cap} sites on"
 
 
-def _undecided_goals(evidence: Evidence, cap: int) -> Iterator[str]:
+def _undecided_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str]:
     for check in evidence.checks:
         if check.sites == cap and check.state is State.UNDECIDED:
             needed = check.more_documents
             more = f": {plural(needed, 'more document')} at the cap would tell" if needed else ""
             known = f"lies between {check.low:.4g} and {check.high:.4g}" if check.value is not None else "is unknown"
             yield f"{check.goal} at {cap} sites {known}, the goal is {check.limit:g}{more}"
+    if trend.latency.allows(cap) and not trend.limit.allows(cap):
+        yield f"{cap} sites lie between two levels, and a goal is not proven to hold up to there"
 
 
 def _too_high(evidence: Evidence, trend: Trend, cap: int) -> Iterator[tuple[Verdict, str]]:
@@ -211,14 +215,13 @@ def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str)
 def _passing(evidence: Evidence, trend: Trend, cap: int) -> tuple[Verdict, str]:
     knee = trend.detection.knee
     if knee is None:
-        room = recommended(evidence) or 0
-        if room > cap + cap * HEADROOM_ABOVE:
-            return Verdict.PASS_HEADROOM, f"no rise at {cap} sites, and none proven up to {room}"
+        if has_headroom(evidence, cap):
+            return Verdict.PASS_HEADROOM, f"no rise at {cap} sites, and none proven up to {recommended(evidence)}"
         return Verdict.PASS, f"no significant rise at {cap} sites; {trend.detection.reason}"
     where = f"the knee is at {knee.sites:.0f} sites [{knee.low:.0f}-{knee.high:.0f}]"
     if knee.high < cap - cap * AT_RISK_BELOW:
         return next(_unless_disturbed(evidence, cap, Verdict.AT_RISK, f"{where}, below the cap of {cap}"))
-    if knee.low > cap + cap * HEADROOM_ABOVE:
+    if has_headroom(evidence, cap):
         return Verdict.PASS_HEADROOM, f"{where}, well above the cap of {cap}"
     return Verdict.PASS, f"no significant rise at {cap} sites; {where}"
 

@@ -418,3 +418,28 @@ def test_levels_in_hand_keep_their_order_of_sweeps() -> None:
     """Strata of the bootstrap are sweeps."""
     level: Level = level_of(100, [[1.0, 2.0], [3.0]])
     assert level.sweeps() == {1: (1.0, 2.0), 2: (3.0,)}
+
+
+@pytest.mark.parametrize("cap", [300, 305])
+def test_a_slow_bend_is_no_headroom_although_its_knee_is_far_above(cap: int) -> None:
+    """Latency at the cap is nearly 10 % up: "well above the cap" promised room where none is proven."""
+    sites = (100, 200, 250, cap, 350, 400, 500)
+    judgement = judged(lambda s, r: 500 + 42 * (s / 300) ** 8 + r.normal(0, 1), cap=cap, sites=sites)
+    assert judgement.knee is not None
+    assert judgement.knee.low > cap * 13 / 12
+    assert (judgement.verdict, judgement.recommended_cap) == (Verdict.PASS, cap)
+
+
+def test_a_goal_that_is_crossed_below_a_cap_between_two_levels_fails_it() -> None:
+    """``verify`` interpolates and fails such a cap; the run itself passed it, with headroom."""
+    judgement = judged(hinge(200, slope=0.4, noise=1), cap=280, sites=(100, 200, 300, 400), goals=Goals(p95_ms=530))
+    assert judgement.verdict is Verdict.FAIL_GOALS
+    assert "missed from below 280 sites on" in judgement.reason
+
+
+def test_a_goal_unproven_between_two_levels_does_not_pass() -> None:
+    """The error rate is proven at 200 sites and unknown at 300, so it is unknown at 280 too."""
+    results = run_of(flat(), cap=280, sites=(100, 200, 300), documents=140, goals=Goals(error_rate=0.01))
+    judgement = judge(changed(results, 300, documents=424, errors=4))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert "not proven to hold" in judgement.reason
