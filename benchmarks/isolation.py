@@ -25,6 +25,7 @@ from benchmarks.report import ISOLATION, publish
 from benchmarks.request import output_folder
 from benchmarks.session import Session
 from benchmarks.target import TargetFailed, example
+from fanout_guard.stress.goals import wilson
 from fanout_guard.stress.verdict import judge
 
 POWER = 1.5
@@ -188,21 +189,28 @@ def compared(one: Stage, alone: Stage) -> Stage:
 
 def conclude(stages: Sequence[Stage]) -> tuple[str, str]:
     """Whether the guard isolates, or why that cannot be told."""
-    _, flooded, guarded = stages
+    alone, flooded, guarded = stages
     for one in stages:
         if len(one.latencies_ms) < MINIMUM:
-            succeeded = f"{len(one.latencies_ms)} of {len(one.latencies_ms) + one.failed} documents succeeded"
+            succeeded = f"{len(one.latencies_ms)} of {_sent(one)} documents succeeded"
             return "inconclusive", f"{one.name}: {succeeded}, {MINIMUM} are needed"
     if flooded.ratio <= POWER:
         return "inconclusive", f"no power: the flood raises bystanders' p95 only {flooded.ratio:.2f}x without the guard"
     if guarded.flood_refused < guarded.flood_documents:
         return "fail", f"the guard let {guarded.flood_documents - guarded.flood_refused} of the flood through"
+    if wilson(guarded.failed, _sent(guarded))[0] > wilson(alone.failed, _sent(alone))[1]:
+        more = f"{guarded.failed} of {_sent(guarded)} bystanders' documents failed, alone {alone.failed}"
+        return "fail", f"with the guard {more} of {_sent(alone)}"
     hurt = f"the flood raises bystanders' p95 {flooded.ratio:.2f}x without the guard, {guarded.ratio:.2f}x with it"
-    if guarded.ratio <= ISOLATED:
+    if guarded.high <= ISOLATED:
         return "pass", hurt
     if guarded.low > ISOLATED:
         return "fail", hurt
     return "inconclusive", f"{hurt} [{guarded.low:.2f}-{guarded.high:.2f}]: too noisy to tell it from {ISOLATED}x"
+
+
+def _sent(one: Stage) -> int:
+    return len(one.latencies_ms) + one.failed
 
 
 def summary(isolation: Isolation) -> str:

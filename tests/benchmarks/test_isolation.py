@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,23 @@ def test_results_that_cannot_be_added_to_are_refused_before_anything_is_measured
     (tmp_path / "results.json").write_text("{")
     assert main(["isolation", "--out", str(tmp_path)]) == 2
     assert "results.json" in capsys.readouterr().err
+
+
+def test_bystanders_that_fail_only_beside_the_guarded_flood_fail_it() -> None:
+    """Those that still succeed may be as fast as ever: 25 of 80 did, and the guard was said to isolate."""
+    alone, flooded, guarded = stages(2.2, 1.0)
+    found = conclude([alone, flooded, replace(guarded, latencies_ms=guarded.latencies_ms[:25], failed=55)])
+    assert found == ("fail", "with the guard 55 of 80 bystanders' documents failed, alone 0 of 80")
+
+
+def test_noise_does_not_pass_for_isolation() -> None:
+    """Of bystanders that the guarded flood slows by a fifth, a p95 of 80 noisy documents shows nothing in a third."""
+    verdicts = []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        made = [
+            replace(one, latencies_ms=tuple((300 * factor * np.exp(random.normal(0, 0.5, 80))).tolist()))
+            for one, factor in zip(stages(1, 1), (1.0, 4.0, 1.2), strict=True)
+        ]
+        verdicts.append(conclude([compared(one, made[0]) for one in made])[0])
+    assert "pass" not in verdicts
