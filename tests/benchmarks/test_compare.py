@@ -43,6 +43,13 @@ def test_a_knee_that_fell_is_a_regression(tmp_path: Path, capsys: pytest.Capture
     assert "the knee fell from" in capsys.readouterr().out
 
 
+def test_a_knee_that_differs_by_less_than_machines_do_is_no_regression(tmp_path: Path) -> None:
+    """The interval of a knee holds the noise within a run only: 1 % of change between two runs was a regression."""
+    old = saved(tmp_path / "old", hinge(312.0, noise=2), 1)
+    new = saved(tmp_path / "new", hinge(303.0, noise=2), 2)
+    assert main(["compare", old, new]) == 0
+
+
 def test_a_run_that_cannot_be_judged_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An unclear run is neither a regression nor a pass."""
     old = saved(tmp_path / "old", hinge(300.0), 1)
