@@ -34,7 +34,7 @@ class Lookalikes:
     def _taken(self, name: str) -> bool:
         if name.isascii() and name.isprintable():
             return _squeezed(name.lower()) in self._folded
-        return self._may_be(name) or self._may_be(name.partition("\0")[0])
+        return self._may_be(name) or ("\0" in name and self._may_be(name.partition("\0")[0]))
 
     def _may_be(self, name: str) -> bool:
         """As ``fold(name) in folded``, but done with a long name at its first letter that fits none."""
@@ -43,14 +43,14 @@ class Lookalikes:
             letters = _LETTERS[character]
             if letters:
                 read += letters
-                if _squeezed(read) not in self._prefixes:
+                if read not in self._prefixes:
                     return False
-        return _squeezed(read) in self._folded
+        return read in self._folded
 
 
 def fold(name: str) -> str:
     """What names that a reader may confuse have in common."""
-    return _squeezed("".join(map(_LETTERS.__getitem__, name)))
+    return "".join(map(_LETTERS.__getitem__, name))
 
 
 def _squeezed(text: str) -> str:
@@ -63,7 +63,7 @@ class _Letters(dict[str, str]):
     def __missing__(self, character: str) -> str:
         # Upper first: the dotless i is an i only to readers that compare in upper case.
         letters = normalize("NFKD", normalize("NFKD", character).upper().casefold())
-        left = "".join(letter for letter in letters if category(letter)[0] not in _DROPPED)
+        left = _squeezed("".join(letter for letter in letters if category(letter)[0] not in _DROPPED))
         if len(self) >= _CACHED:
             self.clear()
         self[character] = left
