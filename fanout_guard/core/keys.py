@@ -9,6 +9,7 @@ from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
+from sys import getsizeof
 from urllib.parse import quote, unquote
 
 from fanout_guard.core.model import Lease, SiteKey
@@ -43,7 +44,8 @@ _CACHED_TENANTS = 32_768
 _CACHED_SITES = 32_768
 _CACHED_CHARACTERS = 256
 _CACHED_LIST_CHARACTERS = 65_536
-_CACHED_LISTS_CHARACTERS = 2_000_000
+_CACHED_LISTS_BYTES = 4_000_000
+_BYTES_OF_ENTRY = 200
 _MANTISSA_BITS = 53
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LEASE_ID = re.compile(r"[0-7](?:[A-Za-z0-9_-]{16}){1,3}")
@@ -120,18 +122,20 @@ class Digests:
 class _Lists(dict[str, tuple[int, bytes]]):
     """Entries and digests of the lists seen last: a tenant's next document mostly goes to the same sites.
 
-    Forgets everything when full, so that no client can make it grow.
+    Forgets everything when full, so that no client can make it grow; a list of one short name takes far more room than
+    its characters.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._characters = 0
+        self._bytes = 0
 
     def keep(self, text: str, entries: int, digests: bytes) -> None:
-        self._characters += len(text)
-        if self._characters > _CACHED_LISTS_CHARACTERS:
+        size = _BYTES_OF_ENTRY + getsizeof(text) + getsizeof(digests)
+        self._bytes += size
+        if self._bytes > _CACHED_LISTS_BYTES:
             self.clear()
-            self._characters = len(text)
+            self._bytes = size
         self[text] = (entries, digests)
 
 
