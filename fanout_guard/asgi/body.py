@@ -10,6 +10,7 @@ from functools import lru_cache
 from fanout_guard.types import Message, Receive
 
 _BIG_DIGITS = 12
+_CACHED_TYPE_BYTES = 256
 # The one form that all readers read alike; others (RFC 2231's, say) may spell any charset.
 _UTF8 = re.compile(rb"""charset=(?:utf-?8|us-ascii|"utf-?8"|"us-ascii")(?=\s*(?:[;,]|$))""")
 # Wherever it stands: readers differ in what they trim around a type (a no-break space, say), and some search for it.
@@ -113,14 +114,21 @@ def _check_encoding(value: bytes, _: int) -> None:
             raise UnsupportedEncoding("Send the body without a Content-Encoding.")
 
 
-@lru_cache(maxsize=64)
 def _check_type(value: bytes, _: int) -> None:
+    # Some servers bound no header, and what is remembered stays: no long one is.
+    (_check_short_type if len(value) <= _CACHED_TYPE_BYTES else _check_media_type)(value)
+
+
+def _check_media_type(value: bytes) -> None:
     if _FORM.search(value):
         raise UnsupportedEncoding("The Content-Type says that the body is a form. Send JSON, as application/json.")
     # A reader that goes by the charset would see other characters than the guard.
     charsets = value.count(b"charset")
     if charsets and charsets != len(_UTF8.findall(value)):
         raise UnsupportedEncoding("Send the body in UTF-8.")
+
+
+_check_short_type = lru_cache(maxsize=64)(_check_media_type)
 
 
 def _check_length(value: bytes, max_bytes: int) -> None:

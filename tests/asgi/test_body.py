@@ -192,6 +192,17 @@ def test_json_is_read_under_any_other_type(headers: list[tuple[bytes, bytes]]) -
     check_head(headers, 100)
 
 
+def test_long_types_are_not_remembered() -> None:
+    """Servers such as uvicorn on httptools bound no header, and 64 of some megabytes would stay for good."""
+    tracemalloc.start()
+    try:
+        for number in range(64):
+            check_head([(b"content-type", b"application/json; x=%d" % number + b"y" * 100_000)], 100)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
