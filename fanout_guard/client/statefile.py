@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_IMODE
 from threading import Lock
 from types import TracebackType
 from typing import IO, Self
@@ -40,7 +41,7 @@ class StateFile(Journal):
         with self._or_state_error("written"):
             fresh = self._beside(".new")
             try:
-                _write(fresh, state.to_json())
+                _write(fresh, state.to_json(), like=self.path)
                 fresh.replace(self.path)
                 _sync_folder(self.path.parent)
             except OSError:
@@ -117,11 +118,20 @@ class StateFile(Journal):
         return self.path.with_name(self.path.name + suffix)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, *, like: Path) -> None:
     with path.open("wb") as file:
+        with suppress(FileNotFoundError):
+            # Before anything stands in it: whoever may not read the old file may not read the new one.
+            _set_mode(file.fileno(), S_IMODE(like.stat().st_mode))
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _set_mode(file: int, mode: int) -> None:
+    # Some file systems have the same mode for all files and refuse to set any.
+    if S_IMODE(os.fstat(file).st_mode) != mode:
+        os.fchmod(file, mode)
 
 
 def _sync_folder(path: Path) -> None:

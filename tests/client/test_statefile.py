@@ -232,3 +232,13 @@ def test_a_state_stays_in_its_folder_where_the_process_leaves_it(
     assert report.complete
     assert os.listdir(tmp_path / "elsewhere") == []
     assert len(json.loads((tmp_path / "d-1.json").read_bytes())["delivered"]) == 600
+
+
+def test_a_file_that_only_its_owner_may_read_stays_so(tmp_path: Path) -> None:
+    """Whose sites a document went to can be confidential, and every answer writes the file anew."""
+    path = tmp_path / "d-1.json"
+    journal = StateFile(path)
+    journal.save(State(document="d", run="r"))
+    path.chmod(0o600)
+    journal.save(State(document="d", run="r", delivered=("Site1",)))
+    assert path.stat().st_mode & 0o777 == 0o600
