@@ -10,6 +10,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from inspect import isawaitable
 from typing import TypeAlias
 
@@ -86,13 +87,17 @@ class Tenants:
             own = self._override(tenant)
         return tenant, self._policies.with_layers(tenant, hooked, own, self._override(DEFAULTS))
 
-    async def mode(self, tenant: str | None) -> Mode:
-        """The mode for a request that could not be read, whose tenant may be unknown or invalid."""
-        try:
-            _, policy = await self.resolve(self.name(tenant))
-        except (CirculationError, UnknownTenant):
-            policy = self._policies.with_layers("", None, None, self._override(DEFAULTS))
-        return policy.mode
+    async def mode(self, tenant: str | None, *, read: bool = True) -> Mode:
+        """The mode for a request that could not be read, whose tenant may be unknown or invalid.
+
+        Where the tenant itself could not be ``read``, it is the deployment's: that of the default tenant would let
+        others pass who make themselves unreadable.
+        """
+        if read:
+            with suppress(CirculationError, UnknownTenant):
+                return (await self.resolve(self.name(tenant)))[1].mode
+        await self.refresh()
+        return self._policies.with_layers("", None, None, self._override(DEFAULTS)).mode
 
     def _override(self, tenant: str) -> Caps | None:
         return None if self._overrides is None else self._overrides.of(tenant)

@@ -111,29 +111,31 @@ class FanoutGuardMiddleware:
 
     async def _ask(self, scope: Scope, params: PathParams, body: RequestBody) -> Extract:
         """Read who asks for what; raises ClientGone, or _Refused where that cannot be told."""
-        tenant = None
+        tenant, read = None, False
         try:
             if self._tenant_hook is None:
                 tenant = self._reader.tenant(scope, params)
             else:
                 tenant = await self._hooked("tenant=", self._tenant_hook, (scope,), _a_tenant)
+            read = not self._reader.tenant_in_body
             check_head(scope["headers"], self._max_body)
             raw = await body.read()
             asked = self._reader.read_on(tenant, scope, params, raw)
+            tenant, read = asked.tenant, True
             if self._circulation_hook is not None:
                 hooked = await self._hooked("circulation=", self._circulation_hook, (scope, raw), _a_circulation)
-                asked = Extract(asked.tenant, hooked)
+                asked = Extract(tenant, hooked)
         except Unreadable as error:
-            raise _Refused(error.kind, error.detail, tenant or error.tenant) from None
+            tenant, read = tenant or error.tenant, read or error.tenant_read
+            raise _Refused(error.kind, error.detail, tenant, tenant_read=read) from None
         except UnsupportedEncoding as error:
-            raise _Refused("unsupported-encoding", str(error), tenant) from None
+            raise _Refused("unsupported-encoding", str(error), tenant, tenant_read=read) from None
         except BodyTooLarge:
             detail = f"The body is longer than the {self._max_body} bytes that are read. Send fewer sites at a time."
-            raise _Refused("body-too-large", detail, tenant) from None
+            raise _Refused("body-too-large", detail, tenant, tenant_read=read) from None
         except _HookFailed:
-            raise _Refused(
-                None, "The tenant and the circulation could not be determined. Send it again in 1 second.", tenant
-            ) from None
+            detail = "The tenant and the circulation could not be determined. Send it again in 1 second."
+            raise _Refused(None, detail, tenant, tenant_read=read) from None
         return asked
 
     async def _decide(self, asked: Extract, scope: Scope) -> Decision:
@@ -152,7 +154,7 @@ class FanoutGuardMiddleware:
                 raise _Refused(None, "The tenant could not be determined. Send it again in 1 second.") from None
             raise _Refused(TENANT_UNIDENTIFIED, sentence(f"{error}{self._tenant_expected}")) from None
         except UnknownTenant:
-            raise _Refused("tenant-unknown", "This tenant may not circulate here.", named) from None
+            raise _Refused("tenant-unknown", "This tenant may not circulate here.", named, tenant_read=True) from None
 
     async def _run(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with its admission, and settle when it is done."""
@@ -163,7 +165,7 @@ class FanoutGuardMiddleware:
             await self.app(scope, receive, responder)
 
     async def _refuse(self, refused: _Refused, scope: Scope, body: RequestBody, send: Send) -> None:
-        mode = await self.guard.tenants.mode(refused.tenant)
+        mode = await self.guard.tenants.mode(refused.tenant, read=refused.tenant_read)
         if mode is not OFF:
             self.guard.observers.unreadable(refused.kind or "other", refused.detail, refused.tenant)
         if mode is not Mode.ENFORCE:
@@ -218,12 +220,18 @@ class FanoutGuardMiddleware:
 
 
 class _Refused(Exception):
-    """A request that gets no decision; ``kind`` is None where the guard itself could not tell what was asked."""
+    """A request that gets no decision; ``kind`` is None where the guard itself could not tell what was asked.
 
-    def __init__(self, kind: UnreadableKind | None, detail: str, tenant: str | None = None) -> None:
+    Unless its tenant was read, it may be anybody's.
+    """
+
+    def __init__(
+        self, kind: UnreadableKind | None, detail: str, tenant: str | None = None, *, tenant_read: bool = False
+    ) -> None:
         self.kind = kind
         self.detail = detail
         self.tenant = tenant
+        self.tenant_read = tenant_read
 
 
 class _HookFailed(Exception):

@@ -64,22 +64,26 @@ def run(arguments: argparse.Namespace) -> int:
         body = _body(arguments.file, settings.max_body_bytes)
         tenant, circulation = _read(settings, body, arguments.tenant, arguments.document)
     except _Refused as error:
-        mode = asyncio.run(_mode(settings, arguments.tenant or error.tenant))
+        read = arguments.tenant is not None or error.tenant_read or parse_source(settings.tenant).kind != "json"
+        mode = asyncio.run(_mode(settings, arguments.tenant or error.tenant, read=read))
         return _print_unread(error, mode, arguments)
     decide = _decide if settings.redis_url else _decide_alone
     try:
         decision = asyncio.run(decide(settings, tenant, circulation))
     except UnknownTenant as error:
         detail = f"tenant {error.tenant!a} is not known, and {PREFIX}UNKNOWN_TENANTS is 'reject'"
-        return _print_unread(_Refused("tenant-unknown", detail), asyncio.run(_mode(settings, None)), arguments)
+        return _print_unread(_Refused("tenant-unknown", detail), asyncio.run(_mode(settings, error.tenant)), arguments)
     _print(decision, settings.reject_status, as_json=arguments.json)
     return Exit.DONE if decision.admitted else Exit.NO
 
 
 class _Refused(Exception):
-    def __init__(self, kind: UnreadableKind, detail: str, tenant: str | None = None) -> None:
+    def __init__(
+        self, kind: UnreadableKind, detail: str, tenant: str | None = None, *, tenant_read: bool = False
+    ) -> None:
         self.problem = unreadable(kind, detail)
         self.tenant = tenant
+        self.tenant_read = tenant_read
         super().__init__(detail)
 
 
@@ -113,7 +117,7 @@ def _read(settings: Settings, body: bytes, tenant: str | None, document: str | N
     try:
         found = reader.read({}, {}, body)
     except Unreadable as error:
-        raise _Refused(error.kind, error.detail, error.tenant) from None
+        raise _Refused(error.kind, error.detail, error.tenant, tenant_read=error.tenant_read) from None
     circulation = found.circulation or Circulation(sites=())
     if document is not None:
         circulation = Circulation(document=document, sites=circulation.sites)
@@ -129,12 +133,12 @@ def _refuse_nobody(settings: Settings, source: Source) -> NoReturn:
     raise _Refused("tenant-unidentified", sentence(f"{source}, the id of the tenant, is missing"))
 
 
-async def _mode(settings: Settings, tenant: str | None) -> Mode:
+async def _mode(settings: Settings, tenant: str | None, *, read: bool = True) -> Mode:
     if settings.redis_url:
         with suppress(CountersUnavailable):  # as the configuration alone says, then
             async with deployment(settings) as reached:
-                return await reached.guard.tenants.mode(tenant)
-    return await FanoutGuard(replace(settings, metrics="", redis_url="")).tenants.mode(tenant)
+                return await reached.guard.tenants.mode(tenant, read=read)
+    return await FanoutGuard(replace(settings, metrics="", redis_url="")).tenants.mode(tenant, read=read)
 
 
 async def _decide(settings: Settings, tenant: str | None, circulation: Circulation) -> Decision:

@@ -31,14 +31,15 @@ _EXPECTED = {"header": "; expected UTF-8", "query": "; expected percent-encoded 
 class Unreadable(FanoutGuardError):
     """Raised when a request's tenant or circulation cannot be read with certainty.
 
-    ``detail`` is one sentence for the client, and quotes nothing from the body. ``tenant`` is who asked, if that could
-    be read.
+    ``detail`` is one sentence for the client, and quotes nothing from the body. ``tenant`` is who asked, None where the
+    request names nobody or that could not be read; ``tenant_read`` tells which.
     """
 
     def __init__(self, kind: UnreadableKind, detail: str) -> None:
         self.kind = kind
         self.detail = detail
         self.tenant: str | None = None
+        self.tenant_read = False
         super().__init__(detail)
 
 
@@ -109,14 +110,15 @@ class Reader:
 
     def read_on(self, tenant: str | None, scope: _Scope, path_params: _Params, body: bytes) -> Extract:
         """``read``, for a request whose ``tenant`` was read before its body arrived."""
+        tenant_read = not self.tenant_in_body
         try:
             needed = self.needs_body and (body or not self._bodiless)
             members = self._members(body) if needed else {}
             if self._tenant is not None and self.tenant_in_body:
-                tenant = _tenant(self._tenant, scope, path_params, members)
+                tenant, tenant_read = _tenant(self._tenant, scope, path_params, members), True
             return Extract(tenant, self._circulation(scope, path_params, members) if self._sites else None)
         except Unreadable as error:
-            error.tenant = tenant
+            error.tenant, error.tenant_read = tenant, tenant_read
             raise
 
     def _members(self, body: bytes) -> dict[Path, object]:

@@ -49,6 +49,34 @@ async def test_a_tenant_that_is_not_known_does_not_have_the_default_tenants_mode
     assert (await post(guard, body_of(3), headers=[("x-tenant-id", "nobody")])).status == 403
 
 
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+@pytest.mark.parametrize(
+    ("tenant", "body", "headers"),
+    [
+        ("header:X-Tenant-ID", body_of(301), [("x-tenant-id", "acme"), ("x-tenant-id", "acme")]),
+        ("json:tenant", b'{"tenant": "acme", "tenant": "acme", ' + body_of(301)[1:], []),
+        ("json:tenant", b'{"tenant": "acme", "document_id": 1, ' + body_of(301)[1:], []),
+        ("json:tenant", b'{"tenant": "acme", ' + body_of(301)[1:], [("content-encoding", "gzip")]),
+        ("json:tenant", b'{"tenant": "acme", ' + body_of(301)[1:] + b" " * 5000, []),
+    ],
+)
+async def test_a_tenant_that_cannot_be_read_does_not_have_the_default_tenants_mode(
+    mode: str, tenant: str, body: bytes, headers: list[tuple[str, str]]
+) -> None:
+    """Else an enforced tenant that names itself twice would be let through to an application that reads one of them."""
+    app = Recorder()
+    guard = guarded(app, TENANT=tenant, TENANT__default__MODE=mode, MAX_BODY_BYTES="5000")
+    assert 400 <= (await post(guard, body, headers=headers)).status <= 415
+    assert app.scopes == []
+
+
+@pytest.mark.parametrize("tenant", ["header:X-Tenant-ID", "json:tenant"])
+async def test_the_default_tenants_mode_is_that_of_requests_which_name_nobody(tenant: str) -> None:
+    """What cannot be read of them is passed on as it would be with a tenant's id."""
+    guard = guarded(Recorder(), TENANT=tenant, TENANT__default__MODE="shadow")
+    assert (await post(guard, b'{"document_id": "d-1"}')).status == 200
+
+
 async def test_a_tenant_can_have_its_own_mode() -> None:
     """Enforcement can begin with one tenant."""
     app = Recorder()

@@ -110,6 +110,30 @@ def test_what_cannot_be_read_is_status_2(body: str, options: list[str], url: str
     assert not options or answer.document["problem"]["status"] == 400
 
 
+@pytest.mark.parametrize(
+    ("settings", "body"),
+    [
+        ({"TENANT": "json:tenant"}, '{"tenant": "acme", "tenant": "acme", "document_id": 1, "target_sites": []}'),
+        ({"TENANT": "json:tenant"}, '{"tenant": "acme",'),
+        (
+            {"TENANT": "json:tenant", "UNKNOWN_TENANTS": "reject"},
+            '{"tenant": "x", "document_id": 1, "target_sites": []}',
+        ),
+    ],
+)
+def test_the_default_tenants_mode_is_not_that_of_a_tenant_that_cannot_be_told(
+    settings: dict[str, str], body: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the application decides: it would refuse what this tells to be let through."""
+    for name, value in {**settings, "TENANT__default__MODE": "shadow"}.items():
+        monkeypatch.setenv(f"FANOUT_GUARD_{name}", value)
+    path = tmp_path / "body.json"
+    path.write_text(body)
+    answer = run("simulate", str(path))
+    assert answer.code == 2
+    assert "would be refused" in answer.err
+
+
 @pytest.mark.parametrize("mode", ["shadow", "off"])
 def test_what_cannot_be_read_is_passed_on_where_nothing_is_refused(
     mode: str, url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
