@@ -89,7 +89,7 @@ def _counters(settings: Settings) -> Iterator[Finding]:
 
 
 def _digests(settings: Settings) -> Finding:
-    if settings.digest_key or not settings.document:
+    if settings.digest_key or not (settings.document or settings.idempotency_header):
         return Finding("digests", Level.OK, "keyed with a secret" if settings.digest_key else "not used")
     return Finding(
         "digests",

@@ -241,6 +241,11 @@ def test_a_node_of_a_cluster_is_no_server_of_its_own(
         ({"FANOUT_GUARD_REDIS_URL": "", "FANOUT_GUARD_WORKERS": "4"}, "counters", Level.WARNING),
         ({"FANOUT_GUARD_DIGEST_KEY": ""}, "digests", Level.WARNING),
         ({"FANOUT_GUARD_DIGEST_KEY": "", "FANOUT_GUARD_DOCUMENT": ""}, "digests", Level.OK),
+        (
+            {"FANOUT_GUARD_DIGEST_KEY": "", "FANOUT_GUARD_DOCUMENT": "", "FANOUT_GUARD_IDEMPOTENCY_HEADER": "Key"},
+            "digests",
+            Level.WARNING,
+        ),
         ({"FANOUT_GUARD_MAX_SITES": "unlimited"}, "circulation cap", Level.WARNING),
         ({"FANOUT_GUARD_TENANT__a__MAX_SITES": "unlimited"}, "circulation cap", Level.WARNING),
         ({"FANOUT_GUARD_MODE": "shadow"}, "mode", Level.NOTE),
