@@ -60,6 +60,23 @@ async def test_what_is_said_to_be_kept_is_about_what_is_kept() -> None:
         assert 0.5 * took <= counters._state.weight <= 2 * took
 
 
+async def test_keys_count_for_what_they_keep() -> None:
+    """An idempotency key lives for up to a day, and the record that it stands for with it."""
+    bench, counters = limited(128 * MIB)
+    gc.collect()
+    tracemalloc.start()
+    for number in range(2_000):
+        await bench.circulate(1, rates((10**9, 86_400_000)), key=f"k-{number}", lease_ms=1000)
+        await bench.time.advance(100)
+    await bench.time.advance(60_000)
+    for _ in range(200):
+        await bench.circulate(1, rates((10**9, 86_400_000)), lease_ms=1000)
+    gc.collect()
+    took, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.75 * took <= counters._state.weight <= 1.5 * took
+
+
 async def test_the_bound_holds_and_what_frees_soonest_goes_first(caplog: pytest.LogCaptureFixture) -> None:
     """A flood must not take the process down, and must cost as little as possible of what still counts."""
     bench, counters = limited(MIB)

@@ -13,8 +13,8 @@ RECORD_MS = 60_000
 """How long a decision is remembered, unless its lease lives longer."""
 KEY_AT_MOST_MS = 86_400_000
 """How long an idempotency key is remembered at most."""
-KEY_BYTES = 400
-"""About what a key takes."""
+KEY_BYTES = 1000
+"""About what a key takes, with the record that it keeps for hours after that is remembered for itself."""
 
 _WEIGHT = 600
 _WEIGHT_OF_SITE = 100
