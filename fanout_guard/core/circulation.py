@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring as _quoted
 from math import isfinite
@@ -112,25 +112,39 @@ def _site_key(position: int, site: object) -> SiteKey:
 
 
 def _canonical(value: object) -> str:
+    pieces: list[str] = []
+    _spell(value, pieces.append)
+    return "".join(pieces)
+
+
+def _spell(value: object, put: Callable[[str], None]) -> None:
+    """Put the pieces of a value's canonical text; joined level by level, a long text would be copied by each."""
     if isinstance(value, str):
-        return _quoted(value)
-    if isinstance(value, Spelling):
-        return value.text
-    if value is None or isinstance(value, bool):
-        return _WORDS[value]
-    if isinstance(value, int):
-        return _decimal(value)
-    if isinstance(value, float):
-        return _fraction(value)
-    if isinstance(value, (dict, Members)):
-        return "{" + ",".join([_member(name, member) for name, member in _sorted_members(value)]) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_canonical, value)) + "]"
-    raise CirculationError(f"is {_named(value)}, which JSON does not have")
-
-
-def _member(name: str, value: object) -> str:
-    return f"{_quoted(name)}:{_canonical(value)}"
+        put(_quoted(value))
+    elif isinstance(value, Spelling):
+        put(value.text)
+    elif isinstance(value, (dict, Members)):
+        before = "{"
+        for name, member in _sorted_members(value):
+            put(f"{before}{_quoted(name)}:")
+            _spell(member, put)
+            before = ","
+        put("}" if value else "{}")
+    elif isinstance(value, (list, tuple)):
+        before = "["
+        for each in value:
+            put(before)
+            _spell(each, put)
+            before = ","
+        put("]" if value else "[]")
+    elif value is None or isinstance(value, bool):
+        put(_WORDS[value])
+    elif isinstance(value, int):
+        put(_decimal(value))
+    elif isinstance(value, float):
+        put(_fraction(value))
+    else:
+        raise CirculationError(f"is {_named(value)}, which JSON does not have")
 
 
 def _sorted_members(value: dict[Any, Any] | Members) -> list[tuple[str, object]]:

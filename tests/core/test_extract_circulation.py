@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import IntEnum
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_other_values_are_known_by_their_canonical_json() -> None:
         *(Spelling('{"a":["x",2.5],"b":1}'), '{"a":["x",2.5],"b":1}'),
     ]
     assert len(set(site_keys(values))) == 9
+
+
+def test_a_long_text_deep_inside_an_entry_is_copied_once() -> None:
+    """Copied by each of 120 levels, ten megabytes of it would hold up a worker for seconds."""
+    entry: Any = "\U0001f600" + "x" * 10_000_000
+    for _ in range(120):
+        entry = {"": entry}
+    started = time.perf_counter()
+    (key,) = site_keys([entry])
+    assert time.perf_counter() - started < 1
+    assert len(key.text) == 10_000_003 + 120 * len('{"":}')  # type: ignore[union-attr]
 
 
 def test_a_number_of_the_wire_is_the_same_site_as_a_number_of_python() -> None:
