@@ -226,10 +226,9 @@ class FanoutGuard:
             return None
         try:
             # The id is checked here, too: an empty one would name everybody's counters.
-            counted, _ = await self.tenants.resolve(self.tenants.name(tenant))
+            return await self.tenants.counted(self.tenants.name(tenant)), lease
         except (CirculationError, UnknownTenant):
             return None
-        return counted, lease
 
     def _open(self, settings: Settings) -> RedisCounters | None:
         if not settings.redis_url:

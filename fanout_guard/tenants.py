@@ -87,6 +87,10 @@ class Tenants:
             own = self._override(tenant)
         return tenant, self._policies.with_layers(tenant, hooked, own, self._override(DEFAULTS))
 
+    async def counted(self, tenant: str) -> str:
+        """The tenant that is counted, as ``resolve`` finds it; nobody is asked where that is always itself."""
+        return tenant if self._unknown == "own" else (await self.resolve(tenant))[0]
+
     async def mode(self, tenant: str | None, *, read: bool = True) -> Mode:
         """The mode for a request that could not be read, whose tenant may be unknown or invalid.
 

@@ -25,9 +25,8 @@ async def proxy() -> AsyncIterator[Proxy]:
             yield network
 
 
-@pytest.fixture
-async def guard(proxy: Proxy) -> AsyncIterator[FanoutGuard]:
-    """A guard with every cap, connected; its server has all scripts."""
+def new_guard(proxy: Proxy) -> FanoutGuard:
+    """A guard with every cap, as a worker has it that has just started."""
     variables = {
         "REDIS_URL": proxy.url,
         "REDIS_TIMEOUT": "2",
@@ -38,7 +37,13 @@ async def guard(proxy: Proxy) -> AsyncIterator[FanoutGuard]:
         "GLOBAL_MAX_INFLIGHT": "5000",
         "DOCUMENT_MAX_SITES": "5000",
     }
-    one = FanoutGuard(settings(**variables))
+    return FanoutGuard(settings(**variables))
+
+
+@pytest.fixture
+async def guard(proxy: Proxy) -> AsyncIterator[FanoutGuard]:
+    """A guard with every cap, connected; its server has all scripts."""
+    one = new_guard(proxy)
     warm = await one.admit(tenant="warm", document="d", sites=["a"])
     assert warm.lease_id is not None
     await one.refund("warm", warm.lease_id)
@@ -128,6 +133,23 @@ async def test_a_refund_or_release_that_is_cancelled_is_done_all_the_same(guard:
         with pytest.raises(asyncio.CancelledError):
             await task
     await nothing_counted(guard, "acme")
+
+
+@pytest.mark.parametrize("call", ["refund", "release"])
+async def test_a_worker_that_is_cancelled_in_its_first_call_has_made_it_all_the_same(
+    call: str, guard: FanoutGuard, proxy: Proxy
+) -> None:
+    """A queue's worker gives back what another one was charged for, before it has seen anybody's caps."""
+    charged = await guard.admit(tenant="acme", document="d", sites=["a"])
+    other = new_guard(proxy)
+    task = asyncio.create_task(getattr(other, call)("acme", charged.lease_id))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    left = 0 if call == "refund" else 1
+    await becomes({"circulation": 0, "document": left, "rate-3600": left, "inflight": 0}, lambda: _used(guard, "acme"))
+    await other.aclose()
 
 
 async def test_no_task_is_left_when_all_have_left(guard: FanoutGuard) -> None:
