@@ -14,6 +14,7 @@ from redis import exceptions
 from redis.crc import key_slot
 
 from fanout_guard.counters.budget import within
+from fanout_guard.counters.outage import PROBE_EVERY_S
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_link import Address, Command, Link, is_unknown, script_command
 from fanout_guard.counters.scripts import Call
@@ -44,6 +45,8 @@ class Cluster:
         self._make_link = make_link
         self._links: dict[Address, Link] = {}
         self._owners: dict[int, Address] = {}
+        # Slots whose keys are split over two nodes, and until when, in the loop's time, nobody waits for that to end.
+        self._moving: dict[int, float] = {}
         self._closed = False
 
     async def call(self, call: Call) -> Any:
@@ -65,15 +68,19 @@ class Cluster:
             redirected: dict[int, _Target] = {}
             for index, reply in (await self._ask(calls, targets)).items():
                 again = self._redirected(slots[index], reply, targets[index].address)
-                if again is not None:
-                    redirected[index] = again
-                else:
+                if again is None:
                     answers[index] = _failed(reply) if isinstance(reply, BaseException) else reply
+                elif not (isinstance(reply, exceptions.TryAgainError) and self._is_moving(slots[index])):
+                    redirected[index] = again
             if not redirected:
                 break
             targets = redirected
             if attempt:
                 await asyncio.sleep(_PAUSE_S)
+        else:
+            # Waited for once, and not by every call: calls for other slots, which share this exchange, wait along.
+            until_s = asyncio.get_running_loop().time() + PROBE_EVERY_S
+            self._moving.update((slots[index], until_s) for index in targets)
         return answers
 
     async def command(self, *arguments: str | bytes | int) -> Any:
@@ -180,6 +187,10 @@ class Cluster:
         if isinstance(reply, exceptions.TryAgainError):
             return _Target(self._owner(slot))
         return None
+
+    def _is_moving(self, slot: int) -> bool:
+        """Whether the keys of a slot were found split over two nodes just now."""
+        return asyncio.get_running_loop().time() < self._moving.get(slot, 0.0)
 
     def _owner(self, slot: int) -> Address:
         owner = self._owners.get(slot)

@@ -97,6 +97,29 @@ async def test_a_slot_in_between_is_no_outage_for_the_others(nodes: ClusterOfThr
     await counters.aclose()
 
 
+async def test_a_slot_in_between_is_waited_for_once() -> None:
+    """Not for each decision: those of other tenants, which share calls with them, would wait along and be late."""
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"HELLO":
+            return HELLO
+        if command[0] == b"CLUSTER":
+            return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % node.port
+        return b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
+
+    async with answering(answer) as node:
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{node.port}", timeout_ms=5000)
+        asked = []
+        for _ in range(3):
+            with pytest.raises(CountersUnavailable, match="cluster"):
+                await counters.decide(charge())
+            scripts = [command[1] for command in node.commands if command[0] == b"EVALSHA"]
+            asked.append(scripts.count(scripts[0]))  # the others are the undos
+        assert asked[0] > 2
+        assert asked == [asked[0], asked[0] + 1, asked[0] + 2]
+        await counters.aclose()
+
+
 async def test_the_last_lease_of_a_tenant_is_given_back_while_its_slot_moves(
     nodes: ClusterOfThree, edges: Edges
 ) -> None:
