@@ -79,7 +79,7 @@ class Reader:
     document cap applies.
     """
 
-    __slots__ = ("_bodiless", "_document", "_fields", "_sites", "_tenant", "needs_body", "tenant_in_body")
+    __slots__ = ("_bodiless", "_document", "_fields", "_sites", "_tenant", "_who", "needs_body", "tenant_in_body")
 
     def __init__(
         self, *, tenant: Source | None = None, document: Source | None = None, sites: Sequence[Source] = ()
@@ -93,6 +93,8 @@ class Reader:
         sources = [source for source in (tenant, document, *sites) if source is not None]
         paths = [source.path for source in sources if source.kind == "json"]
         self._fields = Fields(paths)
+        # Apart from the rest: whose mode holds for a circulation that is ambiguous can still be told.
+        self._who = Fields([tenant.path] if tenant is not None and tenant.kind == "json" else [])
         self.needs_body = bool(paths)
         told_outside = all(source is None or source.kind != "json" for source in (tenant, document))
         # A GET has no body, but its query may hold the list of sites.
@@ -113,22 +115,14 @@ class Reader:
         tenant_read = not self.tenant_in_body
         try:
             needed = self.needs_body and (body or not self._bodiless)
-            members = self._members(body) if needed else {}
+            tree = _object(body) if needed else None
             if self._tenant is not None and self.tenant_in_body:
-                tenant, tenant_read = _tenant(self._tenant, scope, path_params, members), True
+                tenant, tenant_read = _tenant(self._tenant, scope, path_params, _members(self._who, tree)), True
+            members = _members(self._fields, tree)
             return Extract(tenant, self._circulation(scope, path_params, members) if self._sites else None)
         except Unreadable as error:
             error.tenant, error.tenant_read = tenant, tenant_read
             raise
-
-    def _members(self, body: bytes) -> dict[Path, object]:
-        try:
-            tree = parse(body)
-            if not isinstance(tree, Members):
-                raise NotStrictJson("The body is not a JSON object.")
-            return self._fields.read(tree)
-        except (NotStrictJson, AmbiguousField) as error:
-            raise Unreadable(UNREADABLE_CIRCULATION, str(error)) from None
 
     def _circulation(self, scope: _Scope, path_params: _Params, members: _Members) -> Circulation:
         try:
@@ -157,6 +151,23 @@ class _Refused(ValueError):
 def sentence(reason: str) -> str:
     """A reason (not empty) as a sentence for the client."""
     return f"{reason[0].upper()}{reason[1:]}."
+
+
+def _object(body: bytes) -> Members:
+    try:
+        tree = parse(body)
+        if not isinstance(tree, Members):
+            raise NotStrictJson("The body is not a JSON object.")
+    except NotStrictJson as error:
+        raise Unreadable(UNREADABLE_CIRCULATION, str(error)) from None
+    return tree
+
+
+def _members(fields: Fields, tree: Members | None) -> dict[Path, object]:
+    try:
+        return fields.read(tree)
+    except AmbiguousField as error:
+        raise Unreadable(UNREADABLE_CIRCULATION, str(error)) from None
 
 
 def _listed(sources: Sequence[Source], word: str) -> str:

@@ -77,6 +77,14 @@ async def test_the_default_tenants_mode_is_that_of_requests_which_name_nobody(te
     assert (await post(guard, b'{"document_id": "d-1"}')).status == 200
 
 
+@pytest.mark.parametrize(("mode", "own", "status"), [("shadow", "enforce", 400), ("enforce", "shadow", 200)])
+async def test_a_tenant_in_the_body_has_its_mode_where_its_list_is_ambiguous(mode: str, own: str, status: int) -> None:
+    """Who asks is certain: an enforced tenant gets round its cap by no second list, and no shadowed one is refused."""
+    guard = guarded(Recorder(), TENANT="json:tenant", MODE=mode, TENANT__acme__MODE=own)
+    body = b'{"tenant": "acme", "target_sites": [], ' + body_of(301)[1:]
+    assert (await post(guard, body)).status == status
+
+
 async def test_a_tenant_can_have_its_own_mode() -> None:
     """Enforcement can begin with one tenant."""
     app = Recorder()

@@ -309,6 +309,17 @@ def test_the_tenant_is_told_before_the_circulation_and_stays_with_the_refusal() 
     assert refusal(reader("json:tenant"), '{"tenant":"acme"}').tenant == "acme"
 
 
+def test_a_tenant_stays_certain_where_the_circulation_beside_it_is_ambiguous() -> None:
+    """Else a tenant that names its list twice would come under another mode than its own."""
+    read = reader("json:auth.tenant")
+    for members in ('"target_sites":[],"target_sites":[]', '"Target_Sites":[]', '"document_id":1,"document_id":1'):
+        error = refusal(read, f'{{"auth":{{"tenant":"acme"}},{members}}}')
+        assert (error.kind, error.tenant, error.tenant_read) == (UNREADABLE_CIRCULATION, "acme", True)
+    for members in ('"auth":{}', '"Auth":{}', '"__proto__":{}'):
+        error = refusal(read, f'{{"auth":{{"tenant":"acme"}},{members},"document_id":1,"target_sites":[]}}')
+        assert (error.kind, error.tenant, error.tenant_read) == (UNREADABLE_CIRCULATION, None, False)
+
+
 def test_a_refusal_quotes_nothing_but_configured_names() -> None:
     """Problem documents and logs must not carry what another client may have put in a body."""
     bodies = [
