@@ -77,17 +77,14 @@ def query_values(query: bytes, name: str) -> list[str]:
 def scope_value(scope: Mapping[str, Any], path: tuple[str, ...]) -> object:
     """What stands at a path of members and attributes of the scope; None where there is nothing.
 
-    ValueError where an attribute's own code fails, as that of an unauthenticated user may.
+    ValueError where an object's own code fails, as that of an unauthenticated user or an unloaded session may.
     """
     value: object = scope
     for name in path:
-        if isinstance(value, Mapping):
-            value = value.get(name)
-        else:
-            try:
-                value = getattr(value, name, None)
-            except Exception:
-                raise ValueError from None
+        try:
+            value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+        except Exception:
+            raise ValueError from None
     return str(value) if isinstance(value, UUID) else value
 
 

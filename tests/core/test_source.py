@@ -106,6 +106,11 @@ class _User:
         raise NotImplementedError
 
 
+class _Session(dict[str, str]):
+    def get(self, name: str, default: object = None) -> str:
+        raise RuntimeError(name)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -130,3 +135,9 @@ def test_an_attribute_that_raises_is_an_unreadable_value() -> None:
     """An unauthenticated user raises NotImplementedError for its identity; that must not become a 500."""
     with pytest.raises(ValueError):
         scope_value({"user": _User()}, ("user", "broken"))
+
+
+def test_a_mapping_that_raises_is_an_unreadable_value() -> None:
+    """A session that is read before it was loaded raises; that must not become a 500 either, least of all in shadow."""
+    with pytest.raises(ValueError):
+        scope_value({"session": _Session()}, ("session", "tenant"))
