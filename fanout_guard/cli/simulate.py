@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         decision = asyncio.run(decide(settings, tenant, circulation))
     except UnknownTenant as error:
         detail = f"tenant {error.tenant!a} is not known, and {PREFIX}UNKNOWN_TENANTS is 'reject'"
-        return _print_unread(_Refused("tenant-unknown", detail), asyncio.run(_mode(settings, error.tenant)), arguments)
+        refused = _Refused("tenant-unknown", detail, error.tenant)
+        return _print_unread(refused, asyncio.run(_mode(settings, error.tenant)), arguments)
     _print(decision, settings.reject_status, as_json=arguments.json)
     return Exit.DONE if decision.admitted else Exit.NO
 

@@ -256,6 +256,14 @@ def test_a_body_without_its_tenant_is_refused_as_the_guard_refuses_it(
     assert (answer.code, answer.document["admitted"], answer.document["outcome"]) == (0, True, "unreadable")
 
 
+def test_json_names_an_unknown_tenant_of_the_body(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that goes through many payloads is to learn whom to make known."""
+    monkeypatch.setenv("FANOUT_GUARD_TENANT", "json:customer")
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
+    answer = run("simulate", payload(tmp_path, 1, customer="nobody"), "--json")
+    assert (answer.document["status"], answer.document["tenant"]) == (403, "nobody")
+
+
 def test_an_unknown_tenant_is_status_2(url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would get 403, which a script can read as any other refusal; who simulates has mistyped it."""
     monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", "reject")
