@@ -26,6 +26,9 @@ CapsHook: TypeAlias = Callable[[str], Caps | Awaitable[Caps | None] | None]
 """A user's ``caps=``: tenant → caps, or None for a tenant that it does not know; sync or async."""
 
 _HOOKED_AT_MOST = 10_000
+_THE_DEPLOYMENTS = Caps()
+"""For a tenant that a failing hook has never answered for. It is known: a database that is down must not stop
+publishing."""
 
 
 class Tenants:
@@ -108,7 +111,7 @@ class Tenants:
 
 
 class HookedCaps:
-    """What the ``caps=`` hook gave, kept for ``ttl_s``; if the hook fails, what it gave last."""
+    """What the ``caps=`` hook gave, kept for ``ttl_s``; if the hook fails, what it gave last, or no caps of its own."""
 
     def __init__(self, hook: CapsHook, ttl_s: float) -> None:
         check_hook("caps=", hook)
@@ -119,7 +122,7 @@ class HookedCaps:
         self._asking: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[Caps | None]] = {}
 
     async def of(self, tenant: str) -> Caps | None:
-        """The tenant's caps by the hook; None if it does not know the tenant, or has never answered for it."""
+        """The tenant's caps by the hook; None if it does not know the tenant."""
         kept = self._kept.get(tenant)
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
@@ -134,13 +137,13 @@ class HookedCaps:
             return task.result()
         if not done:
             self._failed(f"no answer within {HOOK_WAIT_S:g} s")
-        last = kept[1] if kept else None
+        last = kept[1] if kept else _THE_DEPLOYMENTS
         self._keep(tenant, last)
         return last
 
     async def _ask(self, tenant: str) -> Caps | None:
         kept = self._kept.get(tenant)
-        caps = kept[1] if kept else None
+        caps = kept[1] if kept else _THE_DEPLOYMENTS
         try:
             given: object = self._hook(tenant)
             if isawaitable(given):

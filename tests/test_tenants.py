@@ -155,15 +155,32 @@ async def test_a_hook_that_fails_leaves_what_it_gave_last(
     await kept.of("acme")
     hook.give = given
     assert await kept.of("acme") == Caps(max_sites=7)
-    assert await kept.of("never-seen") is None
+    assert await kept.of("never-seen") == Caps()
     assert "caps= failed" in caplog.text
     assert "by zero" not in caplog.text
+
+
+@pytest.mark.parametrize("unknown", ["shared", "reject"])
+async def test_a_hook_that_has_never_answered_makes_no_tenant_unknown(unknown: str) -> None:
+    """A worker that starts while the user's database is down must not refuse every tenant that only that one names."""
+    hook = Hook(lambda _: 1 // 0)
+    found = tenants(hook, unknown=unknown)
+    assert await caps_of("acme", found) == ("acme", 300)
+
+
+async def test_a_tenant_that_the_hook_did_not_know_stays_unknown_while_it_fails() -> None:
+    """Its last answer holds, and that was no."""
+    hook = Hook(lambda _: None)
+    kept = HookedCaps(hook, ttl_s=0)
+    assert await kept.of("nobody") is None
+    hook.give = lambda _: 1 // 0
+    assert await kept.of("nobody") is None
 
 
 async def test_the_log_says_what_a_hook_gave_instead_of_caps(caplog: pytest.LogCaptureFixture) -> None:
     """A row of the database in place of ``Caps`` is an easy slip; "TypeError" alone does not lead to it."""
     hook = Hook(lambda _: {"max_sites": 5})
-    assert await HookedCaps(hook, ttl_s=0).of("acme") is None
+    assert await HookedCaps(hook, ttl_s=0).of("acme") == Caps()
     assert "caps= failed and the last caps hold: it gave dict, not Caps or None" in caplog.text
 
 
@@ -180,7 +197,7 @@ async def test_a_hook_that_panics_leaves_what_it_gave_last(
     def panic(_: str) -> Caps:
         raise error
 
-    assert await HookedCaps(panic, ttl_s=0).of("acme") is None
+    assert await HookedCaps(panic, ttl_s=0).of("acme") == Caps()
     assert f"caps= failed and the last caps hold: {type(error).__name__}" in caplog.text
 
 
@@ -192,7 +209,7 @@ async def test_a_hook_that_hangs_is_waited_for_once(
     never = asyncio.Event()
     hook = Hook(lambda _: never.wait())
     kept = HookedCaps(hook, ttl_s=3600)
-    assert [await kept.of("acme") for _ in range(3)] == [None] * 3
+    assert [await kept.of("acme") for _ in range(3)] == [Caps()] * 3
     assert hook.asked == ["acme"]
     assert "caps= failed and the last caps hold: no answer within 0.01 s" in caplog.text
     never.set()
