@@ -17,6 +17,7 @@ def config_findings(settings: Settings) -> Iterator[Finding]:
     """Every finding of a configuration."""
     yield _mode(settings)
     yield _circulation(settings)
+    yield _document(settings)
     yield _tenant(settings)
     yield _inflight(settings)
     yield from _counters(settings)
@@ -45,6 +46,18 @@ def _circulation(settings: Settings) -> Finding:
             "circulation cap", Level.WARNING, f"lifted for {', '.join(lifted)}: one request may reach any number"
         )
     return Finding("circulation cap", Level.OK, f"{settings.max_sites} entries")
+
+
+def _document(settings: Settings) -> Finding:
+    reach = "one document may reach any number of sites, in several circulations"
+    if not settings.document:
+        idle = "" if settings.document_max_sites is None else ", and DOCUMENT_MAX_SITES has no effect"
+        return Finding("document cap", Level.NOTE, f"off, since DOCUMENT is empty: {reach}{idle}")
+    # Where the circulation cap is lifted too, that says it all.
+    lifted = _tenants_with(settings, lambda policy: policy.document is None and policy.circulation is not None)
+    if lifted:
+        return Finding("document cap", Level.NOTE, f"lifted for {', '.join(lifted)}: {reach}")
+    return Finding("document cap", Level.OK, f"applies to {settings.document}")
 
 
 def _tenant(settings: Settings) -> Finding:
