@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
+import time
 import tracemalloc
+from array import array
 
 import pytest
 from msgspec.structs import replace
 
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.memory.agenda import Agenda, Ending
+from fanout_guard.counters.memory.documents import Section, View
 from fanout_guard.testing import FakeClock
-from tests.counters.bench import Bench, FakeTime, documents, fresh, in_memory, inflight, rates
+from tests.counters.bench import (
+    Bench,
+    FakeTime,
+    ServerTime,
+    documents,
+    fresh,
+    in_memory,
+    inflight,
+    rates,
+    shared_counters,
+)
 from tests.counters.test_all_or_nothing import ALL
 
 MANY = replace(ALL, inflight=None, inflight_global=10**9)
@@ -161,6 +175,36 @@ async def test_a_document_with_a_great_many_parts_is_joined_on_a_server_too(shar
     (key,) = await shared.counters.command("KEYS", "*}:d:*")  # type: ignore[attr-defined]
     assert await shared.counters.command("STRLEN", key) <= 700 * 8 + 512 * 18  # type: ignore[attr-defined]
     await _counts_all_and_frees_the_last(shared, 700)
+
+
+async def test_a_server_compares_a_single_site_with_a_great_many_parts_in_linear_time(valkey_url: str) -> None:
+    """Under the default cap, a tenant's flood of single sites kept the server from everybody for 100 ms a call."""
+    counters = shared_counters(valkey_url)
+    await counters.command("FLUSHALL")
+    bench = Bench(counters, ServerTime(counters))
+
+    async def circulations(sites: int, *, look: bool = False) -> float:
+        await counters.command("CONFIG", "RESETSTAT")
+        await asyncio.gather(*(bench.circulate(sites, documents(500), look=look) for _ in range(50)))
+        found = re.search(rb"cmdstat_evalsha:calls=[0-9]+,usec=([0-9]+)", await counters.command("INFO", "commandstats"))
+        assert found
+        return int(found[1])
+
+    for _ in range(10):
+        await circulations(1)
+    looks = min([await circulations(0, look=True) for _ in range(5)])
+    refused = min([await circulations(1) for _ in range(5)])
+    await counters.aclose()
+    assert refused < 8 * looks
+
+
+def test_a_list_is_compared_with_a_great_many_parts_in_linear_time() -> None:
+    """What they have in common must not be copied for each of them."""
+    parts = [array("q", range(first, first + 2000)).tobytes() for first in range(0, 1_024_000, 2000)]
+    sections = [Section(1_000_000, b"tag", part) for part in parts]
+    began = time.process_time()
+    assert View(sections, b"".join(parts), 60_000).known == 1_024_000
+    assert time.process_time() - began < 2
 
 
 async def _counts_all_and_frees_the_last(bench: Bench, sites: int) -> None:

@@ -15,7 +15,7 @@ local function open_documents()
     end
     for i = 1, #view do
       local s = view[i]
-      if s.count == view.total and string.find(view.raw, sites, s.from, true) == s.from then
+      if s.count == view.total and string.sub(view.raw, s.from, s.from + #sites - 1) == sites then
         view.known, view.staying, view.again, s.overlap = s.count, s.stays and s.count or 0, {sites}, s.count
         return
       end

@@ -110,7 +110,7 @@ class View:
             common = self._mine.intersection(digests(section.sites))
             if common:
                 self._overlaps[at] = len(common)
-                self._again = self._again | common if self._again else common
+                self._again |= common
 
     def _reset(self, now: int) -> int:
         # Known sites count from now on: a section without others gives no room when it would have.
