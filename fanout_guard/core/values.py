@@ -23,8 +23,7 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _ROOM = " \t\r\n"
 _SHOWN = 80
-# What stands in an address before its last @, or for a password in its query, wherever the address ended up.
-_CREDENTIALS = re.compile(r"(?<=://).*(?=@)|(?<=[?&]password=)[^&]*")
+_PASSWORD = re.compile(r"(?<=[?&]password=)[^&]*")
 
 
 class Spelled(str):
@@ -61,8 +60,16 @@ def problem(where: str, value: object, kind: Kind, error: ValueError) -> str:
 
 def shown(value: object) -> str:
     """A value as an error shows it: quoted if it is text, never longer than a line, no password of an address in it."""
-    text = _CREDENTIALS.sub(MASK, str(value) if isinstance(value, Spelled) else ascii(value))
+    text = _PASSWORD.sub(MASK, _without_user(str(value) if isinstance(value, Spelled) else ascii(value)))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _without_user(text: str) -> str:
+    # What stands in an address before its last @, wherever the address ended up: no regular expression, since one that
+    # looks for the end anew from each :// takes quadratic time.
+    scheme, separator, rest = text.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{MASK if at else user}{at}{host}"
 
 
 def read_whole(text: str) -> int:

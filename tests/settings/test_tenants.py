@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_what_is_no_json_object_says_which_form_is_expected(text: str, said: str
     (problem,) = problems(TENANTS=text)
     assert said in problem
     assert 'expected a JSON object such as {"acme": {"max_sites": 500}}' in problem
+
+
+def test_a_name_that_occurs_twice_among_a_great_many_is_found_in_linear_time() -> None:
+    """A generated file of all customers is refused at once, and not after minutes."""
+    names = [*map(str, range(100_000)), "99999"]
+    began = time.process_time()
+    (problem,) = problems(TENANTS="{" + ",".join(f'"{name}":{{}}' for name in names) + "}")
+    assert "'99999' occurs twice" in problem
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
