@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fanout_guard.client import planner
-from fanout_guard.client.answer import MAX_DELAY_S, read_answer
+from fanout_guard.client.answer import MAX_DELAY_S, Answer
 from fanout_guard.client.plan import Done, Plan, Wait, expected_wait_s
 from fanout_guard.client.report import Progress, Report, Stop
 from fanout_guard.client.rules import Rules
@@ -24,6 +24,8 @@ from fanout_guard.client.state import Chunk, Journal, State, StateError
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 # The request itself is wrong: trying again cannot help.
 MISUSE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+# Those of an answer that are asked for: each byte stands for about a thousand at most.
+CODINGS = ("gzip", "deflate")
 
 
 class Request(Struct, frozen=True):
@@ -43,7 +45,7 @@ class Save(Struct, frozen=True):
 
 
 # None after a request: the deadline passed before its answer was there.
-Outcome: TypeAlias = httpx.Response | httpx.RequestError | StateError | None
+Outcome: TypeAlias = Answer | httpx.RequestError | StateError | None
 Conversation: TypeAlias = Generator[Request | Save | Wait | Report, Outcome, None]
 
 
@@ -149,7 +151,7 @@ def _request(
     left_s: float | None,
 ) -> Request:
     body = {**document, rules.sites_field: [read_site(site) for site in chunk.sites]}
-    sent = httpx.Headers({"Content-Type": "application/json"})
+    sent = httpx.Headers({"Content-Type": "application/json", "Accept-Encoding": ", ".join(CODINGS)})
     sent.update(headers)
     if rules.idempotency_header is not None:
         sent[rules.idempotency_header] = chunk.key
@@ -157,9 +159,8 @@ def _request(
 
 
 def _after(plan: Plan, rules: Rules, outcome: Outcome, left_s: float | None) -> Plan:
-    if isinstance(outcome, httpx.Response):
-        answer = read_answer(outcome.status_code, outcome.headers, outcome.content, time.time())
-        return planner.answered(plan, rules, answer)
+    if isinstance(outcome, Answer):
+        return planner.answered(plan, rules, outcome)
     if outcome is None or (left_s is not None and left_s <= 0 and not isinstance(outcome, MISUSE)):
         return planner.cut_off(plan, rules, sent=not isinstance(outcome, NEVER_SENT))
     why = f"{type(outcome).__name__}: {outcome}"

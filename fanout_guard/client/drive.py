@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 import httpx
 
-from fanout_guard.client.conversation import Outcome, Request, Save, conversation
+from fanout_guard.client.answer import read_answer
+from fanout_guard.client.conversation import CODINGS, Outcome, Request, Save, conversation
 from fanout_guard.client.plan import Wait
 from fanout_guard.client.report import Progress, Report
 from fanout_guard.client.rules import Rules
@@ -27,6 +28,9 @@ TIMEOUT = httpx.Timeout(10.0, read=300.0)
 LIMITS = httpx.Limits(max_keepalive_connections=0)
 # A connection that is not made by the deadline is found out first: then certainly nothing was sent.
 GRACE_S = 0.1
+# Of an answer: a problem document has some hundred, and no answer may fill the memory. The rest is read and dropped,
+# since a connection that is closed could end what the API still does.
+MOST_BYTES = 1 << 20
 
 
 def circulate(
@@ -141,10 +145,15 @@ async def _save_async(journal: Journal, state: State) -> StateError | None:
 
 
 def _ask(client: httpx.Client, request: Request) -> Outcome:
+    body = bytearray()
     try:
-        return client.request(**_arguments(request, client.timeout))
+        with client.stream(**_arguments(request, client.timeout)) as response:
+            _bound_coding(response)
+            for part in response.iter_bytes():
+                _keep(body, part)
     except httpx.RequestError as error:
         return error
+    return read_answer(response.status_code, response.headers, bytes(body), time.time())
 
 
 def _ask_in_time(client: httpx.Client, request: Request) -> Outcome:
@@ -170,12 +179,27 @@ def _ask_in_time(client: httpx.Client, request: Request) -> Outcome:
 
 async def _ask_async(client: httpx.AsyncClient, request: Request) -> Outcome:
     outcome: Outcome = None
+    body = bytearray()
     with anyio.move_on_after(None if request.left_s is None else request.left_s + GRACE_S):
         try:
-            outcome = await client.request(**_arguments(request, client.timeout))
+            async with client.stream(**_arguments(request, client.timeout)) as response:
+                _bound_coding(response)
+                async for part in response.aiter_bytes():
+                    _keep(body, part)
+            outcome = read_answer(response.status_code, response.headers, bytes(body), time.time())
         except httpx.RequestError as error:
             outcome = error
     return outcome
+
+
+def _bound_coding(response: httpx.Response) -> None:
+    """Leave a body as it comes where some bytes of it could stand for gigabytes: in several codings, or unasked ones."""
+    if response.headers.get("content-encoding", "identity").lower() not in ("identity", *CODINGS):
+        del response.headers["content-encoding"]
+
+
+def _keep(body: bytearray, part: bytes) -> None:
+    body += part[: MOST_BYTES - len(body)]
 
 
 def _arguments(request: Request, timeout: httpx.Timeout) -> dict[str, Any]:
