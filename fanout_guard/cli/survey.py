@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from fanout_guard.cli.deployment import Deployment
-from fanout_guard.core.keys import DOCUMENT_KEY, tag, tenant_of
+from fanout_guard.core.keys import DOCUMENT_KEY, document_of, tag, tenant_of
 from fanout_guard.core.model import DOCUMENT, Policy
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.usage import Usage
@@ -82,15 +82,16 @@ async def survey(deployment: Deployment) -> Survey:
                 nameless.add(parts[0])
             continue
         found = documents.setdefault(tenant, set())
-        if parts[1].startswith(DOCUMENT_KEY):
-            found.add(parts[1].removeprefix(DOCUMENT_KEY))
+        if digest := document_of(parts[1]):
+            found.add(digest)
     return Survey({tenant: sorted(documents[tenant]) for tenant in sorted(documents)}, len(nameless))
 
 
 async def documents_of(deployment: Deployment, tenant: str) -> list[bytes]:
     """The digests of the documents that have state in the counters."""
-    stem = deployment.counters.space.of(tenant) + DOCUMENT_KEY
-    return sorted({key.removeprefix(stem) async for key in deployment.counters.scan(stem)})
+    stem = deployment.counters.space.of(tenant)
+    found = [document_of(key.removeprefix(stem)) async for key in deployment.counters.scan(stem + DOCUMENT_KEY)]
+    return sorted({digest for digest in found if digest})
 
 
 async def standing(

@@ -49,6 +49,7 @@ _BYTES_OF_ENTRY = 200
 _MANTISSA_BITS = 53
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LEASE_ID = re.compile(r"[0-7](?:[A-Za-z0-9_-]{16}){1,3}")
+_DOCUMENT = re.compile(DOCUMENT_KEY + rb"([A-Za-z0-9_-]{16})")
 
 _ids: list[bytes] = []  # ready to be handed out
 # A forked worker must not hand out those that its parent has ready.
@@ -210,6 +211,12 @@ def tenant_of(tagged: str) -> str | None:
         return check_tenant(tenant) if tag(tenant) == tagged else None
     except ValueError:
         return None
+
+
+def document_of(rest: bytes) -> bytes | None:
+    """The digest of the document whose key goes on like this after its tenant; None where it is no document's key."""
+    found = _DOCUMENT.fullmatch(rest)
+    return found and found[1]
 
 
 def parse_lease(lease_id: object) -> Lease | None:

@@ -14,6 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from fanout_guard.core.policy import CAP_FIELDS, Caps
+from fanout_guard.core.tenant import DEFAULTS, check_tenant
+from fanout_guard.core.values import shown
 from fanout_guard.counters.budget import ends_within, quietly
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
@@ -91,6 +93,8 @@ class OverrideStore:
 def _read(name: bytes, text: bytes) -> Override | None:
     field, _, tenant = name.decode("utf-8", "replace").partition(":")
     try:
+        if tenant != DEFAULTS:
+            check_tenant(tenant)
         entry = json.loads(text)
         Caps(**{field: entry["value"]})
         until = entry["until"]
@@ -98,7 +102,7 @@ def _read(name: bytes, text: bytes) -> Override | None:
             tenant, field, entry["value"], str(entry["by"]), _ms(entry["at"]), None if until is None else _ms(until)
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, ConfigurationError):
-        tell(logging.WARNING, "an override of %r cannot be read and is ignored", field)
+        tell(logging.WARNING, "an override of %s cannot be read and is ignored", shown(field))
         return None
 
 

@@ -6,6 +6,7 @@ How a decision is made is ``session``'s business; this module knows only which l
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 _PATIENCE_S = 1.0
 """How long plain commands may take, unless decisions may take even longer."""
+_LEASE = re.compile(rb"([0-9]{1,18}):([0-7](?:[A-Za-z0-9_-]{16}){1,3})")  # else the member is somebody else's
 
 
 class RedisCounters:
@@ -114,10 +116,9 @@ class RedisCounters:
         found = await self.command("ZRANGE", self.space.of(tenant) + LEASES_KEY, 0, -1, "WITHSCORES")
         infos = []
         for member, score in zip(found[::2], found[1::2], strict=True):
-            expires_ms = int(float(score)) - now_ms
-            if member != b"=" and expires_ms > 0:
-                entries, _, lease_id = member.partition(b":")
-                infos.append(LeaseInfo(lease_id.decode(), int(entries), expires_ms))
+            own, left_ms = _LEASE.fullmatch(member), float(score) - now_ms
+            if own and 0 < left_ms < math.inf:
+                infos.append(LeaseInfo(own[2].decode(), int(own[1]), int(left_ms)))
         return infos
 
     async def now_ms(self) -> int:

@@ -9,6 +9,9 @@ from fanout_guard.core.model import Lease
 from tests.cli.conftest import Run
 from tests.cli.servers import command, with_guard
 
+FAR_MS = 4_000_000_000_000
+"""A time in the year 2096."""
+
 
 @pytest.fixture(autouse=True)
 def _caps(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +126,23 @@ def test_what_is_no_lease_is_status_2(lease: str, run: Run) -> None:
     """One of a process's own counters cannot be reached from here, and that is said."""
     answer = run("leases", "acme", "--release", lease)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("score", "member"),
+    [
+        (FAR_MS, b"abc"),
+        (FAR_MS, b"\xff:0"),
+        (FAR_MS, b"5:\x1b[31m"),
+        (FAR_MS, b"9" * 5000 + b":0" + b"a" * 16),
+        ("inf", b"5:0" + b"a" * 16),
+    ],
+)
+def test_what_somebody_else_has_written_hides_no_lease(score: int | str, member: bytes, url: str, run: Run) -> None:
+    """It is in the way of those who look for what holds the room."""
+    circulate("d-1")
+    command(url, "ZADD", "fanout:1:{acme}:f", score, member)
+    assert [lease["sites"] for lease in run("leases", "acme", "--json").document["leases"]] == [3]
 
 
 def test_nothing_in_flight_is_an_answer(run: Run) -> None:

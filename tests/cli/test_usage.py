@@ -176,6 +176,19 @@ def test_a_key_that_no_tenant_can_have_hides_no_other(tagged: str, url: str, run
         assert [each["tenant"] for each in answer.document["tenants"]] == ["acme"]
 
 
+@pytest.mark.parametrize("digest", [b"", b"\xff" * 16, b"\x1b[31m", b"x" * 100_000])
+def test_a_key_that_no_document_can_have_hides_no_tenant(digest: bytes, url: str, run: Run) -> None:
+    """Whoever wrote it: the tenant and its documents are shown all the same."""
+    with_guard(lambda guard: guard.admit(tenant="acme", document="d-1", sites=["Site1"]))
+    (key,) = command(url, "KEYS", "fanout:1:{acme}:d:*")
+    command(url, "COPY", key, b"fanout:1:{acme}:d:" + digest)
+    for arguments in (["usage"], ["usage", "acme"], ["top"]):
+        answer = run(*arguments, "--json")
+        assert (answer.code, answer.err) == (0, "")
+        (stands,) = answer.document.get("tenants", [answer.document])
+        assert (stands["tenant"], stands["documents_found"]) == ("acme", 1)
+
+
 @pytest.mark.usefixtures("_caps")
 @pytest.mark.parametrize("kind", ["r", "d:"])
 def test_a_key_of_another_type_hides_its_own_tenant_alone(kind: str, url: str, run: Run) -> None:

@@ -62,7 +62,7 @@ async def test_a_change_is_kept_with_who_and_when(store: Counted) -> None:
 
 async def test_tenants_are_told_apart_whatever_they_are_called(store: Counted) -> None:
     """A name with the separator in it is no other tenant's field."""
-    for number, tenant in enumerate(["a", "a:b", "max_sites:a", "é", "*", "x\n"]):
+    for number, tenant in enumerate(["a", "a:b", "max_sites:a", "é", "*", "x\ny"]):
         await store.set(tenant, {"max_sites": number}, by="ann")
     assert {one.tenant: one.value for one in await store.list()} == {
         "a": 0,
@@ -70,7 +70,7 @@ async def test_tenants_are_told_apart_whatever_they_are_called(store: Counted) -
         "max_sites:a": 2,
         "é": 3,
         "*": 4,
-        "x\n": 5,
+        "x\ny": 5,
     }
 
 
@@ -163,6 +163,19 @@ async def test_an_entry_that_cannot_be_read_hides_no_other(
         assert [one.tenant for one in await store.list()] == ["acme"]
     assert "cannot be read" in caplog.text
     await store.set("gamma", {"max_sites": 6}, by="ann")
+
+
+@pytest.mark.parametrize("name", ["max_sites:", "max_sites: x", "max_sites:" + "x" * 300, "x" * 1_000_000])
+async def test_a_name_that_no_override_has_hides_no_other(
+    name: str, store: Counted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No tenant can have such an id, and a megabyte of somebody else's is not for the log."""
+    await store.set("acme", {"max_sites": 5}, by="ann")
+    await store.counters.command("HSET", FIELDS, name, '{"value": 6, "by": "x", "at": 1, "until": null}')
+    with caplog.at_level(logging.WARNING, "fanout_guard"):
+        assert [one.tenant for one in await store.list()] == ["acme"]
+    assert "cannot be read" in caplog.text
+    assert len(caplog.text) < 1000
 
 
 async def test_a_view_asks_no_server_between_two_looks(store: Counted) -> None:
