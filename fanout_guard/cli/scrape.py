@@ -17,7 +17,7 @@ WAIT_S = 2.0
 _AT_MOST_BYTES = 8 << 20
 _PART_BYTES = 1 << 16
 _LINE = re.compile(r"(fanout_guard_\w+)(?:\{(.*)\})? (\S+)(?: \S+)?")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_LABEL = re.compile(r'\b(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ async def _ask_async(client: httpx.AsyncClient, request: Request) -> Outcome:
 
 
 def _bound_coding(response: httpx.Response) -> None:
-    """Leave a body as it comes where some bytes of it could stand for gigabytes: in several codings, or unasked ones."""
+    """Leave a body as it comes where some bytes could stand for gigabytes: in several codings, or unasked ones."""
     if response.headers.get("content-encoding", "identity").lower() not in ("identity", *CODINGS):
         del response.headers["content-encoding"]
 

@@ -200,6 +200,14 @@ def test_an_interval_that_is_none_is_status_2(interval: str, url: str, run: Run)
     assert run("top", f"--interval={interval}").code == 2
 
 
+@pytest.mark.parametrize("labels", ["a" * 1_000_000, 'a="' * 300_000, 'a="\\\\' * 200_000, "} " * 500_000])
+def test_hostile_metrics_are_read_in_linear_time(labels: str) -> None:
+    """Whatever answers at that address, the picture comes, and Ctrl-C ends it."""
+    began = time.process_time()
+    list(samples(f"fanout_guard_outage{{{labels}}} 1"))
+    assert time.process_time() - began < 5
+
+
 def test_only_this_products_samples_are_read() -> None:
     """Labels may hold any character."""
     found = list(samples(METRICS))

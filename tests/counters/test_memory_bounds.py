@@ -186,7 +186,9 @@ async def test_a_server_compares_a_single_site_with_a_great_many_parts_in_linear
     async def circulations(sites: int, *, look: bool = False) -> float:
         await counters.command("CONFIG", "RESETSTAT")
         await asyncio.gather(*(bench.circulate(sites, documents(500), look=look) for _ in range(50)))
-        found = re.search(rb"cmdstat_evalsha:calls=[0-9]+,usec=([0-9]+)", await counters.command("INFO", "commandstats"))
+        found = re.search(
+            rb"cmdstat_evalsha:calls=[0-9]+,usec=([0-9]+)", await counters.command("INFO", "commandstats")
+        )
         assert found
         return int(found[1])
 
