@@ -131,19 +131,18 @@ class HookedCaps:
         if task is None:
             task = self._asking[key] = key[0].create_task(self._ask(tenant))
             task.add_done_callback(lambda _: self._asking.pop(key, None))
+        last = self._last(tenant)
         # A hook that hangs must not hold up every request: it runs on, and is not called again until it has ended.
         done, _ = await asyncio.wait((task,), timeout=HOOK_WAIT_S)
         if done and not task.cancelled():
             return task.result()
         if not done:
             self._failed(f"no answer within {HOOK_WAIT_S:g} s")
-        last = kept[1] if kept else _THE_DEPLOYMENTS
         self._keep(tenant, last)
         return last
 
     async def _ask(self, tenant: str) -> Caps | None:
-        kept = self._kept.get(tenant)
-        caps = kept[1] if kept else _THE_DEPLOYMENTS
+        caps = self._last(tenant)
         try:
             given: object = self._hook(tenant)
             if isawaitable(given):
@@ -159,6 +158,11 @@ class HookedCaps:
             self._failed(type(error).__name__)
         self._keep(tenant, caps)
         return caps
+
+    def _last(self, tenant: str) -> Caps | None:
+        """What holds while the hook fails."""
+        kept = self._kept.get(tenant)
+        return kept[1] if kept else _THE_DEPLOYMENTS
 
     def _failed(self, why: str) -> None:
         self._failures.log("caps=", why, "the last caps hold")

@@ -10,7 +10,6 @@ from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import fail, json_option, say, say_json, table
 from fanout_guard.core.model import Policy
-from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.values import UNLIMITED, CapValue
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
@@ -60,7 +59,7 @@ def _document(settings: Settings) -> dict[str, Any]:
     return {
         "ok": True,
         "settings": {row.variable.name: {"value": row.value, "source": row.source} for row in rows},
-        "tenants": {tenant: policy_fields(policy) for tenant, policy in _policies(settings).items()},
+        "tenants": {tenant: policy_fields(policy) for tenant, policy in settings.policies().by_tenant().items()},
     }
 
 
@@ -68,14 +67,8 @@ def _print(settings: Settings) -> None:
     rows = [(row.variable.name, row.text, row.source) for row in settings.effective(os.environ)]
     table(("variable", "value", "source"), rows)
     say()
-    policies = [(tenant, *policy_fields(policy).values()) for tenant, policy in _policies(settings).items()]
+    policies = [(tenant, *policy_fields(policy).values()) for tenant, policy in settings.policies().by_tenant().items()]
     table(POLICY_COLUMNS, policies, "Caps (* is every tenant without its own)")
-
-
-def _policies(settings: Settings) -> dict[str, Policy]:
-    policies = settings.policies()
-    # No tenant is called so, and its policy is the deployment's.
-    return {tenant: policies.static(tenant) for tenant in (DEFAULTS, *policies.configured())}
 
 
 def policy_fields(policy: Policy) -> dict[str, Any]:

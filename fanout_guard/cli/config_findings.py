@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.core.model import Policy
@@ -15,32 +15,32 @@ _CHOSEN_BY_CLIENTS = ("header", "query", "json", "path")
 
 def config_findings(settings: Settings) -> Iterator[Finding]:
     """Every finding of a configuration."""
-    yield _mode(settings)
-    yield _circulation(settings)
-    yield _document(settings)
+    policies = settings.policies().by_tenant()
+    yield _mode(settings, policies)
+    yield _circulation(settings, policies)
+    yield _document(settings, policies)
     yield _tenant(settings)
-    yield _inflight(settings)
+    yield _inflight(policies)
     yield from _counters(settings)
     yield _digests(settings)
 
 
-def _mode(settings: Settings) -> Finding:
+def _mode(settings: Settings, policies: Mapping[str, Policy]) -> Finding:
     if settings.mode != "enforce":
         return Finding("mode", Level.NOTE, f"MODE is {settings.mode}: nothing is refused")
-    spared = _tenants_with(settings, lambda policy: policy.mode != "enforce")
+    spared = _tenants_with(policies, lambda policy: policy.mode != "enforce")
     if spared:
         return Finding("mode", Level.NOTE, f"caps are enforced, but not for {', '.join(spared)}")
     return Finding("mode", Level.OK, "caps are enforced")
 
 
-def _tenants_with(settings: Settings, has: Callable[[Policy], bool]) -> list[str]:
-    """The tenants, the deployment's defaults among them, whose policy by the configuration ``has`` something."""
-    policies = settings.policies()
-    return [tenant for tenant in (DEFAULTS, *policies.configured()) if has(policies.static(tenant))]
+def _tenants_with(policies: Mapping[str, Policy], has: Callable[[Policy], bool]) -> list[str]:
+    """The tenants, the deployment's defaults among them, whose policy ``has`` something."""
+    return [tenant for tenant, policy in policies.items() if has(policy)]
 
 
-def _circulation(settings: Settings) -> Finding:
-    lifted = _tenants_with(settings, lambda policy: policy.circulation is None)
+def _circulation(settings: Settings, policies: Mapping[str, Policy]) -> Finding:
+    lifted = _tenants_with(policies, lambda policy: policy.circulation is None)
     if lifted:
         return Finding(
             "circulation cap", Level.WARNING, f"lifted for {', '.join(lifted)}: one request may reach any number"
@@ -48,13 +48,13 @@ def _circulation(settings: Settings) -> Finding:
     return Finding("circulation cap", Level.OK, f"{settings.max_sites} entries")
 
 
-def _document(settings: Settings) -> Finding:
+def _document(settings: Settings, policies: Mapping[str, Policy]) -> Finding:
     reach = "one document may reach any number of sites, in several circulations"
     if not settings.document:
         idle = "" if settings.document_max_sites is None else ", and DOCUMENT_MAX_SITES has no effect"
         return Finding("document cap", Level.NOTE, f"off, since DOCUMENT is empty: {reach}{idle}")
     # Where the circulation cap is lifted too, that says it all.
-    lifted = _tenants_with(settings, lambda policy: policy.document is None and policy.circulation is not None)
+    lifted = _tenants_with(policies, lambda policy: policy.document is None and policy.circulation is not None)
     if lifted:
         return Finding("document cap", Level.NOTE, f"lifted for {', '.join(lifted)}: {reach}")
     return Finding("document cap", Level.OK, f"applies to {settings.document}")
@@ -75,8 +75,8 @@ def _tenant(settings: Settings) -> Finding:
     return Finding("tenant", Level.OK, f"from {settings.tenant}")
 
 
-def _inflight(settings: Settings) -> Finding:
-    lifted = _tenants_with(settings, lambda policy: policy.inflight is None and policy.inflight_global is None)
+def _inflight(policies: Mapping[str, Policy]) -> Finding:
+    lifted = _tenants_with(policies, lambda policy: policy.inflight is None and policy.inflight_global is None)
     if lifted:
         whose = "" if DEFAULTS in lifted else f" for {', '.join(lifted)}"
         return Finding(

@@ -94,17 +94,13 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
         Reading(each.policy, each.limit, each.used + each.needed, 0, each.wait_ms, each.reset_ms)
         for each in tally.readings
     ]
-    return Decision(
-        admitted=True,
-        outcome=ADMITTED,
-        tenant=asked.tenant,
-        document=asked.document,
-        requested=asked.entries,
-        lease=lease,
+    return _admitted(
+        policy,
+        asked,
+        lease,
         leased=policy.leased,
         degraded=degraded,
         repeated=tally.repeated,
-        caps=policy,
         readings=tuple(after),
     )
 
@@ -136,6 +132,24 @@ def _refuse_for_now(
 
 def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: bool = False) -> Decision:
     """The decision if no counter has a say: no entries, no caps that need counters, or an outage that admits all."""
+    return _admitted(policy, asked, lease, degraded=degraded)
+
+
+def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
+    """The decision if the counters are out of reach and nothing may pass uncounted."""
+    return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S, degraded=True)
+
+
+def _admitted(
+    policy: Policy,
+    asked: Asked,
+    lease: Lease,
+    *,
+    leased: bool = False,
+    degraded: bool,
+    repeated: bool = False,
+    readings: tuple[Reading, ...] = (),
+) -> Decision:
     return Decision(
         admitted=True,
         outcome=ADMITTED,
@@ -143,14 +157,12 @@ def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: boo
         document=asked.document,
         requested=asked.entries,
         lease=lease,
+        leased=leased,
         degraded=degraded,
+        repeated=repeated,
         caps=policy,
+        readings=readings,
     )
-
-
-def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
-    """The decision if the counters are out of reach and nothing may pass uncounted."""
-    return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S, degraded=True)
 
 
 def _refused(

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from fanout_guard.core.model import Mode, Policy, Rate
 from fanout_guard.core.rates import parse_rates
+from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.times import milliseconds
 from fanout_guard.core.values import CAP, MODE, RATE, UNLIMITED, WINDOW, CapValue, Kind, Spelled, problem, shown
 from fanout_guard.errors import ConfigurationError
@@ -128,9 +129,13 @@ class Policies:
         """The tenants that have caps of their own, sorted."""
         return tuple(sorted(self._own))
 
+    def by_tenant(self) -> dict[str, Policy]:
+        """The policy of each tenant with caps of its own, after the deployment's, whose name no tenant can have."""
+        return {DEFAULTS: self._default, **{tenant: self._static[tenant] for tenant in self.configured()}}
+
     def all(self) -> tuple[Policy, ...]:
         """Every policy that the configuration gives, the default one first."""
-        return (self._default, *self._static.values())
+        return tuple(self.by_tenant().values())
 
     def static(self, tenant: str) -> Policy:
         """The tenant's policy by the configuration alone."""

@@ -26,7 +26,7 @@ class PrometheusObserver(Observer):
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
         self._families = families = families_of(registry, by_tenant=tenants is not None)
-        self._tenants = {name: (name,) for name in tenants or ()}
+        self._tenants: dict[str | None, tuple[str, ...]] = {name: (name,) for name in tenants or ()}
         self._rest: tuple[str, ...] = () if not families.by_tenant else ("",) if tenants is None else (REST,)
         self._decisions = _Children(families.decisions)
         self._sites = _Children(families.sites)
@@ -51,7 +51,7 @@ class PrometheusObserver(Observer):
                 self._near_cap[families.policy(policy), *tenant].inc()
 
     def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
-        label = self._rest if tenant is None else self._tenants.get(tenant, self._rest)
+        label = self._tenants.get(tenant, self._rest)
         self._decisions[Outcome.UNREADABLE, kind if kind in UNREADABLE else REST, *label].inc()
 
     def refunded(self, entries: int) -> None:
