@@ -12,8 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from fanout_guard.core import decide as core
-from fanout_guard.core.decide import Asked
+from fanout_guard.core.decide import Asked, admit, decide, precheck, refuse_for_good, refuse_in_outage
 from fanout_guard.core.model import NOTHING, WHOLE, Charge, Decision, Lease, Part, Policy, Tally
 from fanout_guard.core.policy import share
 from fanout_guard.core.times import milliseconds
@@ -59,7 +58,7 @@ class Charges:
             return await self._without_counters(policy, asked, charge)
         if tally.expired:
             self.observers.leases_expired(tally.expired)
-        return core.decide(policy, asked, tally, charge.lease)
+        return decide(policy, asked, tally, charge.lease)
 
     async def look(self, charge: Charge) -> Tally:
         """How the counters stand; CountersUnavailable in an outage."""
@@ -136,13 +135,13 @@ class Charges:
         if self._on_outage == "local":
             lease = replace(charge.lease, local=True)
             tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
-            return core.decide(policy, asked, tally, lease, degraded=True)
-        over = core.precheck(policy, asked)
+            return decide(policy, asked, tally, lease, degraded=True)
+        over = precheck(policy, asked)
         if over:
-            return core.refuse_for_good(policy, asked, over, charge.lease, degraded=True)
+            return refuse_for_good(policy, asked, over, charge.lease, degraded=True)
         if self._on_outage == "open":
-            return core.admit_uncounted(policy, asked, charge.lease, degraded=True)
-        return core.refuse_in_outage(policy, asked, charge.lease)
+            return admit(policy, asked, charge.lease, degraded=True)
+        return refuse_in_outage(policy, asked, charge.lease)
 
     async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
         try:

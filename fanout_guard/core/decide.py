@@ -94,7 +94,7 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
         Reading(each.policy, each.limit, each.used + each.needed, 0, each.wait_ms, each.reset_ms)
         for each in tally.readings
     ]
-    return _admitted(
+    return admit(
         policy,
         asked,
         lease,
@@ -130,26 +130,22 @@ def _refuse_for_now(
     )
 
 
-def admit_uncounted(policy: Policy, asked: Asked, lease: Lease, *, degraded: bool = False) -> Decision:
-    """The decision if no counter has a say: no entries, no caps that need counters, or an outage that admits all."""
-    return _admitted(policy, asked, lease, degraded=degraded)
-
-
 def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
     """The decision if the counters are out of reach and nothing may pass uncounted."""
     return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S, degraded=True)
 
 
-def _admitted(
+def admit(
     policy: Policy,
     asked: Asked,
     lease: Lease,
     *,
     leased: bool = False,
-    degraded: bool,
+    degraded: bool = False,
     repeated: bool = False,
     readings: tuple[Reading, ...] = (),
 ) -> Decision:
+    """The decision to admit; without ``readings``, no counter had a say in it."""
     return Decision(
         admitted=True,
         outcome=ADMITTED,

@@ -10,9 +10,8 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from fanout_guard.core import decide as core
 from fanout_guard.core.circulation import Circulation, site_keys
-from fanout_guard.core.decide import Asked
+from fanout_guard.core.decide import Asked, admit, precheck, refuse_for_good
 from fanout_guard.core.keys import Digests, new_id
 from fanout_guard.core.model import (
     CIRCULATION,
@@ -67,14 +66,14 @@ class Weigher:
         if document is None:
             policy = without_document(policy)
         if policy.mode is OFF or not entries:
-            return core.admit_uncounted(policy, asked, Lease(lease_id))
+            return admit(policy, asked, Lease(lease_id))
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = replace(asked, distinct=len(set(sites)))
-        over = core.precheck(policy, asked)
+        over = precheck(policy, asked)
         if over and (over[0][0] == CIRCULATION or not policy.counted):
-            return core.refuse_for_good(policy, asked, over, Lease(lease_id))
+            return refuse_for_good(policy, asked, over, Lease(lease_id))
         if not policy.counted:
-            return core.admit_uncounted(policy, asked, Lease(lease_id))
+            return admit(policy, asked, Lease(lease_id))
         digest = self._document(policy, document)
         # More sites than the document cap are refused anyway, and may be a great many: the counters need not have them.
         send_sites = digest and DOCUMENT not in dict(over)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fanout_guard.core.decide import (
     Asked,
-    admit_uncounted,
+    admit,
     decide,
     precheck,
     refuse_for_good,
@@ -233,7 +233,7 @@ def test_an_outage_refuses_nothing_in_shadow_mode() -> None:
 
 def test_an_uncounted_admission_names_its_charge_too() -> None:
     """Callers may refund or release whatever was admitted, without looking at why it was."""
-    decision = admit_uncounted(Policy(), asked(1), LEASE, degraded=True)
+    decision = admit(Policy(), asked(1), LEASE, degraded=True)
     assert (decision.admitted, decision.lease_id) == (True, str(LEASE))
     assert (decision.degraded, decision.readings) == (True, ())
 
