@@ -104,7 +104,7 @@ class Tenants:
             with suppress(CirculationError, UnknownTenant):
                 return (await self.resolve(self.name(tenant)))[1].mode
         await self.refresh()
-        return self._policies.with_layers("", None, None, self._override(DEFAULTS)).mode
+        return self._policies.with_layers(DEFAULTS, default_override=self._override(DEFAULTS)).mode
 
     def _override(self, tenant: str) -> Caps | None:
         return None if self._overrides is None else self._overrides.of(tenant)

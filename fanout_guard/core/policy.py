@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias, TypeVar
+from functools import lru_cache, reduce
+from typing import Any, Literal, TypeAlias
 
 from msgspec.structs import replace
 
@@ -18,8 +18,6 @@ from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.times import milliseconds
 from fanout_guard.core.values import CAP, MODE, RATE, UNLIMITED, WINDOW, CapValue, Kind, Spelled, problem, shown
 from fanout_guard.errors import ConfigurationError
-
-T = TypeVar("T")
 
 CAP_FIELDS: Mapping[str, Kind] = {
     "max_sites": CAP,
@@ -115,7 +113,8 @@ class Policies:
         self._defaults = defaults.over(DEFAULT_CAPS)
         self._inflight_global = inflight_global
         self._documents = documents
-        self._own = {tenant: _nearest(tenant, layers) for layer in layers for tenant in layer}
+        tenants = {tenant for layer in layers for tenant in layer}
+        self._own = {tenant: _laid_over(layer[tenant] for layer in layers if tenant in layer) for tenant in tenants}
         self._known = frozenset(known).union(self._own)
         self._default = self._resolve(NO_CAPS, self._defaults)
         self._static = {tenant: self._resolve(own, self._defaults) for tenant, own in self._own.items()}
@@ -153,24 +152,18 @@ class Policies:
         ``override`` is the tenant's own, ``default_override`` that of the deployment (tenant ``*``).
         """
         if hook is None and override is None and default_override is None:
-            return self._static.get(tenant, self._default)
+            return self.static(tenant)
         own = self._own.get(tenant)
         # Tenants without caps of their own share entries, so that made-up names fill no memory.
         key = (tenant if own is not None else None, hook, override, default_override)
         policy = self._layered.get(key)
         if policy is None:
-            policy = self._layer(own, hook, override, default_override)
+            defaults = self._defaults if default_override is None else default_override.over(self._defaults)
+            policy = self._resolve(_laid_over(caps for caps in (override, hook, own) if caps is not None), defaults)
             if len(self._layered) >= _MAX_RESOLVED:
                 self._layered.clear()
             self._layered[key] = policy
         return policy
-
-    def _layer(
-        self, own: Caps | None, hook: Caps | None, override: Caps | None, default_override: Caps | None
-    ) -> Policy:
-        nearest_first = [caps for caps in (override, hook, own) if caps is not None]
-        defaults = self._defaults if default_override is None else default_override.over(self._defaults)
-        return self._resolve(_flatten(nearest_first), defaults)
 
     def _resolve(self, own: Caps, defaults: Caps) -> Policy:
         caps = own.over(defaults)
@@ -195,15 +188,8 @@ def _document_cap(own: Caps, defaults: Caps) -> CapValue | None:
     return defaults.max_sites
 
 
-def _nearest(tenant: str, layers: Sequence[Layer]) -> Caps:
-    return _flatten([layer[tenant] for layer in layers if tenant in layer])
-
-
-def _flatten(nearest_first: Sequence[Caps]) -> Caps:
-    flat = NO_CAPS
-    for caps in nearest_first:
-        flat = flat.over(caps)
-    return flat
+def _laid_over(nearest_first: Iterable[Caps]) -> Caps:
+    return reduce(Caps.over, nearest_first, NO_CAPS)
 
 
 def _number(cap: CapValue | None) -> int | None:
@@ -234,11 +220,8 @@ def _share(policy: Policy, workers: int) -> Policy:
     def part(cap: int) -> int:
         return min(cap, max(cap // workers, cap if policy.circulation is None else policy.circulation))
 
-    return Policy(
-        mode=policy.mode,
-        circulation=policy.circulation,
-        document=policy.document,
-        document_window_ms=policy.document_window_ms,
+    return replace(
+        policy,
         rates=tuple(Rate(part(rate.limit), rate.window_ms) for rate in policy.rates),
         inflight=None if policy.inflight is None else part(policy.inflight),
         inflight_global=None if policy.inflight_global is None else part(policy.inflight_global),
