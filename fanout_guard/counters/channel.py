@@ -152,7 +152,7 @@ class Channel:
 
     async def _probe(self) -> None:
         """Return once decisions can be made again and the debts of the outage are paid, as far as time allows."""
-        await self.server.drop()
+        self.server.drop()
         await within(max(self._timeout_s, _REACHED_WITHIN_S), self.server.probe())
         # A sign of life is not enough: a decision shows whether scripts run, may write and have memory. It must be as
         # fast as decisions have to be; otherwise the first real one would begin the next outage.
@@ -182,7 +182,7 @@ class Channel:
             await self._ended_with_loop()
             await asyncio.sleep(0)
             await self._payer.pay_last()
-        await self.server.aclose()
+        self.server.close()
 
     async def _ended_with_loop(self) -> None:
         """Wait for the tasks that are cancelled along with this one; some take a while (a thread's end, a rollback)."""

@@ -67,15 +67,15 @@ class Single:
         """Return if the server answers."""
         await self.command("TIME")  # decisions need the right to ask for it; nothing else needs PING
 
-    async def drop(self) -> None:
+    def drop(self) -> None:
         """Keep no connection: the next ones may reach another server."""
         for link in (self._link, *self._sentinels):
-            await link.drop()
+            link.drop()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close all connections for good."""
         for link in (self._link, *self._sentinels):
-            await link.aclose()
+            link.close()
 
 
 Server: TypeAlias = Single | Cluster

@@ -119,17 +119,17 @@ class Cluster:
                 if isinstance(reply, BaseException):
                     raise _failed(reply)
 
-    async def drop(self) -> None:
+    def drop(self) -> None:
         """Forget who owns the slots, and close idle connections: there may be other masters by now."""
         self._owners = {}
         for link in self._links.values():
-            await link.drop()
+            link.drop()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close all connections for good."""
         self._closed = True
         for link in tuple(self._links.values()):
-            await link.aclose()
+            link.close()
 
     async def learn(self) -> None:
         """Ask one node after the other who owns the slots, until one knows."""
@@ -147,16 +147,16 @@ class Cluster:
                 owners = {} if isinstance(reply, BaseException) else _owners(reply, node)
                 if owners:
                     self._owners = owners
-                    await self._forget_gone(reply, node)
+                    self._forget_gone(reply, node)
                     return
                 reason = reason_of(reply) if isinstance(reply, BaseException) else "cluster"
         raise CountersUnavailable(reason)
 
-    async def _forget_gone(self, slots: Any, asked: Address) -> None:
+    def _forget_gone(self, slots: Any, asked: Address) -> None:
         """Close the links to nodes that have left the cluster, unless an exchange is under way there."""
         known = {*self._seeds, *(_address(node, asked) for _, _, *nodes in slots for node in nodes)}
         for address in [address for address, link in self._links.items() if address not in known and not link.busy]:
-            await self._links.pop(address).aclose()
+            self._links.pop(address).close()
 
     async def _ask(self, calls: Sequence[Call], targets: dict[int, _Target]) -> dict[int, Any]:
         """Send each call to its target, with one exchange for each target; the reply or the error of each."""

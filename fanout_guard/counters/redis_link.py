@@ -75,18 +75,18 @@ class Link:
         """Refuse a server by its reply to HELLO; one that was located has to be the master."""
         check(hello, master=self._locate is not None)
 
-    async def drop(self) -> None:
+    def drop(self) -> None:
         """Close all idle connections: new ones may reach another server."""
         idle, self.idle = self.idle, []
         for wire in idle:
             wire.close()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close all connections for good, and fail the exchanges under way."""
         self._closed = True
         for exchange in tuple(self.busy):
             exchange.abort()
-        await self.drop()
+        self.drop()
 
     def _lost(self, wire: Wire) -> None:
         with suppress(ValueError):

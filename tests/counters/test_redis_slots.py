@@ -207,7 +207,7 @@ async def test_nodes_that_left_the_cluster_are_asked_no_more() -> None:
         for _ in range(5):
             async with answering(answer) as node:
                 master = node.port
-                await server.drop()
+                server.drop()
                 await server.probe()
         assert set(server._links) == {("127.0.0.1", seed.port), ("127.0.0.1", master)}
         await counters.aclose()
