@@ -9,6 +9,7 @@ import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from fanout_guard.core.keys import DOCUMENT_KEY, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, KeySpace
@@ -49,20 +50,7 @@ class RedisCounters:
         """The running event loop's session."""
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
-        if session is None:
-            # Of a copy, since event loops of other threads may come and go meanwhile.
-            for old in [old for old in tuple(self._sessions) if old.is_closed()]:
-                self._forget(old)
-            channel = Channel(
-                open_server(self._url),
-                self.space,
-                timeout_s=self.timeout_s,
-                on_outage=lambda active, reason: self._edge(loop, active, reason),
-                on_error=lambda reason: self.on_error(reason),
-                on_end=lambda: self._forget(loop, session),
-            )
-            session = self._sessions[loop] = Session(channel, self.space)
-        return session
+        return self._begin_session(loop) if session is None else session
 
     @property
     def server(self) -> Server:
@@ -146,8 +134,25 @@ class RedisCounters:
         if session is not None:
             await session.aclose()
 
-    def _forget(self, loop: asyncio.AbstractEventLoop, ended: Session | None = None) -> None:
-        if ended is None or self._sessions.get(loop) is ended:
+    def _begin_session(self, loop: asyncio.AbstractEventLoop) -> Session:
+        # Of a copy, since event loops of other threads may come and go meanwhile.
+        for old, ended in self._sessions.copy().items():
+            if old.is_closed():
+                self._forget(old, ended)
+        channel = Channel(
+            open_server(self._url),
+            self.space,
+            timeout_s=self.timeout_s,
+            on_outage=partial(self._edge, loop),
+            on_error=lambda reason: self.on_error(reason),
+            on_end=lambda: self._forget(loop, session),
+        )
+        session = self._sessions[loop] = Session(channel, self.space)
+        return session
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, ended: Session) -> None:
+        """Forget a session that has ended, unless its loop has another one by now."""
+        if self._sessions.get(loop) is ended:
             self._sessions.pop(loop, None)
             self._edge(loop, False, UNWATCHED)
 
