@@ -6,9 +6,8 @@ What a circulation costs is ``core.weigh``'s business, and what an answer means 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -45,7 +44,7 @@ class Charges:
         self._on_outage = settings.on_outage
         self._workers = settings.workers
         self._held = HeldLeases(observers.inflight)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._undoing: set[asyncio.Task[int]] = set()
 
     async def decide(self, weighed: Decision | Question) -> Decision:
         """The decision: one that needed no counters, or by their answer, or by the rule for outages."""
@@ -89,8 +88,17 @@ class Charges:
     def undo(self, decision: Decision) -> None:
         """Take back a decision that nobody will use, without waiting for it."""
         lease = decision.lease
-        if lease is not None and decision.admitted:
-            self._in_background(lease, self._refund(decision.tenant, lease, WHOLE))
+        if lease is None:
+            return
+        refund = self._refund(decision.tenant, lease, WHOLE)
+        if isinstance(self._holder(lease), MemoryCounters):
+            # They never wait: one step finishes the refund, before any other request can be decided.
+            with suppress(StopIteration):
+                refund.send(None)
+            return
+        task = asyncio.get_running_loop().create_task(refund)
+        self._undoing.add(task)
+        task.add_done_callback(self._undoing.discard)
 
     async def release(self, tenant: str, lease: Lease) -> bool:
         """End a lease; False where there was none, or in an outage."""
@@ -126,8 +134,8 @@ class Charges:
 
     async def aclose(self) -> None:
         """Finish what is under way in this event loop and close its connections."""
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._undoing:
+            await asyncio.gather(*self._undoing, return_exceptions=True)
         await self._counters.aclose()
         self._held.close()
 
@@ -154,13 +162,3 @@ class Charges:
 
     def _holder(self, lease: Lease) -> Counters:
         return self._local if lease.local else self._counters
-
-    def _in_background(self, lease: Lease, work: Coroutine[Any, Any, Any]) -> None:
-        if isinstance(self._holder(lease), MemoryCounters):
-            # They never wait, so one step finishes the work, and no other request comes in between.
-            with suppress(StopIteration):
-                work.send(None)
-            return
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
