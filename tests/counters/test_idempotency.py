@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from fanout_guard.core.keys import IDEMPOTENCY_KEY
+from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, documents, fresh, in_memory, inflight, rates
 from tests.counters.test_all_or_nothing import ALL
+
+DAY_MS = 86_400_000
 
 ROOMY_FLIGHT = replace(ALL, inflight=1000, inflight_global=1000)
 
@@ -172,6 +176,21 @@ async def test_a_repeat_has_nothing_to_give_back_of_a_charge_that_counts_no_more
     repeat = await bench.circulate(first.sites, policy, key="k")
     await bench.time.advance(1050)
     await bench.circulate(100, policy)
+    assert await repeat.refund() == 0
+    assert await bench.used(policy) == [100]
+
+
+async def test_a_repeat_gives_nothing_back_once_its_key_is_forgotten(bench: Bench) -> None:
+    """A charge may count for longer than the day for which its key is known; only its own refund frees its sites."""
+    policy = documents(300, 30 * DAY_MS)
+    first = await bench.circulate(100, policy, key="k", lease_ms=30 * DAY_MS)
+    repeat = await bench.circulate(first.sites, policy, key="k", lease_ms=30 * DAY_MS)
+    assert repeat.tally.repeated
+    if isinstance(bench.counters, RedisCounters):
+        key = bench.counters.space.of("acme") + IDEMPOTENCY_KEY + first.lease.idempotency
+        assert await bench.counters.command("UNLINK", key) == 1
+    else:
+        await bench.time.advance(DAY_MS)
     assert await repeat.refund() == 0
     assert await bench.used(policy) == [100]
 

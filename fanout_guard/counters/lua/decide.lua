@@ -38,8 +38,6 @@ local function decide(
     view = documents.read(document_key, caps[2], repeats and '' or sites)
     fits = note(out, caps[1], documents.reading(view, view.total - view.known, caps[1], caps[2]))
   end
-  -- The record: entries charged, refunded, the rates' epoch, entries leased; {window, bucket end, …}, or the charge that
-  -- this one repeats, by the first half of its id.
   local noted = {charged, 0, 0, (leases_key or global_key) and entries or 0, nil, nil}
   local limits, lasts = caps[5], 0
   if rates_key then

@@ -40,11 +40,11 @@ local function drop_sites(key, tag, sites)
   end
 end
 
--- `charge` is {entries, refunded, epoch, …, window, bucket end, …}, the pairs from `first` on.
-local function drop_rates(key, charge, first, entries)
+-- `charge` has the pairs {window, bucket end, …} from `first` on.
+local function drop_rates(key, epoch, charge, first, entries)
   if not charge[first] then return end
   local state = rates.at(key)
-  if state[1] ~= charge[3] then return end -- lost or reset since: these are not our charges
+  if state[1] ~= epoch then return end -- lost or reset since: these are not our charges
   for i = 3, #state, 3 do
     for j = first, #charge, 2 do
       if charge[j] == state[i] then
@@ -95,54 +95,57 @@ local function first_time(key, sites, counts, ttl)
   return fresh, entries
 end
 
-local function refund(r, record_key, refunded_key, document_key, rates_key, lease_key, shared_key)
+-- Without `wanted` sites it is the whole charge.
+local function refund(
+  lease, wanted, counts, undo, record_key, refunded_key, document_key, rates_key, lease_key, shared_key
+)
   local raw = call('GET', record_key)
   if not raw or raw == 'x' then
-    if r[4] == 1 and not raw then call('SET', record_key, 'x', 'PX', RECORD_MS) end
+    if undo == 1 and not raw then call('SET', record_key, 'x', 'PX', RECORD_MS) end
     return raw and 0 or -1
   end
-  local whole, record = r[2] == '', cmsgpack.unpack(raw)
-  if record[5] == false then return 0 end
+  local whole, record = wanted == '', cmsgpack.unpack(raw)
+  if record[5] == false then return 0 end -- refunded as a whole before
   local ttl = max(call('PTTL', record_key), 1)
+  local charged, refunded, held = record[1], record[2], record[4]
+  local tag = string.sub(lease, 2, 9)
   local shared = call('GET', shared_key)
   shared = shared and cmsgpack.unpack(shared)
-  local own = string.sub(r[1], 2, 9) -- what a charge is known by: half of its id
-  local holds = record[1] > 0 and own or record[5]
+  local holds = charged > 0 and tag or record[5]
   if shared and shared[5] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
-  if not whole and (others or record[2] == record[1]) then return 0 end
+  if not whole and (others or refunded == charged) then return 0 end
   -- Read for nothing but their type, before anything is written: one of another type fails this request as a whole.
   rates.at(rates_key)
   call('GET', document_key)
   for _, key in ipairs({lease_key, GLOBAL or nil}) do call('ZSCORE', key, '=') end
-  local sites, entries = '', record[1] - record[2]
+  local sites, entries = '', charged - refunded
   if not whole then
-    local wanted
-    sites, wanted = first_time(refunded_key, r[2], r[3], ttl)
-    entries = math.min(wanted, entries)
+    local fresh
+    sites, fresh = first_time(refunded_key, wanted, counts, ttl)
+    entries = math.min(fresh, entries)
     if entries == 0 then return 0 end
   end
-  local charge, tag, first, back = record, own, 5, entries
-  if shared and record[1] == 0 and not others then -- the last holder of somebody else's charge
-    charge = {shared[2], shared[3], shared[4]}
-    for i = 6, #shared do charge[i - 2] = shared[i] end
-    tag, first, back = shared[5], 4, shared[2] - shared[3]
+  local back, epoch, charge, first = entries, record[3], record, 5
+  if shared and charged == 0 and not others then -- the last one to hold the charge that it repeats
+    tag, back, epoch, charge, first = shared[5], shared[2], shared[4], shared, 6
   end
-  local held = record[4]
-  record[2] = record[2] + entries
-  record[4] = whole and 0 or max(held - entries, 0)
-  if whole then record = {record[1], record[1], record[3], 0, false} end
+  if whole then
+    record = {charged, charged, record[3], 0, false}
+  else
+    record[2], record[4] = refunded + entries, max(held - entries, 0)
+  end
   -- First: where the server forbids one of the others, it is not done rather than done twice.
   call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
   if held > 0 then
-    for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, r[1], held, entries, whole) end
+    for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, lease, held, entries, whole) end
   end
   if others then
     shared[1] = shared[1] - 1
     call('SET', shared_key, cmsgpack.pack(shared), 'KEEPTTL')
     return 0
   end
-  if back > 0 then drop_rates(rates_key, charge, first, back) end
+  if back > 0 then drop_rates(rates_key, epoch, charge, first, back) end
   drop_sites(document_key, tag, sites)
   if shared then call('DEL', shared_key) end
   return back
@@ -150,12 +153,10 @@ end
 
 local answers, at, next_sites = {}, GLOBAL and 2 or 1, 3
 for i, r in ipairs(cmsgpack.unpack(ARGV[1])) do
-  if r[2] == 1 then
-    r[2], next_sites = ARGV[next_sites], next_sites + 1
-  else
-    r[2] = ''
-  end
-  local ok, answer = pcall(refund, r, unpack(KEYS, at, at + 5))
+  local lease, has_sites, counts, undo = unpack(r)
+  local wanted = ''
+  if has_sites == 1 then wanted, next_sites = ARGV[next_sites], next_sites + 1 end
+  local ok, answer = pcall(refund, lease, wanted, counts, undo, unpack(KEYS, at, at + 5))
   answers[i] = ok and answer or failed(answer)
   at = at + 6
 end

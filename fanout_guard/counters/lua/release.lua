@@ -32,7 +32,7 @@ end
 local function settle(record_key, lease_key, refunded_key, lease, lease_ms, exact)
   local record = call('GET', record_key)
   if not record or record == 'x' then return -1 end
-  local entries, found = cmsgpack.unpack(record)[4], lease_ms and -1 or 0
+  local entries, found = cmsgpack.unpack(record)[4], lease_ms and -1 or 0 -- of a record, the entries leased
   for _, key in ipairs({lease_key, GLOBAL or nil}) do
     local set, member = leases.at(key), member_of(key == GLOBAL and without_digests(lease) or lease, entries)
     local expiry = expiry_of(key, set, member)
