@@ -13,7 +13,7 @@ class FanoutGuardError(Exception):
     """Base of all errors of this package."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, or what another process reads, has the text and all that it carries; nothing is made from the text.
+        # By default a copy calls the class with the text alone; ours take other arguments, so ``__init__`` is left out.
         return _anew, (type(self), *self.args), vars(self)
 
 

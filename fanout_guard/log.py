@@ -1,4 +1,4 @@
-"""The guard's logger, for whatever tells something while a request waits."""
+"""The guard's logger, and how to log while a request waits."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from fanout_guard.core.model import SiteKey, Spelling
 from fanout_guard.core.strict_json import Members, Texts
 from fanout_guard.errors import CirculationError
 
-# What a tree of ``strict_json`` has as tuples and is no array.
+# Numbers and objects of a ``strict_json`` tree: tuples, but no arrays.
 _NOT_ARRAYS = (Spelling, Members)
 _WORDS = {None: "null", True: "true", False: "false"}
 _set = object.__setattr__
@@ -118,7 +118,7 @@ def _canonical(value: object) -> str:
 
 
 def _spell(value: object, put: Callable[[str], None]) -> None:
-    """Put the pieces of a value's canonical text; joined level by level, a long text would be copied by each."""
+    """Pass on the pieces of a value's canonical text; joined level by level, a long text would be copied by each."""
     if isinstance(value, str):
         put(_quoted(value))
     elif isinstance(value, Spelling):

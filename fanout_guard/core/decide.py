@@ -27,9 +27,9 @@ from fanout_guard.core.model import (
 OUTAGE_RETRY_S = 1
 
 DOCUMENT_LATE = 1.5
-"""In how many windows, at most, a site is freed after it was last counted."""
+"""A site is freed at most this many windows after it was last counted."""
 RATE_LATE = 1.05
-"""In how many windows, at most, a charge is freed after it was made."""
+"""A charge is freed at most this many windows after it was made."""
 
 
 class Asked(Struct, frozen=True, gc=False):
@@ -72,7 +72,7 @@ def refuse_for_good(
         (*named, *(reading.policy for reading in others)),
         lease,
         limit=limit,
-        used=next((each.used for each in readings if each.policy == first != INFLIGHT_GLOBAL), None),
+        used=next((each.used for each in readings if each.policy == first and first != INFLIGHT_GLOBAL), None),
         excess=(asked.distinct if first == DOCUMENT else asked.entries) - limit,
         fits_now=_fits_now(policy, asked, readings),
         chunks=chunks,
@@ -222,7 +222,7 @@ def _fits_in_part(reading: Reading, asked: Asked) -> bool:
 def _chunk_size(policy: Policy, asked: Asked) -> int:
     """The most entries that a single circulation can have under all caps.
 
-    A document cap bounds only what has more sites than that: no part of the rest does, however often it repeats them.
+    A document cap counts only if the circulation has more distinct sites: otherwise no part of it has too many of them.
     """
     if policy.least is None or asked.entries <= policy.least:
         return asked.entries

@@ -93,7 +93,7 @@ class Reader:
         sources = [source for source in (tenant, document, *sites) if source is not None]
         paths = [source.path for source in sources if source.kind == "json"]
         self._fields = Fields(paths)
-        # Apart from the rest: whose mode holds for a circulation that is ambiguous can still be told.
+        # The tenant by itself: its mode holds also where another field is ambiguous.
         self._who = Fields([tenant.path] if tenant is not None and tenant.kind == "json" else [])
         self.needs_body = bool(paths)
         told_outside = all(source is None or source.kind != "json" for source in (tenant, document))

@@ -10,7 +10,7 @@ from fanout_guard.core.strict_json import Members
 
 Path: TypeAlias = tuple[str, ...]
 
-# Several readers in JavaScript make its members those of the object around it, where that has none of the name.
+# Several JavaScript readers make it the object's prototype, so that its members pass for the object's own.
 _PROTOTYPE = "__proto__"
 
 

@@ -91,8 +91,8 @@ class Digests:
         """
         if text is None or len(text) > _CACHED_LIST_CHARACTERS:
             return self._digested(sites)  # of a long text, the look-up alone costs a fifth of this
-        # A name with a NUL in it could make two lists read the same, but not with the same number of entries
-        # as one that has none: only those are kept.
+        # Where a name holds a NUL, lists of different lengths may give one text. Only lists without such names are
+        # kept; another list of the same text and length has none either.
         kept = self._lists.get(text)
         if kept is not None and kept[0] == len(sites):
             return kept[1]
@@ -123,8 +123,8 @@ class Digests:
 class _Lists(dict[str, tuple[int, bytes]]):
     """Entries and digests of the lists seen last: a tenant's next document mostly goes to the same sites.
 
-    Forgets everything when full, so that no client can make it grow; a list of one short name takes far more room than
-    its characters.
+    Forgets everything when full, so that no client can make it grow. Each list is weighed with its overhead, which is
+    far more than the characters of a short one.
     """
 
     def __init__(self) -> None:
@@ -165,8 +165,8 @@ class _SiteDigests(dict[SiteKey, bytes]):
 class KeySpace:
     """What a tenant's keys begin with, kept for the tenants seen last; the kind of a key follows (``RATES_KEY``, …).
 
-    All keys of a tenant are in one hash slot, and none equals another's. Ready names of every kind would take ten times
-    the memory.
+    All keys of a tenant are in one hash slot, and none equals another's. Whole keys are not kept: they would take ten
+    times the memory.
     """
 
     def __init__(self, prefix: str) -> None:

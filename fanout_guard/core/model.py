@@ -19,7 +19,7 @@ INFLIGHT_GLOBAL = "inflight-global"
 OUTAGE = "outage"
 """What can refuse, by name; a rate's is ``Rate.policy``, and an outage refuses where nothing may pass uncounted."""
 UNWATCHED = "unwatched"
-"""Instead of a reason: an outage is told as over because nobody looks any more, not because the server is back."""
+"""In place of a reason: an outage counts as over because nobody watches it any more, be the server back or not."""
 
 RENEWALS = 3
 """So many times a lease is renewed within its time to live."""
@@ -52,7 +52,7 @@ class Outcome(StrEnum):
 
 OFF = Mode.OFF
 ADMITTED = Outcome.ADMITTED
-"""What every request is compared with: to look a member up in its enum is a function call in Python 3.11."""
+"""What every request is compared with, under short names: in Python 3.11, ``Mode.OFF`` costs a function call."""
 
 
 class Spelling(NamedTuple):
@@ -85,7 +85,7 @@ class Rate(Struct, frozen=True):
 class Policy(Struct, frozen=True, kw_only=True, cache_hash=True):
     """The caps that hold for one tenant, all defaults filled in; ``None`` is no cap.
 
-    From ``least`` on, the fields are worked out here, once for many requests; what is given for them is not used.
+    The fields from ``least`` on follow from the others: they are computed on construction, whatever is passed for them.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -96,13 +96,13 @@ class Policy(Struct, frozen=True, kw_only=True, cache_hash=True):
     inflight: int | None = None
     inflight_global: int | None = None
     least: int | None = None
-    """The least cap, above which something refuses for good."""
+    """The smallest cap; a circulation of no more entries is within every cap by itself."""
     numbers: Numbers = (-1, 0, (), -1, -1)
     """What the counters' scripts need of it."""
     leased: bool = False
     """Whether an admitted circulation holds a lease."""
     counted: tuple[tuple[str, int], ...] = ()
-    """The caps that need counters, so that a decision has to ask them, by name; in the order of their answers."""
+    """The caps that need counters, with their limits, in the order in which counters answer."""
 
     def __post_init__(self) -> None:
         caps = (self.document, self.inflight, self.inflight_global)
@@ -121,7 +121,7 @@ class Policy(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     @property
     def limits(self) -> tuple[tuple[str, int], ...]:
-        """The caps that apply, by name."""
+        """The caps that apply, with their limits."""
         named = (
             (CIRCULATION, self.circulation),
             (DOCUMENT, self.document),
@@ -154,7 +154,7 @@ class Charge(Struct, frozen=True, kw_only=True, gc=False):
     ``lease`` has the document's digest only where a document cap applies, and the idempotency key's where that counts.
     ``sites`` holds the distinct sites as little-endian doubles (8 bytes each, see ``core.keys``), empty where no
     document cap applies. ``cost`` is in entries. ``look`` asks how it would be decided and charges nothing.
-    ``waited_s`` is what has been used of the decision's time budget before.
+    ``waited_s`` is how much of the decision's time budget has been used already.
     """
 
     lease: Lease
@@ -191,8 +191,8 @@ class Reading(Struct, frozen=True, gc=False):
     """One policy's state at the moment of a decision, before the charge.
 
     ``needed`` is what the circulation adds (new sites for ``document``, entries for the rest); ``wait_ms`` is the
-    time until it would fit, 0 if it does; ``reset_ms`` the time until the next units come back once it is counted, its
-    own if no others are out, 0 if none are.
+    time until it would fit, 0 if it does; ``reset_ms`` is the time until some units come back, once the circulation is
+    counted (its own if there are no others), and 0 if nothing is counted.
     """
 
     policy: str
@@ -211,8 +211,8 @@ class Reading(Struct, frozen=True, gc=False):
 class Tally(Struct, frozen=True):
     """What the counters answer: whether everything was charged, and how every counted policy stood before.
 
-    ``repeated`` marks an idempotency key whose charge already counts; ``expired`` how many leases were found dead,
-    each of which one decision tells of, and no look.
+    ``repeated`` marks an idempotency key whose charge already counts; ``expired`` is how many leases were found
+    expired: each is reported by one decision, and by no look.
     """
 
     charged: bool
@@ -224,10 +224,14 @@ class Tally(Struct, frozen=True):
 class Decision(Struct, frozen=True, kw_only=True):
     """The answer to one circulation, with everything that a client, a log line or a metric needs.
 
-    ``policy`` is the policy that refused, or None; ``limit``, ``used`` and ``excess`` are its numbers. ``violated``
-    lists all policies that refused. ``retry_after`` and ``chunk_wait`` are whole seconds; ``retry_after`` is None if
-    waiting cannot help. ``leased`` says whether ``lease_id`` also holds entries in flight. ``readings`` is the state
-    of every counted policy *after* this decision.
+    ``requested`` counts its entries. ``policy`` is the policy that refused, or None; ``limit``, ``used`` and ``excess``
+    are its numbers. ``violated`` lists all policies that refused, ``shadowed`` the same where the mode is shadow.
+    ``fits_now`` is how many entries would be admitted now, ``chunks`` how many circulations it takes, ``chunk_wait``
+    the whole seconds to leave between them; the last two are None if none can pass. ``retry_after`` is in whole
+    seconds, None if waiting cannot help; ``permanent`` says that the circulation is larger than a cap. ``leased`` says
+    that ``lease_id`` also holds entries in flight, ``degraded`` that the shared counters were not reached, ``repeated``
+    that the charge of its idempotency key stands for it. ``caps`` is the tenant's policy, ``readings`` the state of
+    every counted policy *after* this decision.
     """
 
     admitted: bool

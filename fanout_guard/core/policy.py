@@ -129,7 +129,7 @@ class Policies:
         return tuple(sorted(self._own))
 
     def by_tenant(self) -> dict[str, Policy]:
-        """The policy of each tenant with caps of its own, after the deployment's, whose name no tenant can have."""
+        """The deployment's policy, under ``*``, then that of each tenant with caps of its own."""
         return {DEFAULTS: self._default, **{tenant: self._static[tenant] for tenant in self.configured()}}
 
     def all(self) -> tuple[Policy, ...]:

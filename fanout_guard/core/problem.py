@@ -123,7 +123,7 @@ def _advice(decision: Decision) -> str:
 def _circulations(decision: Decision) -> str:
     pause = f", {_seconds(decision.chunk_wait)} apart" if decision.chunk_wait else ""
     chunks = decision.chunks or 1
-    # A cap that needs more of them does not bound them: a document's, of which the entries repeat the sites.
+    # A smaller limit is a document cap that does not bound them, since the entries repeat their sites.
     most = min(limit for _, limit in decision.caps.limits if limit * chunks >= decision.requested)
     return f"it as {chunks} circulations of at most {most} each{pause}"
 

@@ -38,7 +38,7 @@ _VALUES = {
     "ssl_check_hostname": (_SWITCH, "is neither true nor false"),
     "ssl_cert_reqs": (re.compile("none|optional|required"), "is not none, optional or required"),
 }
-"""What the value of a parameter must be, and what one is that is not."""
+"""The form that a parameter's value must have, and what is said of one that has not."""
 
 
 def check_redis_url(url: str) -> str:
@@ -73,7 +73,7 @@ def _understood(url: str) -> re.Match[str]:
 
 
 def _are_credentials(scheme: str, text: str) -> bool:
-    # With a comma they may be those of each host: the hosts before the last one would be taken for a password.
+    # A comma may separate hosts with credentials of their own: all but the last would be taken for a password.
     return _CREDENTIALS.fullmatch(text) is not None and not ("," in text and scheme in _SEVERAL)
 
 

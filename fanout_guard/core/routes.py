@@ -11,7 +11,7 @@ from fanout_guard.core.values import shown
 # HEAD is guarded where GET is, and nowhere else.
 _UNNAMED_METHODS = ("HEAD", "OPTIONS")
 _METHOD = re.compile(r"[A-Z]{1,20}")
-# In the notation of another router (*, :name, <name>) a route would match nothing; percent-encoded it is the text.
+# What means something to other routers (*, :name, <name>) would match nothing here; percent-encoded, it is plain text.
 # A lone surrogate stands for a byte that is no UTF-8, and servers decode paths as UTF-8.
 _PLAIN = re.compile(r"(?!:)[^\s{}<>*?#\x00-\x1f\x7f\ud800-\udfff]*")
 _PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")

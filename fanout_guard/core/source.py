@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 from urllib.parse import unquote, unquote_to_bytes
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from fanout_guard.core.values import shown
 
 SourceKind: TypeAlias = Literal["header", "path", "query", "json", "scope"]
 
-_KINDS = ("header", "path", "query", "json", "scope")
+_KINDS = get_args(SourceKind)
 _ARRAY_KINDS = ("json", "query", "scope")
 _NESTED = ("json", "scope")
 _VALUE = re.compile(rb"(?:[^%\x80-\xff]|%[0-9A-Fa-f]{2})*")

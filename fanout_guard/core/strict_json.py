@@ -21,7 +21,7 @@ from fanout_guard.core.model import Spelling
 MAX_DEPTH = 128
 """Levels of arrays and objects: far below every interpreter's recursion limit, far above any circulation."""
 
-_SAFE_DIGITS = 300
+_SAFE_DIGITS = 300  # no integer of so few is beyond a double
 _COMMON = 10**15
 _FEW = 64
 _CACHED_ARRAY_BYTES = 65_536
@@ -69,8 +69,8 @@ def read_plain(body: bytes) -> Members | None:
     array = body[start:end] if end - start <= _CACHED_ARRAY_BYTES else b""
     seen = _arrays.find(array)
     try:
-        # Where all from the first bracket to the last is an array seen before, a small one takes its place. The quotes
-        # of that would end a string around it, so where the body still parses, it was an array, and the only one.
+        # An array seen before is not parsed again: a small one takes its place. If those bytes were no array but part
+        # of a string, the quotes in it would end that string, and the body would not parse.
         found: dict[_Name, Any] = _decode_plain(body if seen is None else body[:start] + b'[""]' + body[end:])
     except (ValueError, RecursionError):
         return None

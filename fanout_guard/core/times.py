@@ -6,6 +6,6 @@ import math
 
 
 def milliseconds(seconds: float) -> int:
-    """Whole milliseconds, rounded up, 1 at least: no time that is more than none becomes none."""
-    # 1.1 seconds are 1100.0000000000002 ms to a computer, and not a millisecond more than was asked for.
+    """Whole milliseconds, rounded up; at least 1, so that no time, however short, becomes 0."""
+    # 1.1 * 1000 is 1100.0000000000002; unless it is rounded first, that becomes 1101.
     return max(math.ceil(round(seconds * 1000, 3)), 1)

@@ -1,7 +1,7 @@
 """What a configured value may be: one rule for variables, JSON, TOML, the command line and Python.
 
 Text becomes a value in ``read`` (plain ASCII digits, nothing else, are a number); any value, whoever made it,
-is checked in ``check``. Both raise ``ValueError``, whose text (often empty) says more than ``accepts`` does.
+is checked in ``check``. Both raise ``ValueError``; its text, often empty, adds to what ``accepts`` says.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def shown(value: object) -> str:
 
 
 def _without_user(text: str) -> str:
-    # What stands in an address before its last @, wherever the address ended up: no regular expression, since one that
-    # looks for the end anew from each :// takes quadratic time.
+    # Hides what stands before the last @ of an address, wherever in the text that is. Not by a regular expression: it
+    # would look for the @ again from each :// and take quadratic time.
     scheme, separator, rest = text.partition("://")
     user, at, host = rest.rpartition("@")
     return f"{scheme}{separator}{MASK if at else user}{at}{host}"

@@ -75,7 +75,7 @@ class Weigher:
         if not policy.counted:
             return admit(policy, asked, Lease(lease_id))
         digest = self._document(policy, document)
-        # More sites than the document cap are refused anyway, and may be a great many: the counters need not have them.
+        # Over the document cap it is refused anyway, and the sites, which may be a great many, need not be sent.
         send_sites = digest and DOCUMENT not in dict(over)
         charge = Charge(
             lease=Lease(lease_id, digest, self._idempotency(policy, circulation, key) if key else b""),
