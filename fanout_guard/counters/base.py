@@ -38,10 +38,10 @@ class Counters(Protocol):
         """End a lease and give its units back; False if there was none."""
 
     def release_soon(self, tenant: str, lease: Lease) -> None:
-        """As ``release``, with nobody who waits for it and no error; what an outage prevents may be done after it."""
+        """``release`` without waiting; it raises nothing, and may be done after an outage that prevents it."""
 
     def renew_soon(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> None:
-        """As ``renew``, in the same way."""
+        """``renew``, in the same way."""
 
     async def refund(self, tenant: str, lease: Lease, part: Part = WHOLE) -> int:
         """Take a charge back, or a part of it; a site that was refunded before counts nothing.

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _GRACE_S = 0.005
-"""The end of every time budget: where the application blocked the event loop, an answer takes some turns of it yet."""
+"""The end of every time budget: where the application blocks the event loop, reading an answer takes some turns."""
 _GRACES = 10
-"""At most so many graces, where single turns of the loop take long: opening a connection needs about as many turns."""
+"""The most graces of one wait: opening a connection takes about as many turns of the loop, and each may be slow."""
 
 _NEVER = float("inf")
 
@@ -25,7 +25,7 @@ def _before_grace(timeout_s: float) -> float:
 
 
 class _Graces:
-    """How much longer to wait, again and again, where a wait has ended late: the loop was blocked, not the server slow.
+    """How much longer to wait where a wait has ended late, since then the loop was blocked and not the server slow.
 
     The first grace is always given, further ones only while the loop is late by a good part of the time budget.
     """
@@ -84,7 +84,7 @@ class Deadlines:
         self.budget_s = _before_grace(timeout_s)
         """How long one wait may take before its first grace."""
         self.watched_s = _NEVER
-        """The end of the wait that the timer is set for, in the loop's time; waits that end later need no ``watch``."""
+        """When the wait ends that the timer is set for, in the loop's time; waits that end later need no ``watch``."""
         self._first = first
         self._late = late
         self._loop = asyncio.get_running_loop()

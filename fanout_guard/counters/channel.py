@@ -24,8 +24,8 @@ from fanout_guard.counters.scripts import CALL_WEIGHT, Packed, pack_probe, stem_
 from fanout_guard.errors import CountersUnavailable
 
 _LOOP_ENDS_WITHIN_S = 1.0
-"""How long an ending channel waits for the tasks that end with its loop. A loop that still runs this long after the
-channel has ended is not ending: it gets a new one."""
+"""How long an ending channel waits for the tasks that end with its loop. A loop that still runs this long after that
+is not ending, and gets another channel."""
 _LIFETIME = "fanout_guard channel"
 """The name of every channel's own task."""
 _REACHED_WITHIN_S = 1.0
@@ -178,7 +178,7 @@ class Channel:
         await self.breaker.aclose()
         self._go_down("connection")
         if reached:
-            # Pay now what was under way, and what the tasks owe that end with this loop: no later loop knows of it.
+            # Pay now what the requests under way owe, and the tasks that end with this loop: nobody else knows of it.
             await self._ended_with_loop()
             await asyncio.sleep(0)
             await self._payer.pay_last()

@@ -157,7 +157,7 @@ class Overrides:
         if reason is None:
             look = self._look()
             if await ends_within(counters.timeout_s, look):
-                if look.cancelled():  # the view was closed meanwhile, which is nobody's own end
+                if look.cancelled():  # by ``aclose``; this caller was not cancelled
                     raise CountersUnavailable("connection")
                 return look.result()
             # The decision that needed this would wait as long again; an outage is waited for once.
@@ -209,7 +209,7 @@ class Overrides:
         self._expiry_s = min((end_s for _, end_s in live), default=_FOREVER)
 
     def _tell(self, reason: str) -> None:
-        """Once, and only what no outage tells: the counters may work where this does not."""
+        """Log once what keeps overrides alone from being read; what stops the counters, too, is logged as an outage."""
         if reason in _NO_OUTAGE and reason != self._trouble:
             tell(logging.WARNING, "overrides cannot be read (%s); the last ones hold", reason)
         self._trouble = reason

@@ -15,9 +15,9 @@ from redis.backoff import NoBackoff
 from fanout_guard.core.redis_url import TRUE
 from fanout_guard.counters.redis_link import Address
 
-# Without an introduction the driver makes one for each connection, and looks its own version up in the file system.
+# Given none, the driver makes one for each connection, and looks its own version up in the file system each time.
 _INTRODUCTION: dict[str, Any] = {}
-with suppress(ImportError):  # before 7.2 it looks once
+with suppress(ImportError):  # before 7.2 it does so once
     from redis.driver_info import DriverInfo
 
     _INTRODUCTION = {"driver_info": DriverInfo(lib_version="")}
@@ -26,7 +26,7 @@ DEFAULT_PORT = 6379
 SENTINEL_PORT = 26379
 
 _SWITCHES = ("ssl", "ssl_check_hostname")
-_CERTIFICATES_KEPT_S = 60.0  # so long what was read of them is used: renewed ones are to be seen
+_CERTIFICATES_KEPT_S = 60.0  # then they are read again, since they may have been renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Servers:
         """A connection to ``node``, not open yet; without the credentials where it is not ``trusted``."""
         options = {
             **self.options,
-            # Whoever asks keeps the time, for queueing and retries too, and knows whether the event loop stood still.
+            # The caller keeps the time: its budget covers queueing and retries, and allows for a blocked event loop.
             "socket_timeout": None,
             "socket_connect_timeout": None,
             "retry": Retry(NoBackoff(), 0),
@@ -115,7 +115,7 @@ def _node(text: str, default_port: int) -> Address:
 
 
 def _quiet(connection: AbstractConnection) -> AbstractConnection:
-    # Without the driver's introduction of itself, which costs a round trip of the time that a decision has.
+    # The driver does not introduce itself to the server: that is a round trip of the time that a decision has.
     for name in ("driver_info", "lib_name", "lib_version"):
         setattr(connection, name, None)
     return connection

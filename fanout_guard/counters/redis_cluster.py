@@ -61,7 +61,7 @@ class Cluster:
         if not self._owners:
             await self.learn()
         slots = [key_slot(call.keys[0]) for call in calls]
-        # What is redirected at every attempt keeps this error: its slot was being moved for too long.
+        # A call that is redirected at every attempt keeps this error: its slot was being moved for too long.
         answers: list[Any] = [CountersUnavailable("cluster", alone=True)] * len(calls)
         targets = {index: _Target(self._owner(slot)) for index, slot in enumerate(slots)}
         for attempt in range(_ATTEMPTS):
@@ -78,7 +78,7 @@ class Cluster:
             if attempt:
                 await asyncio.sleep(_PAUSE_S)
         else:
-            # Waited for once, and not by every call: calls for other slots, which share this exchange, wait along.
+            # Waited for once, not by every later call: calls for other slots share the exchange and would wait, too.
             until_s = asyncio.get_running_loop().time() + PROBE_EVERY_S
             self._moving.update((slots[index], until_s) for index in targets)
         return answers

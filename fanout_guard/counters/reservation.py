@@ -32,7 +32,7 @@ async def decide_in_two(
     policy = replace(charge.policy, inflight=limit, inflight_global=None)
     charged = False
     try:
-        # Without a reservation only a look, for what else refuses.
+        # Where the reservation was refused this is only a look, to tell what else refuses.
         own = await decide(replace(charge, policy=policy, look=charge.look or not reserved.charged))
         charged = own.charged
     finally:

@@ -31,18 +31,22 @@ _decode_decided = msgpack.Decoder(list[list[int]]).decode
 _decode_failed = msgpack.Decoder(list[list[int | str]]).decode
 
 RECORD, DOCUMENT, RATES, LEASES, IDEMPOTENCY, GLOBAL, SITES = 1, 2, 4, 8, 16, 32, 64
+"""What a request to ``decide.lua`` has, as its flags."""
 
 REFUSED, CHARGED, CHARGED_BEFORE, UNDONE, REPEATS = 0, 1, 2, 3, 4
+"""What ``decide.lua`` answers, as its statuses."""
 FAILED = -1
+"""In place of an answer, from any script: an error's text follows."""
 _STATUSES = (REFUSED, CHARGED, CHARGED_BEFORE, REPEATS)
 _MANY = 10**9
-_ONE_REQUEST = ("wrongtype", "script")  # what is wrong with one tenant's keys, and not with the server
+_ONE_REQUEST = ("wrongtype", "script")  # reasons that lie in one tenant's keys, not in the server
 
 Packed: TypeAlias = tuple[list[bytes], tuple[Any, ...], bytes]
 """One request: its keys, its arguments, and its sites."""
 
 CALL_WEIGHT = 1000
-"""So much the requests of one call weigh together at most: everybody else waits meanwhile. A heavier one goes alone."""
+"""The most that the requests of one call weigh together: the server does nothing else meanwhile. A heavier one goes
+alone."""
 
 
 class Script(NamedTuple):
@@ -52,6 +56,7 @@ class Script(NamedTuple):
     sha: bytes
 
 
+# The kinds of state that each script opens, with the flags of which a request needs one for that (0: always).
 _KINDS = {
     "decide": ((DOCUMENT, "sites"), (DOCUMENT, "documents"), (RATES, "rates"), (LEASES | GLOBAL, "leases")),
     "refund": ((0, "sites"), (0, "rates"), (0, "leases"), (0, "members")),
@@ -191,7 +196,7 @@ def tally(charge: Charge, answer: Sequence[int]) -> Tally:
 
 
 def pack_probe(stem: bytes) -> Packed:
-    """A decision that charges next to nothing under names of its own, and reads and writes all kinds of state."""
+    """A decision that charges one entry for a millisecond, under names of its own, in all kinds of state."""
     own = new_id()
     keys = [stem + b"p:" + own, stem + b"pd", stem + b"pr", stem + b"pf"]
     numbers: Numbers = (1, 1000, (_MANY, 1000), _MANY, -1)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _PATIENCE_S = 1.0
 """How long plain commands may take, unless decisions may take even longer."""
-_LEASE = re.compile(rb"([0-9]{1,18}):([0-7](?:[A-Za-z0-9_-]{16}){1,3})")  # else the member is somebody else's
+_LEASE = re.compile(rb"([0-9]{1,18}):([0-7](?:[A-Za-z0-9_-]{16}){1,3})")  # else somebody else wrote the member
 
 
 class RedisCounters:
@@ -43,7 +43,7 @@ class RedisCounters:
         self._url = url
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._loops_down: set[asyncio.AbstractEventLoop] = set()
-        self._seen_to_end = ""  # with which reason some loop has seen this outage end; empty if none has
+        self._seen_to_end = ""  # the reason with which a loop has seen this outage end; empty while none has
 
     @property
     def session(self) -> Session:
@@ -92,7 +92,7 @@ class RedisCounters:
             await command("UNLINK", own + DOCUMENT_KEY + document)
             return
         await command("UNLINK", own + RATES_KEY)
-        # What is in flight stays. But a key of another type is not ours, and holds no leases.
+        # Leases stay, since their entries are in flight. A key of another type holds none: something else wrote it.
         if await command("TYPE", own + LEASES_KEY) not in (b"zset", b"none"):
             await command("UNLINK", own + LEASES_KEY)
         for stem in (own + DOCUMENT_KEY, own + IDEMPOTENCY_KEY):
