@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from functools import partial
 from typing import Any, TypeVar
 
-from fanout_guard.core.keys import DOCUMENT_KEY, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, KeySpace
+from fanout_guard.core.keys import DOCUMENT_KEY, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, KeySpace, parse_lease
 from fanout_guard.core.model import UNWATCHED, WHOLE, Charge, Lease, Part, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.channel import Channel
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _PATIENCE_S = 1.0
 """How long plain commands may take, unless decisions may take even longer."""
-_LEASE = re.compile(rb"([0-9]{1,18}):([0-7](?:[A-Za-z0-9_-]{16}){1,3})")  # else somebody else wrote the member
+_MEMBER = re.compile(rb"([0-9]{1,18}):([!-~]+)")  # of a set of leases: entries and lease id
 
 
 class RedisCounters:
@@ -104,8 +104,8 @@ class RedisCounters:
         found = await self.command("ZRANGE", self.space.of(tenant) + LEASES_KEY, 0, -1, "WITHSCORES")
         infos = []
         for member, score in zip(found[::2], found[1::2], strict=True):
-            own, left_ms = _LEASE.fullmatch(member), float(score) - now_ms
-            if own and 0 < left_ms < math.inf:
+            own, left_ms = _MEMBER.fullmatch(member), float(score) - now_ms
+            if own and parse_lease(own[2].decode()) and 0 < left_ms < math.inf:  # else somebody else wrote it
                 infos.append(LeaseInfo(own[2].decode(), int(own[1]), int(left_ms)))
         return infos
 
