@@ -88,8 +88,8 @@ local function open_documents()
       return kept
     end
 
-    -- Join the shared sections that free together; of too many, take also those counted before `before` for shared, and
-    -- of far too many the older half: each costs every decision some microseconds.
+    -- Join the shared sections that free together; where there are too many, all counted before `before` become shared,
+    -- and where there are far too many, the older half: each costs every decision some microseconds.
     function sections.fold(found, before)
       local MANY, MOST = 32, 512 -- sections of a document
       local crowded, kept, shared = #found > MANY, {}, {}
@@ -153,8 +153,8 @@ local function open_documents()
     end
   end
 
-  -- A refusal, a repeat or a look charges nothing, but where the window has grown the sites must be known for as long as
-  -- they count now.
+  -- What a refusal, a repeat or a look does: it charges nothing, but where the window has grown, the sites must be kept
+  -- for as long as they count now.
   local function stay(key, view, window)
     local last = 0
     if view.back then stamp(key, view) end -- or it would count from a later now each time

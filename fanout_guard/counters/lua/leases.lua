@@ -5,7 +5,7 @@
 local function open_leases()
   local sets = {}             -- by key
 
-  -- Take out so many of the dead, bounded work, and as many again as before where those were not enough.
+  -- Take out some of the dead: bounded work, doubled each time that it was not enough.
   local function bury(leases)
     local AT_MOST = 2000
     local gone, total = leases.gone, leases.total
@@ -18,8 +18,8 @@ local function open_leases()
     leases.total, leases.more = max(total, 0), #dead >= AT_MOST
   end
 
-  -- The leases of a key: their total, the members to remove, {expiry, member, …} to add and the last expiry of those; it
-  -- is written where there is `added`. `living` takes out the dead: for decisions, which can tell how many they were.
+  -- The leases of a key: their total, the members to remove, {expiry, member, …} to add and the last expiry of those;
+  -- written if there is `added`. With `living` the dead are taken out, as only decisions do: they report how many.
   local function at(key, living)
     local leases = sets[key]
     if leases then return leases end
@@ -50,13 +50,15 @@ local function open_leases()
     end
   end
 
-  -- The set outlives its last lease, and lives for a minute, so that a short one which nobody returned is still counted.
+  -- The set outlives its last lease, and lives for a minute, so that a short lease which nobody returned is still found
+  -- dead, and counted.
   local function write(key, gone, added, total, last)
     local SPARE_MS = 2000     -- it outlives it by half of this at least
     local UNPACKED = 4000     -- Lua has room for twice as many arguments
     if total > 0 then call('ZADD', key, -total, '=', unpack(added)) end
-    -- After that: one call may renew a lease, and then release it. Of a set that goes as a whole too: whoever may not is
-    -- told. It goes last: while its slot is moved, a node refuses whatever touches a key that is gone.
+    -- After ZADD, since one call may renew a lease and then release it; also where the whole set is deleted, so that a
+    -- user without the right to ZREM is told at once. DEL comes last: while a slot is being moved, a node refuses every
+    -- command on a key that is gone.
     for i = 1, #gone, UNPACKED do
       call('ZREM', key, unpack(gone, i, math.min(i + UNPACKED - 1, #gone)))
     end

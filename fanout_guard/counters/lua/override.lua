@@ -11,8 +11,8 @@ local function ends(text)
   return ok and type(entry) == 'table' and tonumber(entry['until']) or nil
 end
 
--- First: where it fails, nothing has changed; readers see both or neither. It goes with the clock, so that a server which
--- has lost changes, in a restart or a failover, has no version twice.
+-- The first write: where it fails, nothing has changed. The version follows the clock, so that a server that has lost
+-- changes, in a restart or a failover, does not have one twice.
 local version = call('INCR', KEYS[2])
 call('SET', KEYS[2], string.format('%.0f', max(version, clock[1] * 1000000 + clock[2])))
 local found = call('HGETALL', KEYS[1])

@@ -1,6 +1,6 @@
 -- Rates: {epoch, last charge, window, configured, {end, entries, end, entries, …}, window, configured, {…}, …}; ends
--- ascend. `configured` is the last charge at which the window was configured: charges go on counting in it for its own
--- length after that, so that it knows them where it comes back.
+-- ascend. `configured` is the last charge at which the window was configured: it is charged on for its own length after
+-- that, so that it still has those charges if it is configured again.
 
 local function open_rates()
   local states = {}           -- by key; a state's [0], never written, says how it was changed
@@ -11,7 +11,8 @@ local function open_rates()
     if not state then
       local raw = call('GET', key)
       state = raw and cmsgpack.unpack(raw) or {now * 1000 + clock[2] % 1000, 0, nil, nil, nil}
-      -- Another one's text, which reads as a number, fails this request alone; kept, it would fail all when written.
+      -- A foreign text, which msgpack reads as a number, fails this request alone; kept in `states`, it would fail all
+      -- of them in write_all.
       if raw and (type(state) ~= 'table' or #state % 3 ~= 2) then error('WRONGTYPE: no rates') end
       states[key] = state
     end
@@ -27,7 +28,7 @@ local function open_rates()
     end
   end
 
-  -- The live buckets of a window, which knows every charge from then on.
+  -- The live buckets of a window, with the charges that it had missed.
   local function buckets_of(state, window)
     local i = 3
     while state[i] and state[i] ~= window do i = i + 3 end
@@ -72,7 +73,7 @@ local function open_rates()
       return live
     end
 
-    -- The clock went back: what it has not come to again counts from now, or it would count for longer than it may.
+    -- The clock went back: charges now ahead of it count from now, or they would count for longer than allowed.
     function windows.set_back(state, own)
       local buckets, kept, ahead = state[own + 2], {}, 0
       local ends = bucket_end(now, state[own] / 20)
@@ -88,8 +89,8 @@ local function open_rates()
       return kept
     end
 
-    -- Count in the window at `own` what has passed it by, as far as the longest other window knows it: as if at `now`
-    -- at the latest, and in buckets of its own, so that no number of changes makes more of them.
+    -- Count in the window at `own` the charges that it missed, as the longest window has them that did not: none later
+    -- than `now`, and in buckets of its own, so that no number of changes makes more of them.
     function windows.catch_up(state, own)
       local window, live = state[own], state[own + 2]
       local since = #live > 0 and state[own + 1] + window or 0
@@ -103,7 +104,7 @@ local function open_rates()
           local ends = bucket_end(math.min(source[j], now) - 1, window / 20)
           add(live, max(live[#live - 1] or 0, ends), source[j + 1])
           state[own + 1] = state[2]
-          state[0] = state[0] or 'caught up' -- written also where it is refused: a new "now" would never pass
+          state[0] = state[0] or 'caught up' -- written also where it is refused, or each try would take a later now
         end
       end
     end

@@ -2,8 +2,8 @@
 --
 -- KEYS    per request: record, refunded sites, document, rates, leases, idempotency (the last with a name that does
 --         not exist where there is none); the global leases are KEYS[1] where ARGV[2] is 1
--- ARGV    [1] msgpack: the requests, each {lease, has sites, {entries per site}, undo}: without sites it is the whole charge;
---             undo 1 also keeps a decision that has not arrived yet from ever being applied
+-- ARGV    [1] msgpack: the requests, each {lease, has sites, {entries per site}, undo}: without sites it is the whole
+--             charge; undo 1 also keeps a decision that has not arrived yet from ever being applied
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3…] the sites of each request that has some
 -- Output  per request the entries taken back, or -1 where there is no such charge; {-1, error} where only this request
@@ -115,7 +115,7 @@ local function refund(
   if shared and shared[5] ~= holds then shared = nil end -- the key stands for another charge by now
   local others = shared and shared[1] > 1
   if not whole and (others or refunded == charged) then return 0 end
-  -- Read for nothing but their type, before anything is written: one of another type fails this request as a whole.
+  -- Only read so that a key of another type fails this request before anything of it is written.
   rates.at(rates_key)
   call('GET', document_key)
   for _, key in ipairs({lease_key, GLOBAL or nil}) do call('ZSCORE', key, '=') end
@@ -135,7 +135,7 @@ local function refund(
   else
     record[2], record[4] = refunded + entries, max(held - entries, 0)
   end
-  -- First: where the server forbids one of the others, it is not done rather than done twice.
+  -- The first write: where the server forbids a later one, that part is lost rather than given back twice.
   call('SET', record_key, cmsgpack.pack(record), 'PX', ttl)
   if held > 0 then
     for _, key in ipairs({lease_key, GLOBAL or nil}) do lower_lease(key, lease, held, entries, whole) end

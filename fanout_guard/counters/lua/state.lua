@@ -6,12 +6,12 @@
 -- a small call costs. So a kind of state is opened only where a call needs it, and what is rarely needed only then.
 --
 -- What stands at the key of a record, msgpack; the pairs name the bucket of each rate window that took the charge:
---   a charge             {entries charged, of those refunded, epoch of the rates, entries leased, window, bucket end, …}
+--   a charge             {entries charged, and refunded, epoch of the rates, entries leased, window, bucket end, …}
 --   a repeat of a charge {0, 0, epoch of the rates, entries leased, tag of the charge}
 --   refunded as a whole  {entries charged, the same, epoch of the rates, 0, false}
 --   undone before it came: the text x
--- At an idempotency key: {how many decisions hold the charge, entries charged, 0, epoch of the rates, tag of the charge,
--- window, bucket end, …}. A charge's tag, by which a document's sections know it, too, is the first half of its id.
+-- At an idempotency key: {how many decisions hold the charge, entries charged, 0, epoch of the rates, tag of the
+-- charge, window, bucket end, …}. A charge's tag, which a document's sections have too, is the first half of its id.
 
 if not redis.REDIS_VERSION_NUM then redis.replicate_commands() end -- before 7.0, writes after TIME need it
 

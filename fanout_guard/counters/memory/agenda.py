@@ -10,7 +10,7 @@ _SLACK = 64
 
 
 class Ending:
-    """Something that ends at ``expires``; ``queued`` is where the agenda looks for it (-1: nowhere)."""
+    """Something that ends at ``expires``; ``queued`` is the time under which an agenda has it, -1 if none does."""
 
     __slots__ = ("expires", "queued")
 
@@ -23,9 +23,9 @@ E = TypeVar("E", bound=Ending)
 
 
 class Agenda(Generic[E]):
-    """A heap in which what comes to end later stays where it is until its old time has come.
+    """A heap in which an item whose end is put off keeps its place until its old time has come.
 
-    So a later end costs nothing, and every other step O(log n) once per time that was set.
+    So putting off costs nothing, and each time that an item was queued under costs O(log n), once.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Agenda(Generic[E]):
             return
         item.queued = -1
         self._size -= 1
-        # What is removed leaves its place in the heap behind; never more of those than of the living.
+        # The entry of a removed item stays in the heap, until such entries are more than those of the living.
         if len(self._heap) > 2 * self._size + _SLACK:
             self._heap = [entry for entry in self._heap if entry[0] == entry[2].queued]
             heapify(self._heap)

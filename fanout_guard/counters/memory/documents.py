@@ -16,9 +16,9 @@ from fanout_guard.counters.memory.shelf import Kept
 
 GENERATIONS = 2
 SECTIONS = 32
-"""More sections than this: those whose charge can no longer be refunded are joined."""
+"""Of more sections than this, those whose charge can no longer be refunded are joined."""
 MOST_SECTIONS = 512
-"""More than this: the older half are, since each costs every decision some time."""
+"""Of more than this, the older half are joined, since each section costs every decision some time."""
 SHARED = b""
 """The tag of sites that more than one circulation has counted."""
 
@@ -168,9 +168,9 @@ class Document(Kept):
 
 
 def _fold(sections: list[Section], window: int, before: int) -> list[Section]:
-    """Join shared sections of one generation; of too many, take also those counted before ``before`` for shared.
+    """Join shared sections of one generation; where there are too many, all counted before ``before`` become shared.
 
-    Of far too many, take the older half.
+    Where there are far too many, the older half do.
     """
     crowded = len(sections) > SECTIONS
     if len(sections) > MOST_SECTIONS:

@@ -7,7 +7,7 @@ from fanout_guard.counters.memory.agenda import Agenda, Ending
 
 _AT_ONCE = 1000  # dead leases cleared by one call: bounded work
 _WAIT_MS = 1000
-"""When to ask again for room in flight: nobody knows when it comes back."""
+"""When to ask again for room in flight, since nobody knows when it comes back."""
 
 
 class Hold(Ending):

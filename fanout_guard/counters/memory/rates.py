@@ -62,7 +62,7 @@ class Buckets:
             self.entries[at] = max(self.entries[at] - entries, 0)
 
     def learn(self, source: Buckets, now: int) -> bool:
-        """Count what ``source`` knows and has passed these by, as if at ``now`` at the latest; whether it was any.
+        """Count the charges that ``source`` has and these missed, none later than ``now``; whether there were any.
 
         In buckets of this window's own, so that no number of changes makes more of them.
         """
@@ -108,8 +108,8 @@ class Buckets:
 class TenantRates(Kept):
     """All windows of one tenant. ``epoch`` tells this state from another one of the same tenant, lost or reset.
 
-    A window that is not configured any more goes on being charged for its own length after the last charge at which it
-    was, so that it knows those charges where it comes back.
+    A window that is not configured any more is charged on for its own length after the last charge at which it was, so
+    that it still has those charges if it is configured again.
     """
 
     __slots__ = ("charged_at", "epoch", "windows")
@@ -121,9 +121,9 @@ class TenantRates(Kept):
         self.windows: dict[int, Buckets] = {}
 
     def adopt(self, rates: tuple[Rate, ...], now: int) -> bool:
-        """Let windows that charges have passed by learn of them from the longest other one; whether there were any.
+        """Let windows that missed charges learn of them from the longest that did not; whether there were any.
 
-        Noted at once, also when the circulation is then refused: taken anew each time, "now" would never pass.
+        Kept even if the circulation is then refused: learnt anew at each try, they would count from a later ``now``.
         """
         adopted = False
         for rate in rates:

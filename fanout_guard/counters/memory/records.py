@@ -14,7 +14,7 @@ RECORD_MS = 60_000
 KEY_AT_MOST_MS = 86_400_000
 """How long an idempotency key is remembered at most."""
 KEY_BYTES = 1000
-"""About what a key takes, with the record that it keeps for hours after that is remembered for itself."""
+"""About what a key takes, with its record, which it keeps for hours after the record itself has expired."""
 
 _WEIGHT = 600
 _WEIGHT_OF_SITE = 100
@@ -23,8 +23,8 @@ _WEIGHT_OF_SITE = 100
 class Record(Kept):
     """One decision that was charged: ``entries`` of it are still to be refunded.
 
-    A repeat of an idempotency key charged nothing itself and points to the ``origin`` that did; ``holders`` of an
-    origin are the decisions that stand on its charge, and ``idempotency`` is where it is known as such.
+    A repeat of an idempotency key charged nothing itself and points to the ``origin`` that did. ``holders`` of an
+    origin counts the decisions that stand on its charge, and ``idempotency`` is the key under which repeats find it.
     """
 
     __slots__ = (
