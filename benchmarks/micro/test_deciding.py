@@ -8,8 +8,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fanout_guard.core.decide import Asked, decide
+from fanout_guard.core.digests import Digests
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
-from fanout_guard.core.keys import LEASES_KEY, Digests, KeySpace, new_id
+from fanout_guard.core.keys import LEASES_KEY, KeySpace, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate, Reading, Tally
 from fanout_guard.counters.scripts import join, pack_decide
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from fanout_guard.cli.advice import ADVICE
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.info_findings import cluster_finding, info_findings, parse_info
-from fanout_guard.core.keys import DOCUMENT_KEY, FORMAT, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, Digests, new_id
+from fanout_guard.core.digests import Digests
+from fanout_guard.core.keys import DOCUMENT_KEY, FORMAT, IDEMPOTENCY_KEY, LEASES_KEY, RATES_KEY, new_id
 from fanout_guard.core.model import Charge, Lease, Policy, Rate
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.weigh import look_at

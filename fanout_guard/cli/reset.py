@@ -10,7 +10,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, json_option, say, say_json
 from fanout_guard.cli.survey import documents_of
 from fanout_guard.core.circulation import document_text
-from fanout_guard.core.keys import Digests
+from fanout_guard.core.digests import Digests
 from fanout_guard.core.words import plural
 
 _MORE = """\

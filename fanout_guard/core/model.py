@@ -152,7 +152,7 @@ class Charge(Struct, frozen=True, kw_only=True, gc=False):
     """One circulation as the counters see it.
 
     ``lease`` has the document's digest only where a document cap applies, and the idempotency key's where that counts.
-    ``sites`` holds the distinct sites as little-endian doubles (8 bytes each, see ``core.keys``), empty where no
+    ``sites`` holds the distinct sites as little-endian doubles (8 bytes each, see ``core.digests``), empty where no
     document cap applies. ``cost`` is in entries. ``look`` asks how it would be decided and charges nothing.
     ``waited_s`` is how much of the decision's time budget has been used already.
     """

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from fanout_guard.core.circulation import Circulation, site_keys
 from fanout_guard.core.decide import Asked, admit, precheck, refuse_for_good
-from fanout_guard.core.keys import Digests, new_id
+from fanout_guard.core.digests import Digests
+from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import (
     CIRCULATION,
     DOCUMENT,

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 
 from fanout_guard import FanoutGuard, Settings
-from fanout_guard.core.keys import Digests, tag
+from fanout_guard.core.digests import Digests
+from fanout_guard.core.keys import tag
 from tests import configured
 from tests.core.test_keys import TENANTS, slot
 from tests.counters.bench import shared_counters
