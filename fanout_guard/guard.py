@@ -52,7 +52,7 @@ class FanoutGuard:
             raise TypeError(f"settings= is of type {type(settings).__name__}; expected Settings.from_env({{…}})")
         self.settings = settings
         policies = settings.policies()
-        names = {name for policy in policies.all() for name in policy.names}
+        names = {name for policy in policies.by_tenant().values() for name, _ in policy.limits}
         self.observers = observers(
             on_outage=settings.on_outage if settings.redis_url else "",
             prometheus=settings.metrics == "prometheus",

@@ -115,11 +115,6 @@ class Policy(Struct, frozen=True, kw_only=True, cache_hash=True):
         force_setattr(self, "counted", limits if self.circulation is None else limits[1:])
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the caps that apply."""
-        return tuple(name for name, _ in self.limits)
-
-    @property
     def limits(self) -> tuple[tuple[str, int], ...]:
         """The caps that apply, with their limits."""
         named = (

@@ -132,10 +132,6 @@ class Policies:
         """The deployment's policy, under ``*``, then that of each tenant with caps of its own."""
         return {DEFAULTS: self._default, **{tenant: self._static[tenant] for tenant in self.configured()}}
 
-    def all(self) -> tuple[Policy, ...]:
-        """Every policy that the configuration gives, the default one first."""
-        return tuple(self.by_tenant().values())
-
     def static(self, tenant: str) -> Policy:
         """The tenant's policy by the configuration alone."""
         return self._static.get(tenant, self._default)

@@ -121,9 +121,8 @@ def test_the_policy_field_can_always_be_read(caps: Policy) -> None:
     """RFC 9651 integers have at most fifteen digits, and every parameter has its type."""
     field = ratelimit_policy(caps)
     read = items(field) if field else []
-    assert [name for name, _ in read] == list(caps.names)
-    for (_, parameters), (_, limit) in zip(read, caps.limits, strict=True):
-        assert parameters["q"] == limit
+    for (name, parameters), cap in zip(read, caps.limits, strict=True):
+        assert (name, parameters["q"]) == cap
         assert parameters["qu"] == "sites"
         assert set(parameters) <= {"q", "w", "qu"}
 

@@ -185,7 +185,7 @@ def test_layers_of_the_configuration_are_merged_nearest_first() -> None:
     assert (acme.circulation, acme.rates, acme.inflight) == (1, (Rate(2, 60_000),), 3)
     assert [policies.known(tenant) for tenant in ("acme", "beta", "default", "Acme")] == [True, True, True, False]
     assert policies.configured() == ("acme", "beta")
-    assert policies.all() == (policies.static("else"), acme, policies.static("beta"))
+    assert policies.by_tenant() == {"*": policies.static("else"), "acme": acme, "beta": policies.static("beta")}
 
 
 def test_run_time_layers_stand_before_the_configuration() -> None:
