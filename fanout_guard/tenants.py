@@ -27,8 +27,8 @@ CapsHook: TypeAlias = Callable[[str], Caps | Awaitable[Caps | None] | None]
 
 _HOOKED_AT_MOST = 10_000
 _THE_DEPLOYMENTS = Caps()
-"""For a tenant that a failing hook has never answered for. It is known: a database that is down must not stop
-publishing."""
+"""What holds while the hook fails for a tenant that it has never answered for: it is known, and has no caps of its
+own, since a database that is down must not stop publishing."""
 
 
 class Tenants:
@@ -91,14 +91,14 @@ class Tenants:
         return tenant, self._policies.with_layers(tenant, hooked, own, self._override(DEFAULTS))
 
     async def counted(self, tenant: str) -> str:
-        """The tenant that is counted, as ``resolve`` finds it; nobody is asked where that is always itself."""
+        """The tenant that is counted, without asking anybody where every tenant has counters of its own."""
         return tenant if self._unknown == "own" else (await self.resolve(tenant))[0]
 
     async def mode(self, tenant: str | None, *, read: bool = True) -> Mode:
         """The mode for a request that could not be read, whose tenant may be unknown or invalid.
 
-        Where the tenant itself could not be ``read``, it is the deployment's: that of the default tenant would let
-        others pass who make themselves unreadable.
+        Where the tenant itself could not be ``read``, it is the deployment's and not the default tenant's: if that one
+        is in shadow mode, others must not pass by making themselves unreadable.
         """
         if read:
             with suppress(CirculationError, UnknownTenant):

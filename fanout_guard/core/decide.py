@@ -33,7 +33,10 @@ RATE_LATE = 1.05
 
 
 class Asked(Struct, frozen=True, gc=False):
-    """A circulation as far as a decision depends on it; ``distinct`` sites are counted only where it matters."""
+    """A circulation as far as a decision depends on it.
+
+    ``distinct`` is the number of different sites where that may matter to the document cap, else ``entries`` again.
+    """
 
     tenant: str
     document: str | None

@@ -15,8 +15,8 @@ _CACHED_SITES = 32_768
 _CACHED_CHARACTERS = 256
 _CACHED_LIST_CHARACTERS = 65_536
 _CACHED_LISTS_BYTES = 4_000_000
-_BYTES_OF_ENTRY = 200
-_MANTISSA_BITS = 53
+_BYTES_OF_ENTRY = 200  # what a list takes beside its text and digests
+_MANTISSA_BITS = 53  # of a double
 
 
 class Digests:

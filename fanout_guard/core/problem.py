@@ -104,7 +104,7 @@ def _advice(decision: Decision) -> str:
     if decision.policy == INFLIGHT_GLOBAL and not decision.permanent:
         return f"Too many sites are being circulated to at once. Send it again in {_seconds(decision.retry_after)}."
     used = 0 if decision.permanent else decision.used or 0
-    added = (decision.limit or 0) + (decision.excess or 0) - used  # as the cap counts: a document's, each site once
+    added = (decision.limit or 0) + (decision.excess or 0) - used  # as the cap counts: a document's, each new site once
     asked, are = plural(added, "site"), "is" if added == 1 else "are"
     if decision.permanent:
         may = "one circulation may have" if decision.policy == CIRCULATION else f"the cap {decision.policy!r} allows"

@@ -22,12 +22,12 @@ MAX_DEPTH = 128
 """Levels of arrays and objects: far below every interpreter's recursion limit, far above any circulation."""
 
 _SAFE_DIGITS = 300  # no integer of so few is beyond a double
-_COMMON = 10**15
-_FEW = 64
+_COMMON = 10**15  # a whole number from 1 to this has one spelling
+_FEW = 64  # members of an object
 _CACHED_ARRAY_BYTES = 65_536
 _CACHED_BYTES = 8_000_000
-_SEEN_ONCE = 16_384
-_SAMPLED = 127
+_SEEN_ONCE = 16_384  # arrays of which it is known that they came
+_SAMPLED = 127  # one byte of so many is in the sample
 # The closing quote is optional, so that an unterminated string matches to the end and time stays linear.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")

@@ -64,10 +64,10 @@ class Servers:
     def _kept(self, context: Any) -> Any:
         # Reading a system's certificates for each connection takes a third of the time that a decision has, and holds
         # up the event loop; in an outage, four times a second.
-        now = int(monotonic() // _CERTIFICATES_KEPT_S)
-        if now not in self._certificates:
+        period = int(monotonic() // _CERTIFICATES_KEPT_S)
+        if period not in self._certificates:
             self._certificates.clear()
-        return self._certificates.setdefault(now, context)
+        return self._certificates.setdefault(period, context)
 
 
 def parse_address(url: str) -> Servers:
