@@ -47,7 +47,7 @@ class Tenants:
         self._policies = policies
         self._default_tenant = default_tenant
         self._unknown = unknown
-        self._any_tenant = unknown == "own" and hook is None
+        self._configuration_decides = unknown == "own" and hook is None
         self._overrides = overrides
         self._hooked = None if hook is None else HookedCaps(hook, hook_ttl_s)
 
@@ -73,7 +73,7 @@ class Tenants:
     def at_hand(self, tenant: str, now_s: float) -> Policy | None:
         """The policy of a tenant if the configuration alone decides it; None if other sources have to be asked."""
         overrides = self._overrides
-        if self._any_tenant and (overrides is None or overrides.has_none(now_s)):
+        if self._configuration_decides and (overrides is None or overrides.has_none(now_s)):
             return self._policies.static(tenant)
         return None
 

@@ -88,17 +88,15 @@ class Reader:
         self._tenant = None if tenant is None else _Place(tenant)
         self._document = None if document is None else _Place(document)
         self._sites = tuple(map(_Place, sites))
-        self.tenant_in_body = tenant is not None and tenant.kind == "json"
+        in_body = {source for source in (tenant, document, *sites) if source is not None and source.kind == "json"}
+        self.tenant_in_body = tenant in in_body
         """Whether the tenant is known only after the body was read."""
-        sources = [source for source in (tenant, document, *sites) if source is not None]
-        paths = [source.path for source in sources if source.kind == "json"]
-        self._fields = Fields(paths)
+        self._fields = Fields(source.path for source in in_body)
         # The tenant by itself: its mode holds also where another field is ambiguous.
-        self._who = Fields([tenant.path] if tenant is not None and tenant.kind == "json" else [])
-        self.needs_body = bool(paths)
-        told_outside = all(source is None or source.kind != "json" for source in (tenant, document))
+        self._who = Fields(source.path for source in in_body if source == tenant)
+        self.needs_body = bool(in_body)
         # A GET has no body, but its query may hold the list of sites.
-        self._bodiless = told_outside and any(source.kind != "json" for source in sites)
+        self._bodiless = in_body.isdisjoint((tenant, document)) and not in_body.issuperset(sites)
 
     def tenant(self, scope: _Scope, path_params: _Params) -> str | None:
         """The tenant that a request names outside its body; None where it names none. Raises Unreadable."""

@@ -21,7 +21,7 @@ _LEAST_PER_CALL = 2
 _WORTH_A_CALL = 0.5
 """A queue that is shorter than this part of the requests under way is held back until one of their calls ends."""
 
-Outcome: TypeAlias = Sequence[Answer | Exception] | Exception
+Result: TypeAlias = Sequence[Answer | Exception] | Exception
 """How a call ended: an answer or an error for each of its requests, or one error for all."""
 
 
@@ -65,7 +65,7 @@ class Lane(Generic[Request, Answer]):
 
     def __init__(
         self,
-        start: Callable[[Sequence[Request], Callable[[Outcome[Answer]], None]], Begun],
+        start: Callable[[Sequence[Request], Callable[[Result[Answer]], None]], Begun],
         *,
         calls: int,
         items: int,
@@ -183,7 +183,7 @@ class Lane(Generic[Request, Answer]):
         """All callers, queued and sent."""
         return chain(self._waiting, *(batch.callers for batch in self._under_way))
 
-    def _ended(self, batch: _Batch[Request, Answer], outcome: Outcome[Answer]) -> None:
+    def _ended(self, batch: _Batch[Request, Answer], outcome: Result[Answer]) -> None:
         if batch not in self._under_way:
             return
         self._under_way.discard(batch)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fanout_guard.counters.batch import Begun, Outcome
+from fanout_guard.counters.batch import Begun, Result
 from fanout_guard.counters.redis import Server, slot_of
 from fanout_guard.counters.redis_cluster import Cluster
 from fanout_guard.counters.scripts import Packed, answers, join
@@ -20,7 +20,7 @@ class Calls:
         self._server = server
         self._everybody = everybody
 
-    def start(self, name: str, requests: Sequence[Packed], done: Callable[[Outcome[Any]], None]) -> Begun:
+    def start(self, name: str, requests: Sequence[Packed], done: Callable[[Result[Any]], None]) -> Begun:
         """Run a script; ``done`` gets an answer to each request, or the error that it met, or one error for all."""
         if isinstance(self._server, Cluster):
             return asyncio.get_running_loop().create_task(self._in_task(name, requests, done))
@@ -30,16 +30,16 @@ class Calls:
     async def __call__(self, name: str, requests: Sequence[Packed]) -> Sequence[Any]:
         """As ``start``, for those who wait."""
         if isinstance(self._server, Cluster):
-            found: Outcome[Any] = await _by_slot(self._server, name, requests)
+            found: Result[Any] = await _by_slot(self._server, name, requests)
         else:
             found = _answers(name, requests, await self._server.call(join(name, requests, self._everybody)))
         if isinstance(found, Exception):
             raise found
         return found
 
-    async def _in_task(self, name: str, requests: Sequence[Packed], done: Callable[[Outcome[Any]], None]) -> None:
+    async def _in_task(self, name: str, requests: Sequence[Packed], done: Callable[[Result[Any]], None]) -> None:
         try:
-            found: Outcome[Any] = await self(name, requests)
+            found: Result[Any] = await self(name, requests)
         except Exception as error:
             found = error
         done(found)
@@ -58,7 +58,7 @@ async def _by_slot(cluster: Cluster, name: str, requests: Sequence[Packed]) -> S
     return found
 
 
-def _answers(name: str, requests: Sequence[object], reply: Any) -> Outcome[Any]:
+def _answers(name: str, requests: Sequence[object], reply: Any) -> Result[Any]:
     """The answer to each request, or the error of all."""
     if isinstance(reply, Exception):
         return reply

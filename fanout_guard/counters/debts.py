@@ -23,7 +23,7 @@ _PAID_AT_ONCE = 64
 _Key: TypeAlias = tuple[str, bytes, int]
 """What makes two debts the same: the script, the charge's key, and a number for those that add up."""
 
-Call: TypeAlias = Callable[[str, Sequence[Packed]], Awaitable[Sequence[Any]]]
+Run: TypeAlias = Callable[[str, Sequence[Packed]], Awaitable[Sequence[Any]]]
 """Runs a script on a batch of requests; gives an answer or an error for each."""
 
 
@@ -47,7 +47,7 @@ class Debts:
         if len(self._owed) > AT_MOST:
             del self._owed[next(iter(self._owed))]
 
-    async def pay(self, call: Call) -> None:
+    async def pay(self, call: Run) -> None:
         """Pay what can be paid; raises CountersUnavailable, with the rest still owed, where the server is out of reach.
 
         A request that the server refuses for reasons of its own (a key of another type, say) is not owed any more;
@@ -87,7 +87,7 @@ class Payer:
     def __init__(
         self,
         debts: Debts,
-        call: Call,
+        call: Run,
         *,
         within_s: float,
         may_pay: Callable[[], bool],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fanout_guard.counters.batch import Lane, Outcome
+from fanout_guard.counters.batch import Lane, Result
 
 FOREVER = float("inf")
 
@@ -15,7 +15,7 @@ FOREVER = float("inf")
 class Call:
     """One call under way."""
 
-    def __init__(self, sink: Sink, requests: Sequence[int], done: Callable[[Outcome[int]], None]) -> None:
+    def __init__(self, sink: Sink, requests: Sequence[int], done: Callable[[Result[int]], None]) -> None:
         self.sink = sink
         self.requests = requests
         self.done = done
@@ -46,7 +46,7 @@ class Sink:
         self.unable: Exception | None = None
         self.cancelled = 0
 
-    def __call__(self, requests: Sequence[int], done: Callable[[Outcome[int]], None]) -> Call:
+    def __call__(self, requests: Sequence[int], done: Callable[[Result[int]], None]) -> Call:
         if self.unable is not None:
             raise self.unable
         self.batches.append(list(requests))
