@@ -23,7 +23,7 @@ class Usage(Struct, frozen=True):
 
 
 def usages(policy: Policy, tally: Tally) -> dict[str, Usage]:
-    """The usage of every cap, by policy; the circulation cap has none, for nothing counts it."""
+    """The usage of every cap, by policy; of the circulation cap nothing is ever used up."""
     found = {reading.policy: Usage.of(reading) for reading in tally.readings}
     if policy.circulation is None:
         return found

@@ -43,6 +43,7 @@ class Link:
     ) -> None:
         self._make = make
         self._locate = locate
+        self.to_master = locate is not None
         self.idle: list[Wire] = []
         self.busy: set[_Exchange] = set()
         self._closed = False
@@ -70,10 +71,6 @@ class Link:
                 await connection.disconnect(nowait=True)
             raise
         return Wire(connection, self._lost)
-
-    def check(self, hello: Any) -> None:
-        """Refuse a server by its reply to HELLO; one that was located has to be the master."""
-        check(hello, master=self._locate is not None)
 
     def drop(self) -> None:
         """Close all idle connections: new ones may reach another server."""
@@ -164,7 +161,7 @@ class _Exchange:
         replies = outcome.replies if isinstance(outcome, Lost) else outcome
         if not isinstance(replies, Exception) and replies:
             try:
-                self._link.check(replies[0])
+                check(replies[0], master=self._link.to_master)
             except CountersUnavailable as error:
                 outcome = error
         if not isinstance(outcome, Exception):

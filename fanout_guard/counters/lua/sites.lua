@@ -61,7 +61,7 @@ local function open_sites()
     return moved
   end
 
-  -- As `sift` of a text that stays as it is, whose sites need not be noted; how many are taken out of `set`.
+  -- Take the sites of a text out of `set`, as `sift` does, but note neither them nor the rest; how many there were.
   local function take(text, from, count, set)
     local taken = 0
     while count > 0 do

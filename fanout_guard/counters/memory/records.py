@@ -54,7 +54,7 @@ class Record(Kept):
         self.settled = False
 
     def first_time(self, packed: bytes, counts: Sequence[int]) -> tuple[set[int], int]:
-        """Of the sites to refund, those that were not before, and how many entries they are."""
+        """Of the sites to refund, those that were not refunded before, and how many entries they are."""
         asked = digests(packed)
         entries = dict(zip(asked, counts or [1] * len(asked), strict=False))
         fresh = {site: entries.get(site, 1) for site in asked if site not in self.refunded_sites}
