@@ -22,7 +22,7 @@ MAX_DEPTH = 128
 """Levels of arrays and objects: far below every interpreter's recursion limit, far above any circulation."""
 
 _SAFE_DIGITS = 300  # no integer of so few is beyond a double
-_COMMON = 10**15  # a whole number from 1 to this has one spelling
+_COMMON = 10**15  # integers from 1 to this are read from their value, all others from their spelling
 _FEW = 64  # members of an object
 _CACHED_ARRAY_BYTES = 65_536
 _CACHED_BYTES = 8_000_000

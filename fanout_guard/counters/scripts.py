@@ -196,7 +196,7 @@ def tally(charge: Charge, answer: Sequence[int]) -> Tally:
 
 
 def pack_probe(stem: bytes) -> Packed:
-    """A decision that charges one entry for a millisecond, under names of its own, in all kinds of state."""
+    """A decision about one entry, under names of its own, that reads and writes all kinds of state."""
     own = new_id()
     keys = [stem + b"p:" + own, stem + b"pd", stem + b"pr", stem + b"pf"]
     numbers: Numbers = (1, 1000, (_MANY, 1000), _MANY, -1)
