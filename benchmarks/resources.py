@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,29 +86,20 @@ def _rate(first: float | None, last: float | None, seconds: float) -> float | No
     return max(last - first, 0.0) / seconds * 100
 
 
-class Watch:
-    """A running sampler; ``readings`` are those so far."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def readings(self) -> list[Reading]:
-        """Everything written so far; a line cut short by the end is left out."""
-        lines = self._path.read_bytes().split(b"\n")
-        found = []
-        for line in lines:
-            try:
-                found.append(READINGS.decode(line))
-            except DecodeError:
-                continue
-        return found
+def read(path: Path) -> list[Reading]:
+    """What the sampler wrote; a line cut short by its end is left out."""
+    found = []
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(DecodeError):
+            found.append(READINGS.decode(line))
+    return found
 
 
 @contextmanager
 def watch(
     path: Path, *, target: Sequence[int], generator: Sequence[int], helpers: Sequence[int], redis_url: str | None
-) -> Iterator[Watch]:
-    """Sample until the block ends."""
+) -> Iterator[None]:
+    """Sample into a file until the block ends; one that ends without an error gets a reading after its last level."""
     command = [sys.executable, "-m", "benchmarks.sampler", "--target", *map(str, target)]
     command += ["--generator", *map(str, generator), "--helpers", *map(str, helpers)]
     command += ["--redis", redis_url] if redis_url else []
@@ -117,8 +108,8 @@ def watch(
             command, cwd=Path(__file__).parents[1], stdout=output, stdin=subprocess.DEVNULL, process_group=0
         )
         try:
-            yield Watch(path)
-            time.sleep(0.6)  # one more reading after the last level
+            yield
+            time.sleep(0.6)  # longer than the sampler's interval
         finally:
             process.terminate()
             process.wait()

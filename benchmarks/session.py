@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from msgspec.structs import replace as replace_struct
 
 from benchmarks import resources
-from benchmarks.generator import generate
+from benchmarks.generator import Record, generate
 from benchmarks.measure import Finished
 from benchmarks.plan import Outcome, Phase, PhaseEnd
 from benchmarks.profiles import duration
 from benchmarks.progress import Progress
+from benchmarks.sampler import Reading
 from benchmarks.target import Target, TargetFailed
 
 
@@ -50,44 +51,50 @@ class Session:
         self._progress.plan(max(takes_s - self._planned_s, 0.0))
         self._planned_s = max(self._planned_s - takes_s, 0.0)
         self._target.check()
+        folder = self._folder / f"round-{self._rounds}"
+        folder.mkdir(parents=True)
         done: list[Finished] = []
-        with ExitStack() as stack:
-            folder = self._folder / f"round-{self._rounds}"
-            folder.mkdir(parents=True)
-            stack.callback(lambda: self.finished.extend(done))
+        try:
             self._drive(phases, folder, done)
+        finally:
+            self.finished.extend(done)
         self._target.check()
         if any(one.unanswered for one in done):
             raise TargetFailed(f"{self._target.host}: a whole level of documents got no answer")
         return done
 
     def _drive(self, phases: Sequence[Phase], folder: Path, done: list[Finished]) -> None:
+        """Run the phases; ``done`` gets each at its end, and all of them their figures when the sampler has ended."""
         pids: list[int] = []
-        outcomes: defaultdict[int, list[Outcome]] = defaultdict(list)
         plan = replace_struct(self._target.plan, phases=tuple(phases), run=f"{self._target.plan.run}-{self._rounds}")
         records = generate(plan, self._target.host, folder, started=pids.append, processes=self._processes)
-        with ExitStack() as stack:
-            stack.enter_context(closing(records))
+        readings = folder / "resources.jsonl"
+        with closing(records):
             next(records)
-            watch = stack.enter_context(
-                resources.watch(
-                    folder / "resources.jsonl",
+            try:
+                with resources.watch(
+                    readings,
                     target=self._target.pids,
                     generator=pids,
                     helpers=self._target.helper_pids,
                     redis_url=self._target.redis_url,
-                )
-            )
-            stack.push(lambda *_: self._attach_figures(done, watch))
-            for record in records:
-                if record is None:
-                    self._target.alive()
-                elif isinstance(record, Outcome):
-                    if record.index >= 0:
-                        outcomes[record.phase].append(record)
-                    self._note(phases[record.phase], outcomes[record.phase])
-                else:
-                    done.append(self._finish(phases[record.phase], record, outcomes[record.phase]))
+                ):
+                    self._follow(records, phases, done)
+            finally:
+                if done:
+                    _attach_figures(done, resources.read(readings))
+
+    def _follow(self, records: Iterable[Record | None], phases: Sequence[Phase], done: list[Finished]) -> None:
+        outcomes: defaultdict[int, list[Outcome]] = defaultdict(list)
+        for record in records:
+            if record is None:
+                self._target.alive()
+            elif isinstance(record, Outcome):
+                if record.index >= 0:
+                    outcomes[record.phase].append(record)
+                self._note(phases[record.phase], outcomes[record.phase])
+            else:
+                done.append(self._finish(phases[record.phase], record, outcomes[record.phase]))
 
     def _finish(self, phase: Phase, end: PhaseEnd, outcomes: list[Outcome]) -> Finished:
         ordered = sorted(outcomes, key=lambda outcome: outcome.index)
@@ -99,9 +106,8 @@ class Session:
         latencies = " ".join(f"{outcome.latency_ms:.0f}" for outcome in outcomes[-8:] if outcome.result == "ok")
         self._progress.note(f"sweep {phase.sweep}, {phase.sites} sites: {latencies} ms")
 
-    @staticmethod
-    def _attach_figures(done: list[Finished], watch: resources.Watch) -> None:
-        readings = watch.readings()
-        for place, one in enumerate(done):
-            figures = resources.between(readings, one.end.begin, one.end.end, documents=len(one.outcomes))
-            done[place] = replace(one, figures=figures)
+
+def _attach_figures(done: list[Finished], readings: Sequence[Reading]) -> None:
+    for place, one in enumerate(done):
+        figures = resources.between(readings, one.end.begin, one.end.end, documents=len(one.outcomes))
+        done[place] = replace(one, figures=figures)

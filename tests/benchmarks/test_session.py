@@ -1,17 +1,22 @@
-"""What a session says of the time that is left."""
+"""What a session says of the time that is left, and what it keeps of a round."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 from msgspec import structs
+from msgspec.json import encode
 
-from benchmarks.plan import Phase, Plan
+from benchmarks import resources, session
+from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
 from benchmarks.profiles import duration
 from benchmarks.progress import Lines
+from benchmarks.sampler import Reading
 from benchmarks.session import Session
-from benchmarks.target import Target
+from benchmarks.target import Target, TargetFailed
 
 
 def test_the_time_left_counts_the_rounds_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +37,34 @@ def test_a_phase_beside_another_takes_no_time_of_its_own() -> None:
     """A flood runs while the bystanders do."""
     phase = Phase(sweep=1, sites=1, documents=10, rate=1.0)
     assert duration([phase, structs.replace(phase, beside=True)]) == duration([phase])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_last_level_has_the_reading_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Without it a level shorter than the sampler's interval has no figures, and a longer one lacks its end."""
+
+    def generate(*_: object, **__: object) -> Iterator[Outcome | PhaseEnd | None]:
+        yield None
+        yield Outcome(phase=0, index=0, scheduled=11.0, result="ok", latency_ms=5.0, status=200)
+        yield PhaseEnd(phase=0, begin=11.0, end=12.0, drain_seconds=0.0)
+        if fails:
+            raise TargetFailed("gone")
+
+    @contextmanager
+    def watch(path: Path, **_: object) -> Iterator[None]:
+        path.write_bytes(encode(Reading(at=10.0, target_cpu_s=1.0)) + b"\n")
+        try:
+            yield
+        finally:
+            path.write_bytes(path.read_bytes() + encode(Reading(at=13.0, target_cpu_s=2.5)) + b"\n" + b'{"at": 1')
+
+    monkeypatch.setattr(Target, "check", lambda _: None)
+    monkeypatch.setattr(session, "generate", generate)
+    monkeypatch.setattr(resources, "watch", watch)
+    target = Target(host="http://127.0.0.1:9", plan=Plan(phases=()), tenant="a", lifted_tenant="a")
+    measured = Session(target, tmp_path, Lines())
+    with pytest.raises(TargetFailed) if fails else nullcontext():
+        measured.run([Phase(sweep=1, sites=1, documents=1, rate=1.0)])
+    assert [one.figures.cpu_percent for one in measured.finished] == [50.0]
