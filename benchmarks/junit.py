@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from benchmarks.spans import spans_of
 from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.quality import base_of, find_problems, is_capped
@@ -127,14 +128,10 @@ def _levels(results: Results) -> Iterator[Case]:
 
 
 def _seconds(results: Results) -> dict[int, float]:
-    """How long each level was measured; a file that was not written here may not say."""
+    """How long each level was measured, all sweeps together."""
     found: defaultdict[int, float] = defaultdict(float)
-    phases = results.environment.get("phases")
-    for phase in phases if isinstance(phases, list) else ():
-        try:
-            found[int(phase["sites"])] += max(float(phase["end_s"]) - float(phase["begin_s"]), 0.0)
-        except (KeyError, TypeError, ValueError):
-            continue
+    for span in spans_of(results):
+        found[span.sites] += max(span.end_s - span.begin_s, 0.0)
     return dict(found)
 
 

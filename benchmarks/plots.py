@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.spans import spans_of
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.model import Level, Results
 from fanout_guard.stress.verdict import Judgement
@@ -101,13 +102,12 @@ def resources(results: Results) -> str:
 def timeline(results: Results) -> str:
     """Every document at its time, levels shaded: shows the order, drift and disturbances."""
     figure, axes = _canvas("seconds since the start", "latency (ms)")
-    phases: Sequence[Mapping[str, Any]] = results.environment.get("phases") or ()
     shades = dict(zip((level.sites for level in results.levels), cycle(SHADES), strict=False))
     top = max((sample.latency_ms for level in results.levels for sample in level.samples), default=1.0)
-    for phase in phases:
-        axes.axvspan(phase["begin_s"], phase["end_s"], color=shades.get(phase["sites"], "#f3f4f6"), lw=0)
-        middle = (phase["begin_s"] + phase["end_s"]) / 2
-        axes.text(middle, top * 1.04, str(phase["sites"]), ha="center", va="bottom", fontsize=7, rotation=90)
+    for span in spans_of(results):
+        axes.axvspan(span.begin_s, span.end_s, color=shades.get(span.sites, "#f3f4f6"), lw=0)
+        middle = (span.begin_s + span.end_s) / 2
+        axes.text(middle, top * 1.04, str(span.sites), ha="center", va="bottom", fontsize=7, rotation=90)
     for ok, colour, label in ((True, DOTS, "delivered"), (False, CAP, "failed")):
         points = [
             (sample.scheduled_s, sample.latency_ms)

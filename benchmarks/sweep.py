@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from msgspec.structs import asdict
 from msgspec.structs import replace as replace_struct
 
 from benchmarks import measure, options, profiles
@@ -23,6 +24,7 @@ from benchmarks.progress import progress
 from benchmarks.report import publish
 from benchmarks.request import DEFAULT_RATE, Request, environment, notice, output_folder, read_request
 from benchmarks.session import Session
+from benchmarks.spans import Span
 from benchmarks.target import Target, TargetFailed, example
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
@@ -198,21 +200,21 @@ def collected(results: Results, session: Session | None) -> Results:
         return results
     finished = [one for one in session.finished if one.phase.name == "level"]
     start = min((one.end.begin for one in finished), default=session.start)
-    phases = [
-        {
-            "sweep": one.phase.sweep,
-            "sites": one.phase.sites,
-            "begin_s": round(one.end.begin - start, 3),
-            "end_s": round(one.end.end - start, 3),
-            "tenant": one.phase.tenant,
-        }
+    spans = [
+        Span(
+            sweep=one.phase.sweep,
+            sites=one.phase.sites,
+            begin_s=round(one.end.begin - start, 3),
+            end_s=round(one.end.end - start, 3),
+            tenant=one.phase.tenant,
+        )
         for one in finished
     ]
     checked = sum(one.phase.name == "check" for one in session.finished) == 2
     return replace(
         results,
         levels=measure.levels(finished, start=start),
-        environment={**results.environment, "phases": phases, "cap_checked": checked},
+        environment={**results.environment, "phases": [*map(asdict, spans)], "cap_checked": checked},
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from benchmarks.content import facts, tables
-from benchmarks.plots import boxes
+from benchmarks.plots import boxes, timeline
 from fanout_guard.stress.model import Goals, Results
 from fanout_guard.stress.verdict import judge
 from tests.stress.story import flat, hinge, level_of, run_of
@@ -64,3 +65,12 @@ def test_a_value_without_an_interval_shows_none() -> None:
     results = run_of(flat(), goals=Goals(p95_ms=600, error_rate=0.2))
     rows = next(table for table in tables(results, judge(results)) if table.title.startswith("Goals")).rows
     assert {row.cells[0]: row.cells[4] for row in rows} == {"p95_ms": "–", "error_rate": "0 to 0.1546"}
+
+
+@pytest.mark.parametrize("phases", [None, "abc", 5, [{}], [{"sites": 300, "begin_s": "soon", "end_s": None}]])
+def test_a_file_that_does_not_say_when_a_level_was_measured_has_a_picture(phases: Any) -> None:
+    """A traceback ended ``analyze`` with the status of a cap that fails."""
+    results = replace(run_of(flat()), environment={"phases": phases})
+    assert timeline(results) == timeline(replace(results, environment={}))
+    told = replace(results, environment={"phases": [{"sites": 300, "begin_s": 0, "end_s": 7.5}]})
+    assert timeline(told) != timeline(results)
