@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from benchmarks.stages import Isolation
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.model import Level, Results
 from fanout_guard.stress.results import percentiles
@@ -82,11 +83,12 @@ def facts(results: Results, judgement: Judgement) -> list[tuple[str, str, str]]:
     ]
 
 
-def tables(results: Results, judgement: Judgement) -> list[Table]:
-    """Goals, levels, detectors and environment."""
+def tables(results: Results, judgement: Judgement, isolation: Isolation | None = None) -> list[Table]:
+    """Isolation (if it was tested), goals, levels, detectors and environment."""
     return [
         table
         for table in (
+            *([_isolation(isolation)] if isolation else []),
             _goals(judgement),
             _levels(results, judgement),
             _figures(results),
@@ -122,6 +124,25 @@ def _knee_note(judgement: Judgement) -> str:
     if knee is None:
         return judgement.detection.reason
     return f"95 %: {knee.low:.0f} to {knee.high:.0f}"
+
+
+def _isolation(isolation: Isolation) -> Table:
+    """Bystanders' latency by stage, and what it is compared with alone."""
+    rows = [
+        Row(
+            (
+                stage.name,
+                str(len(stage.latencies_ms)),
+                _number(stage.p50_ms),
+                _number(stage.p95_ms),
+                f"{stage.ratio:.2f}x",
+                str(stage.flood_refused),
+            )
+        )
+        for stage in isolation.stages
+    ]
+    head = ("bystanders", "documents", "median ms", "p95 ms", "p95 against alone", "flood refused")
+    return Table(f"Isolation: {isolation.reason}", head, tuple(rows))
 
 
 def _goals(judgement: Judgement) -> Table:
@@ -218,22 +239,3 @@ def _number(value: float | None, unit: str = "") -> str:
         return NONE
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{text} {unit}".strip()
-
-
-def isolation_table(isolation: Mapping[str, Any]) -> Table:
-    """Bystanders' latency by stage, and what it is compared with alone."""
-    rows = [
-        Row(
-            (
-                stage["name"],
-                str(len(stage["latencies_ms"])),
-                _number(stage["p50_ms"]),
-                _number(stage["p95_ms"]),
-                f"{stage['ratio']:.2f}x",
-                str(stage["flood_refused"]),
-            )
-        )
-        for stage in isolation["stages"]
-    ]
-    head = ("bystanders", "documents", "median ms", "p95 ms", "p95 against alone", "flood refused")
-    return Table(f"Isolation: {isolation['reason']}", head, tuple(rows))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from benchmarks.measure import Finished
 from benchmarks.plan import Phase
 from benchmarks.profiles import duration
 from benchmarks.progress import Progress, progress
-from benchmarks.report import ISOLATION, publish
+from benchmarks.report import publish
 from benchmarks.request import output_folder
 from benchmarks.session import Session
+from benchmarks.stages import Isolation, Stage, write_isolation
 from benchmarks.target import TargetFailed, example
 from fanout_guard.stress.goals import wilson
 from fanout_guard.stress.verdict import judge
@@ -33,37 +33,6 @@ POWER = 1.5
 ISOLATED = 1.1
 MINIMUM = 20
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Bystanders in one situation; ``ratio`` is their p95 against being alone, with its 95 % bounds."""
-
-    name: str
-    latencies_ms: tuple[float, ...]
-    failed: int
-    flood_documents: int
-    flood_refused: int
-    p50_ms: float = 0.0
-    p95_ms: float = 0.0
-    ratio: float = 1.0
-    low: float = 1.0
-    high: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Isolation:
-    """The answer; ``verdict`` is ``pass``, ``fail`` or ``inconclusive``."""
-
-    verdict: str
-    reason: str
-    stages: tuple[Stage, ...]
-    environment: dict[str, Any]
-
-    @property
-    def exit_code(self) -> int:
-        """As everywhere in the suite."""
-        return {"pass": 0, "fail": 1, "inconclusive": 3}[self.verdict]
 
 
 def register(commands: Any) -> None:
@@ -105,7 +74,7 @@ def run(given: argparse.Namespace) -> int:
     isolation = Isolation(
         verdict=verdict, reason=reason, stages=stages, environment={**machine.describe(), "target": target}
     )
-    (folder / ISOLATION).write_text(json.dumps(asdict(isolation), indent=1))
+    write_isolation(folder, isolation)
     if sweep:
         publish(folder, sweep, judge(sweep))
     print(summary(isolation))
@@ -192,25 +161,21 @@ def conclude(stages: Sequence[Stage]) -> tuple[str, str]:
     alone, flooded, guarded = stages
     for one in stages:
         if len(one.latencies_ms) < MINIMUM:
-            succeeded = f"{len(one.latencies_ms)} of {_sent(one)} documents succeeded"
+            succeeded = f"{len(one.latencies_ms)} of {one.documents} documents succeeded"
             return "inconclusive", f"{one.name}: {succeeded}, {MINIMUM} are needed"
     if flooded.ratio <= POWER:
         return "inconclusive", f"no power: the flood raises bystanders' p95 only {flooded.ratio:.2f}x without the guard"
     if guarded.flood_refused < guarded.flood_documents:
         return "fail", f"the guard let {guarded.flood_documents - guarded.flood_refused} of the flood through"
-    if wilson(guarded.failed, _sent(guarded))[0] > wilson(alone.failed, _sent(alone))[1]:
-        more = f"{guarded.failed} of {_sent(guarded)} bystanders' documents failed, alone {alone.failed}"
-        return "fail", f"with the guard {more} of {_sent(alone)}"
+    if wilson(guarded.failed, guarded.documents)[0] > wilson(alone.failed, alone.documents)[1]:
+        more = f"{guarded.failed} of {guarded.documents} bystanders' documents failed, alone {alone.failed}"
+        return "fail", f"with the guard {more} of {alone.documents}"
     hurt = f"the flood raises bystanders' p95 {flooded.ratio:.2f}x without the guard, {guarded.ratio:.2f}x with it"
     if guarded.high <= ISOLATED:
         return "pass", hurt
     if guarded.low > ISOLATED:
         return "fail", hurt
     return "inconclusive", f"{hurt} [{guarded.low:.2f}-{guarded.high:.2f}]: too noisy to tell it from {ISOLATED}x"
-
-
-def _sent(one: Stage) -> int:
-    return len(one.latencies_ms) + one.failed
 
 
 def summary(isolation: Isolation) -> str:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmarks import content, plots
 from benchmarks.junit import write_junit
-from benchmarks.options import BadUsage
+from benchmarks.stages import Isolation, read_isolation
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.results import write_results
 from fanout_guard.stress.verdict import Judgement
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-ISOLATION = "isolation.json"
 
 
 def publish(folder: Path, results: Results, judgement: Judgement, *, strict: bool = False) -> None:
@@ -33,21 +30,9 @@ def publish(folder: Path, results: Results, judgement: Judgement, *, strict: boo
         (folder / "latency.svg").unlink(missing_ok=True)
 
 
-def read_isolation(folder: Path) -> dict[str, Any] | None:
-    """What ``isolation`` left in the same folder, if it ran there; raises BadUsage for half a file."""
-    path = folder / ISOLATION
-    try:
-        return dict(json.loads(path.read_bytes())) if path.exists() else None
-    except (TypeError, ValueError) as error:
-        raise BadUsage(f"{path}: {error}; remove it, or repeat the isolation test") from error
-
-
-def html(results: Results, judgement: Judgement, isolation: dict[str, Any] | None) -> str:
+def html(results: Results, judgement: Judgement, isolation: Isolation | None) -> str:
     """The page, with nothing to load from elsewhere."""
     tone, headline = content.headline(judgement)
-    tables = content.tables(results, judgement)
-    if isolation:
-        tables.insert(0, content.isolation_table(isolation))
     return TEMPLATES.get_template("report.html.jinja").render(
         title=f"Stress test: {headline}",
         tone=tone,
@@ -56,28 +41,26 @@ def html(results: Results, judgement: Judgement, isolation: dict[str, Any] | Non
         export=judgement.export_line(),
         facts=content.facts(results, judgement),
         plots=_plots(results, judgement, isolation),
-        tables=tables,
+        tables=content.tables(results, judgement, isolation),
         anomalies=content.anomalies(judgement),
         limits=content.LIMITS,
     )
 
 
-def markdown(results: Results, judgement: Judgement, isolation: dict[str, Any] | None) -> str:
+def markdown(results: Results, judgement: Judgement, isolation: Isolation | None) -> str:
     """A summary for a CI job's page."""
     _, headline = content.headline(judgement)
     parts = [f"## {headline}", judgement.reason]
     if line := judgement.export_line():
         parts.append(f"```sh\n{line}\n```")
-    tables = content.tables(results, judgement)
-    if isolation:
-        tables.insert(0, content.isolation_table(isolation))
+    tables = content.tables(results, judgement, isolation)
     parts += [f"### {table.title}\n\n{_markdown_table(table)}" for table in tables]
     if found := content.anomalies(judgement):
         parts.append("### Anomalies\n\n" + "\n".join(f"- {text}" for text in found))
     return "\n\n".join(parts) + "\n"
 
 
-def _plots(results: Results, judgement: Judgement, isolation: dict[str, Any] | None) -> list[dict[str, str]]:
+def _plots(results: Results, judgement: Judgement, isolation: Isolation | None) -> list[dict[str, str]]:
     shown = []
     if any(level.latencies_ms for level in results.levels):
         shown += [
@@ -88,7 +71,7 @@ def _plots(results: Results, judgement: Judgement, isolation: dict[str, Any] | N
     if any(level.cpu_percent is not None for level in results.levels):
         shown.insert(2, (plots.resources(results), "What the target used, the worst sweep of each level."))
     if isolation:
-        latencies = {stage["name"]: stage["latencies_ms"] for stage in isolation["stages"]}
+        latencies = {stage.name: stage.latencies_ms for stage in isolation.stages}
         shown.append((plots.bystanders(latencies), "Bystanders while one tenant floods: without and with the guard."))
     return [{"svg": Markup(svg), "caption": caption} for svg, caption in shown]  # noqa: S704 - drawn here
 

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main, parser
-from benchmarks.isolation import Stage, bystanders, compared, conclude, measure
+from benchmarks.content import tables
+from benchmarks.isolation import bystanders, compared, conclude, measure
 from benchmarks.measure import Finished
 from benchmarks.plan import Phase, PhaseEnd, Plan
 from benchmarks.profiles import duration
 from benchmarks.progress import Lines
 from benchmarks.session import Session
+from benchmarks.stages import Isolation, Stage, read_isolation, write_isolation
 from benchmarks.target import Target
+from fanout_guard.stress.verdict import judge
+from tests.stress.story import pool_of, run_of
 
 
 def stages(flooded: float, guarded: float, *, documents: int = 80, refused: int = 40) -> list[Stage]:
@@ -111,3 +115,15 @@ def test_noise_does_not_pass_for_isolation() -> None:
         ]
         verdicts.append(conclude([compared(one, made[0]) for one in made])[0])
     assert "pass" not in verdicts
+
+
+def test_the_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """A sweep's report shows it, maybe much later."""
+    measured = tuple(stages(2.2, 1.02))
+    isolation = Isolation(verdict="pass", reason="it holds", stages=measured, environment={"cores": 2})
+    assert read_isolation(tmp_path) is None
+    write_isolation(tmp_path, isolation)
+    assert read_isolation(tmp_path) == isolation
+    results = run_of(pool_of(300), seed=1)
+    first = tables(results, judge(results), isolation)[0]
+    assert (first.title, [row.cells[0] for row in first.rows]) == ("Isolation: it holds", ["alone", "without", "with"])

@@ -80,10 +80,13 @@ def test_a_sweep_says_beforehand_how_long_it_takes(tmp_path: Path) -> None:
     assert "it takes 1,814,405 s or more" in notice(read_request(given), host=None)
 
 
-def test_half_a_file_of_an_isolation_test_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("content", ['{"verdict": "pa', "[1]", "{}", '{"stages": [{}]}', '"\udcff"'])
+def test_half_a_file_of_an_isolation_test_is_named(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A run that was killed leaves one; exit 1 with a traceback would say that the cap fails."""
     write_results(tmp_path / "results.json", run_of(pool_of(300), seed=1))
-    (tmp_path / "isolation.json").write_text('{"verdict": "pa')
+    (tmp_path / "isolation.json").write_bytes(content.encode(errors="surrogateescape"))
     assert main(["analyze", str(tmp_path)]) == 2
     assert f"benchmarks: {tmp_path / 'isolation.json'}: " in capsys.readouterr().err
 
