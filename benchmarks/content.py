@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.stages import Isolation
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.model import Level, Results
+from fanout_guard.stress.quality import is_capped
 from fanout_guard.stress.results import percentiles
 from fanout_guard.stress.verdict import Judgement, Verdict
 
@@ -30,7 +31,6 @@ LIMITS = (
     "largest level.",
     "A p95 of fewer than 20 documents is nearly the slowest of them.",
 )
-Cell = str
 NONE = "–"
 
 
@@ -38,7 +38,7 @@ NONE = "–"
 class Row:
     """One line of a table; ``marked`` is the line of the cap."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[str, ...]
     marked: bool = False
 
 
@@ -73,7 +73,7 @@ def facts(results: Results, judgement: Judgement) -> list[tuple[str, str, str]]:
         (
             "Documents",
             str(documents),
-            _spread(results),
+            _arrivals(results),
         ),
         (
             "Number to use",
@@ -108,7 +108,7 @@ def anomalies(judgement: Judgement) -> list[str]:
     return found
 
 
-def _spread(results: Results) -> str:
+def _arrivals(results: Results) -> str:
     count = len(results.levels)
     return f"{results.environment.get('rate', NONE)}/s over {count} level{'' if count == 1 else 's'}"
 
@@ -172,7 +172,7 @@ def _level(level: Level, base_ms: float | None) -> tuple[str, ...]:
     middle = median(level.latencies_ms) if level.latencies_ms else None
     rise = (middle / base_ms - 1) * 100 if middle and base_ms else None
     return (
-        f"{level.sites}{' (capped)' if level.capped else ''}",
+        f"{level.sites}{' (capped)' if is_capped(level) else ''}",
         str(level.documents),
         _number(middle),
         _number(percentiles(level.latencies_ms)["p95_ms"]),

@@ -74,3 +74,15 @@ def test_a_file_that_does_not_say_when_a_level_was_measured_has_a_picture(phases
     assert timeline(results) == timeline(replace(results, environment={}))
     told = replace(results, environment={"phases": [{"sites": 300, "begin_s": 0, "end_s": 7.5}]})
     assert timeline(told) != timeline(results)
+
+
+@pytest.mark.parametrize(("refused", "shown"), [(0, "500"), (2, "500 (capped)")])
+def test_a_level_that_is_left_out_because_the_cap_refused_some_of_it_is_shown_as_capped(
+    refused: int, shown: str
+) -> None:
+    """Nobody would know otherwise why the curve ends before it."""
+    run = run_of(flat())
+    last = replace(run.levels[-1], documents=run.levels[-1].documents + refused, refused=refused)
+    results = replace(run, levels=(*run.levels[:-1], last))
+    rows = next(table for table in tables(results, judge(results)) if table.title == "Levels").rows
+    assert rows[-1].cells[0] == shown
