@@ -64,10 +64,9 @@ def read_layer(text: str) -> Any:
         )
     except json.JSONDecodeError as error:
         hint = "; names and texts stand in double quotes" if "'" in text else ""
-        message = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}{hint}"
+        raise ValueError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}{hint}") from None
     except RecursionError:
-        message = "not JSON that is meant: nested too deeply"
-    raise ValueError(message)
+        raise ValueError("not JSON that is meant: nested too deeply") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -94,22 +93,20 @@ def _text_of(path: Path) -> str:
         if path.exists() and not path.is_file():
             raise ValueError("not a regular file")
         text = path.read_bytes().decode()
-        if text.startswith("\ufeff"):
-            raise ValueError("begins with a byte order mark (BOM); save it as UTF-8 without one")
-        return text
     except UnicodeDecodeError:
-        message = "not UTF-8"
+        raise ValueError("not UTF-8") from None
     except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-    raise ValueError(message)
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("begins with a byte order mark (BOM); save it as UTF-8 without one")
+    return text
 
 
 def _read_toml(text: str) -> Any:
     try:
         return tomllib.loads(text, parse_float=Spelled)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        message = f"not TOML: {error}"
-    raise ValueError(message)
+        raise ValueError(f"not TOML: {error}") from None
 
 
 class WrongId(ValueError):
