@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -17,12 +18,10 @@ from fanout_guard.core.values import Kind, read_whole, shown
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings.tenants import check_layer, read_layer, utf8
 
-REJECT_STATUSES = (400, 403, 413, 422, 429)
-
+_REJECT_STATUSES = (400, 403, 413, 422, 429)
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 _FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}"
 _NAMES = {"header": re.compile(_FIELD_NAME), "path": re.compile(r"[A-Za-z_][A-Za-z0-9_]*")}
-_PREFIX = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
 _STATUS = re.compile(r"[2-5](?:xx|[0-9]{2})")
 
 
@@ -46,7 +45,7 @@ def _read_flag(text: str) -> bool:
 
 
 def _check_status(value: Any) -> int:
-    if type(value) is not int or value not in REJECT_STATUSES:
+    if type(value) is not int or value not in _REJECT_STATUSES:
         raise ValueError
     return value
 
@@ -95,16 +94,13 @@ def _check_statuses(value: Any) -> str:
     return str(value)
 
 
-def _check_prefix(value: Any) -> str:
-    if not _PREFIX.fullmatch(_text(value)):
-        raise ValueError
-    return str(value)
+def _matching(pattern: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not re.fullmatch(pattern, _text(value)):
+            raise ValueError
+        return str(value)
 
-
-def _check_header(value: Any) -> str:
-    if not re.fullmatch(_FIELD_NAME, _text(value)):
-        raise ValueError
-    return str(value)
+    return check
 
 
 def _check_metrics(value: Any) -> str:
@@ -134,8 +130,8 @@ ROUTES = Kind("comma-separated 'METHOD /path', where {name} is one whole segment
 SOURCE = Kind("header:NAME, path:NAME, query:NAME, json:a.b or scope:a.b", _check_source)
 SITES = Kind("json:a.b, query:NAME or scope:a.b, or several joined by '|'", _check_sites)
 STATUSES = Kind("comma-separated statuses or classes such as '3xx,4xx,503'", _check_statuses)
-KEY_PREFIX = Kind("1 to 64 of letters, digits and . _ : / @ -", _check_prefix)
-HEADER = Kind("the name of a header, such as 'Idempotency-Key'", _check_header)
+KEY_PREFIX = Kind("1 to 64 of letters, digits and . _ : / @ -", _matching(r"[A-Za-z0-9._:/@-]{1,64}"))
+HEADER = Kind("the name of a header, such as 'Idempotency-Key'", _matching(_FIELD_NAME))
 METRICS = Kind("'prometheus'", _check_metrics)
 TENANT = Kind(f"a tenant id: {ACCEPTED}", check_tenant, _as_it_is)
 TENANTS = Kind(
