@@ -12,7 +12,7 @@ from fanout_guard.core.values import problem
 from fanout_guard.settings.tenants import WrongId, read_fields
 from fanout_guard.settings.variable import PREFIX, TENANT_FORM, TENANT_PREFIX, Variable
 
-_FIELDS = tuple(f"_{field.upper()}" for field in CAP_FIELDS)
+_FIELD_ENDINGS = tuple(f"_{field.upper()}" for field in CAP_FIELDS)
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ def _read(variable: Variable, text: str, given: Given) -> None:
 
 
 def _tenant_field(name: str) -> tuple[str, str] | None:
-    # The last two underscores part the field, since no field holds two and an id may.
+    # Split at the last double underscore: an id may hold one, no field does.
     tenant, separator, field_name = name.removeprefix(TENANT_PREFIX).rpartition("__")
     if not name.startswith(TENANT_PREFIX) or not separator or not tenant:
         return None
@@ -69,13 +69,15 @@ def _read_tenant_fields(texts: Mapping[tuple[str, str], str], given: Given) -> N
         given.values["tenant_fields"] = layer
     for (tenant, field_name), error in wrong:
         name = _line(f"{TENANT_PREFIX}{tenant}__{field_name.upper()}")
-        told = problem(name, texts[tenant, field_name], CAP_FIELDS[field_name], error)
-        given.problems.append(f"{name}: {error}" if isinstance(error, WrongId) else told)
+        if isinstance(error, WrongId):
+            given.problems.append(f"{name}: {error}")
+        else:
+            given.problems.append(problem(name, texts[tenant, field_name], CAP_FIELDS[field_name], error))
         given.unread.add("tenant_fields")
 
 
 def _unknown(name: str, by_name: Mapping[str, Variable]) -> str:
-    # Its value is not shown: it may be a secret under a misspelt name.
+    # The value is not shown: under a misspelt name it may be a secret.
     kubernetes = "_PORT" in name or name.startswith(f"{PREFIX}SERVICE_")
     hint = " (Kubernetes sets it for a Service of this name, unless enableServiceLinks is false)"
     nearest = _nearest(name, by_name)
@@ -83,7 +85,7 @@ def _unknown(name: str, by_name: Mapping[str, Variable]) -> str:
 
 
 def _line(name: str) -> str:
-    # A name may hold line breaks and bytes that are no text.
+    # A name may hold line breaks, or bytes that are not UTF-8.
     return name if name.isprintable() else ascii(name)
 
 
@@ -92,7 +94,7 @@ def _nearest(name: str, by_name: Mapping[str, Variable]) -> str:
     tenant, _, field_name = rest.removeprefix("TENANT__").rpartition("__")
     if rest.startswith("TENANT__") and tenant:
         return f"{TENANT_PREFIX}{tenant}__{_closest(field_name, map(str.upper, CAP_FIELDS))}"
-    if "__" in rest or (rest.startswith(("TENANT_", "TENANTS_")) and rest.endswith(_FIELDS)):
+    if "__" in rest or (rest.startswith(("TENANT_", "TENANTS_")) and rest.endswith(_FIELD_ENDINGS)):
         return TENANT_FORM
     return PREFIX + _closest(rest, (known[len(PREFIX) :] for known in by_name))
 

@@ -118,12 +118,12 @@ class Settings:
         given = read_environment(os.environ if environ is None else environ, variables())
         if not given.problems:
             return cls(**given.values)
-        defaults = {variable.field: variable.default for variable in variables()}
+        defaults = {name: variable.default for name, variable in _VARIABLES.items()}
         _, problems = _settle({**defaults, **given.values}, given.unread)
         raise ConfigurationError([*given.problems, *problems])
 
     def __post_init__(self) -> None:
-        settled, problems = _settle({each.field: getattr(self, each.field) for each in _VARIABLES})
+        settled, problems = _settle({name: getattr(self, name) for name in _VARIABLES})
         if problems:
             raise ConfigurationError(problems)
         for name, value in settled.items():
@@ -176,10 +176,10 @@ class Settings:
 
 def variables() -> tuple[Variable, ...]:
     """Every variable, in the order of the documentation."""
-    return _VARIABLES
+    return tuple(_VARIABLES.values())
 
 
-_VARIABLES = tuple(variable_of(each) for each in fields(Settings) if each.metadata)
+_VARIABLES = {each.name: variable_of(each) for each in fields(Settings) if each.metadata}
 
 
 def _row(variable: Variable, value: Any, environ: Mapping[str, str] | None) -> Row:
@@ -194,12 +194,12 @@ def _settle(values: dict[str, Any], unread: Set[str] = frozenset()) -> tuple[dic
     settled = dict(values)
     problems: list[str] = []
     wrong = set(unread)
-    for variable in _VARIABLES:
+    for name, variable in _VARIABLES.items():
         try:
-            settled[variable.field] = variable.check(values[variable.field])
+            settled[name] = variable.check(values[name])
         except ValueError as error:
-            problems.extend(variable.problems(values[variable.field], error))
-            wrong.add(variable.field)
+            problems.extend(variable.problems(values[name], error))
+            wrong.add(name)
     settled["tenants_from_file"] = {}
     problems.extend(_read_tenants_file(settled, wrong))
     return settled, [*problems, *contradictions(settled, wrong)]
@@ -213,7 +213,4 @@ def _read_tenants_file(settled: dict[str, Any], wrong: set[str]) -> Iterator[str
         settled["tenants_from_file"] = read_file(path)
     except ValueError as error:
         wrong.add("tenants_file")
-        yield from _VARIABLES_BY_FIELD["tenants_file"].problems(path, error)
-
-
-_VARIABLES_BY_FIELD = {variable.field: variable for variable in _VARIABLES}
+        yield from _VARIABLES["tenants_file"].problems(path, error)
