@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from fanout_guard.errors import ConfigurationError
 from fanout_guard.observe.hooks import Observer, Observers, OnDecision
 from fanout_guard.observe.logging import LogObserver
 from fanout_guard.observe.opentelemetry import span_observer
@@ -21,21 +20,13 @@ def observers(
     """Return the log, the span where OpenTelemetry is installed, metrics if asked for, and the user's hook.
 
     ``policies`` are those that configuration names, ``tenants`` values of the tenant label (None: no label).
-    Raises ``ConfigurationError`` where metrics are asked for and cannot be recorded.
+    Raises ``ConfigurationError`` where metrics cannot be recorded; that the extra is there, ``settings`` has checked.
     """
     found: list[Observer] = [LogObserver(on_outage=on_outage)]
     if (spans := span_observer()) is not None:
         found.append(spans)
     if prometheus:
-        found.append(_prometheus(policies, tenants))
+        from fanout_guard.observe.prometheus import PrometheusObserver  # loads the extra, which few deployments have
+
+        found.append(PrometheusObserver(policies=policies, tenants=tenants))
     return Observers(found, on_decision)
-
-
-def _prometheus(policies: Iterable[str], tenants: Collection[str] | None) -> Observer:
-    try:
-        from fanout_guard.observe.prometheus import PrometheusObserver
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            ["FANOUT_GUARD_METRICS: 'prometheus' is not installed: pip install 'fanout-guard[prometheus]'"]
-        ) from error
-    return PrometheusObserver(policies=policies, tenants=tenants)

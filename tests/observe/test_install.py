@@ -56,10 +56,9 @@ def test_metrics_without_the_extra_are_a_configuration_error() -> None:
     """The message must name the variable and the command, not a module that nobody has heard of."""
     run(
         "import sys; sys.modules['prometheus_client'] = None\n"
-        "from fanout_guard.errors import ConfigurationError\n"
-        "from fanout_guard.observe.install import observers\n"
+        "from fanout_guard import ConfigurationError, FanoutGuard, Settings\n"
         "try:\n"
-        "    observers(prometheus=True)\n"
+        "    FanoutGuard(Settings(metrics='prometheus'))\n"
         "except ConfigurationError as error:\n"
         "    assert 'FANOUT_GUARD_METRICS' in str(error)\n"
         "    assert 'fanout-guard[prometheus]' in str(error)\n"
