@@ -31,9 +31,7 @@ def parser() -> argparse.ArgumentParser:
         try:
             module = importlib.import_module(f"benchmarks.{name}")
         except ModuleNotFoundError as missing:
-            if missing.name != f"benchmarks.{name}":
-                raise BadUsage(f"{missing}: {INSTALL}") from missing
-            continue
+            raise BadUsage(f"{missing}: {INSTALL}") from missing
         module.register(commands)
     return root
 
