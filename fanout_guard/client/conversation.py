@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import httpx
@@ -24,7 +25,7 @@ from fanout_guard.client.state import Chunk, Journal, State, StateError
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 # The request itself is wrong: trying again cannot help.
 MISUSE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-# Those of an answer that are asked for: each byte stands for about a thousand at most.
+# The codings of an answer that are asked for: in these, a byte unpacks to about a thousand at most.
 CODINGS = ("gzip", "deflate")
 
 
@@ -44,77 +45,85 @@ class Save(Struct, frozen=True):
     state: State
 
 
-# None after a request: the deadline passed before its answer was there.
 Outcome: TypeAlias = Answer | httpx.RequestError | StateError | None
-Conversation: TypeAlias = Generator[Request | Save | Wait | Report, Outcome, None]
+"""What came of a step; None after a request says that the deadline passed before its answer was there."""
+Steps: TypeAlias = Generator[Request | Save | Wait | Report, Outcome, None]
+_Part: TypeAlias = Generator[Request | Save | Wait, Outcome, Plan]
 
 
-def conversation(
-    url: str,
-    document: Mapping[str, Any],
-    sites: Iterable[Site],
-    headers: Mapping[str, str],
-    rules: Rules,
-    journal: Journal,
-    progress: Callable[[Progress], object] | None,
-) -> Conversation:
-    """Yield requests, waits and states to keep, take their outcomes, and yield the report at last."""
-    began = time.monotonic()
-    if not isinstance(document, Mapping):
-        raise ValueError(f"the document must be a mapping of the request's members, not {type(document).__name__}")
-    if rules.sites_field in document:
-        raise ValueError(f"the document has a member {rules.sites_field!r}, which is where the sites go")
-    wanted, repeated = distinct(sites)
-    state = _state_of(_spelled(document), journal)
-    plan = planner.start(wanted, state, rules)
-    total = len(plan.todo) + len(plan.state.delivered) + len(plan.state.doubted)
-    tell = progress or _silent
-    requests = 0
+@dataclass(slots=True)
+class Conversation:
+    """What one call goes by, and what it has come to: the requests sent, and the failure to keep its state, if any."""
+
+    url: str
+    document: Mapping[str, Any]
+    headers: Mapping[str, str]
+    rules: Rules
+    journal: Journal
+    progress: Callable[[Progress], object] | None
+    began_s: float = field(default_factory=time.monotonic)
+    requests: int = 0
     failure: StateError | None = None
-    while True:
-        plan = planner.without_stale_key(plan, rules, now=time.time())
-        action = planner.next_action(plan, rules, elapsed_s=time.monotonic() - began)
-        if isinstance(action, Done):
-            if plan.state != journal.state:
-                plan, failure = _kept(plan, (yield Save(plan.state)), failure)
-            if failure is not None and not requests:
-                raise failure
-            yield _report(plan, repeated, plan.stop or action.stop, requests)
-            return
-        if isinstance(action, Wait):
-            tell(_progress(plan, total, action))
-            slept = time.monotonic()
-            yield _within(action, _left_s(rules, began))
-            plan = planner.waited(plan, max(action.seconds, time.monotonic() - slept))
-            continue
-        # Written before the request leaves: a process that dies now must not take it for unsent.
-        ready = planner.sending(plan, action.chunk, now=time.time())
-        failed = yield Save(ready.state)
-        left_s = _left_s(rules, began)
-        if failed is not None or (left_s is not None and left_s <= 0):
-            plan, failure = _kept(planner.cut_off(plan, rules, sent=False) if failed is None else plan, failed, failure)
-            continue
-        requests += 1
-        outcome = yield _request(url, document, headers, rules, action.chunk, left_s)
-        plan = _after(ready, rules, outcome, _left_s(rules, began))
-        plan, failure = _kept(plan, (yield Save(plan.state)), failure)
+
+    def steps(self, sites: Iterable[Site]) -> Steps:
+        """Yield requests, waits and states to keep, take their outcomes, and yield the report at last."""
+        document = _spelled(self.document, self.rules)
+        wanted, repeated = distinct(sites)
+        plan = planner.start(wanted, _state_of(document, self.journal), self.rules)
+        while True:
+            plan = planner.without_stale_key(plan, self.rules, now=time.time())
+            action = planner.next_action(plan, self.rules, elapsed_s=time.monotonic() - self.began_s)
+            if isinstance(action, Done):
+                break
+            plan = yield from self._wait(plan, action) if isinstance(action, Wait) else self._send(plan, action.chunk)
+        if plan.state != self.journal.state:
+            plan = yield from self._keep(plan, plan.state)
+        if self.failure is not None and not self.requests:
+            raise self.failure
+        yield _report(plan, repeated, plan.stop or action.stop, self.requests)
+
+    def _wait(self, plan: Plan, wait: Wait) -> _Part:
+        self._tell(plan, wait)
+        slept_s = time.monotonic()
+        yield _within(wait, self._left_s())
+        return planner.waited(plan, max(wait.seconds, time.monotonic() - slept_s))
+
+    def _send(self, plan: Plan, chunk: Chunk) -> _Part:
+        # Kept before the request leaves: a process that dies now must not take it for unsent.
+        ready = planner.sending(plan, chunk, now=time.time())
+        plan = yield from self._keep(plan, ready.state)
+        if plan.stop is not None:
+            return plan
+        left_s = self._left_s()
+        if left_s is not None and left_s <= 0:
+            return planner.cut_off(plan, self.rules, sent=False)
+        self.requests += 1
+        outcome = yield _request(self.url, self.document, self.headers, self.rules, chunk, left_s)
+        plan = _after(ready, self.rules, outcome, self._left_s())
+        plan = yield from self._keep(plan, plan.state)
         if isinstance(outcome, MISUSE):
             raise outcome
-        tell(_progress(plan, total, None))
+        self._tell(plan, None)
+        return plan
 
+    def _keep(self, plan: Plan, state: State) -> _Part:
+        """Keep a state; the plan then, which sends nothing more once that has failed."""
+        outcome = yield Save(state)
+        if not isinstance(outcome, StateError):
+            return plan
+        is_first = self.failure is None
+        self.failure = outcome
+        return planner.unsaved(plan, str(outcome)) if is_first else plan
 
-def _kept(plan: Plan, outcome: Outcome, failure: StateError | None) -> tuple[Plan, StateError | None]:
-    """The plan after a save, and the failure to keep its state if there was one."""
-    if not isinstance(outcome, StateError):
-        return plan, failure
-    return (plan if failure is not None else planner.unsaved(plan, str(outcome))), outcome
+    def _left_s(self) -> float | None:
+        """What is left of the deadline; None also where it is further off than any request could last."""
+        if self.rules.deadline_s is None or self.rules.deadline_s > MAX_DELAY_S:
+            return None
+        return self.rules.deadline_s - (time.monotonic() - self.began_s)
 
-
-def _left_s(rules: Rules, began: float) -> float | None:
-    """What is left of the deadline; None also where it is further off than any request could last."""
-    if rules.deadline_s is None or rules.deadline_s > MAX_DELAY_S:
-        return None
-    return rules.deadline_s - (time.monotonic() - began)
+    def _tell(self, plan: Plan, wait: Wait | None) -> None:
+        if self.progress is not None:
+            self.progress(_progress(plan, wait))
 
 
 def _within(wait: Wait, left_s: float | None) -> Wait:
@@ -122,15 +131,15 @@ def _within(wait: Wait, left_s: float | None) -> Wait:
     return wait if left_s is None else replace(wait, spread_s=max(0.0, min(wait.spread_s, left_s - wait.seconds)))
 
 
-def _spelled(document: Mapping[str, Any]) -> str:
+def _spelled(document: object, rules: Rules) -> str:
+    if not isinstance(document, Mapping):
+        raise ValueError(f"the document must be a mapping of the request's members, not {type(document).__name__}")
+    if rules.sites_field in document:
+        raise ValueError(f"the document has a member {rules.sites_field!r}, which is where the sites go")
     try:
         return canonical(dict(document))
     except ValueError as error:
         raise ValueError(f"the document is no JSON object: {error}") from error
-
-
-def _silent(_: Progress) -> None:
-    return None
 
 
 def _state_of(document: str, journal: Journal) -> State:
@@ -169,9 +178,9 @@ def _after(plan: Plan, rules: Rules, outcome: Outcome, left_s: float | None) -> 
     return planner.lost(plan, rules, why)
 
 
-def _progress(plan: Plan, total: int, wait: Wait | None) -> Progress:
+def _progress(plan: Plan, wait: Wait | None) -> Progress:
     return Progress(
-        total=total,
+        total=len(plan.todo) + len(plan.state.delivered) + len(plan.state.doubted),
         delivered=len(plan.state.delivered),
         unknown=len(plan.state.doubted),
         left=len(plan.todo),

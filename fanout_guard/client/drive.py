@@ -15,7 +15,7 @@ import anyio
 import httpx
 
 from fanout_guard.client.answer import read_answer
-from fanout_guard.client.conversation import CODINGS, Outcome, Request, Save, conversation
+from fanout_guard.client.conversation import CODINGS, Conversation, Outcome, Request, Save
 from fanout_guard.client.plan import Wait
 from fanout_guard.client.report import Progress, Report
 from fanout_guard.client.rules import Rules
@@ -24,12 +24,13 @@ from fanout_guard.client.state import Journal, State, StateError
 
 # Reading waits longer than httpx's 5 s: a circulation is answered when its slowest site has it.
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
-# No connection waits with us: a server that closes an idle one just as we send leaves the circulation in doubt.
+# No idle connection is kept: where the server closes one just as a request goes out, its circulation is in doubt.
 LIMITS = httpx.Limits(max_keepalive_connections=0)
-# A connection that is not made by the deadline is found out first: then certainly nothing was sent.
+# How long after the deadline an outcome is still taken: connecting ends at the deadline itself, and its error comes
+# first then, which says that certainly nothing was sent.
 GRACE_S = 0.1
-# Of an answer: a problem document has some hundred, and no answer may fill the memory. The rest is read and dropped,
-# since a connection that is closed could end what the API still does.
+# How much of an answer is kept: a problem document has some hundred bytes, and no answer may fill the memory. The rest
+# is read and dropped, since closing the connection could stop what the API is still doing.
 MOST_BYTES = 1 << 20
 
 
@@ -57,7 +58,7 @@ def circulate(
     with ExitStack() as stack:
         client = stack.enter_context(httpx.Client(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
         journal = stack.enter_context(_journal(state).circulating())
-        steps = conversation(url, document, sites, headers, rules, journal, progress)
+        steps = Conversation(url, document, headers, rules, journal, progress).steps(sites)
         _check_request(client, rules, url, headers)  # before anything is in the journal
         outcome: Outcome = None
         while True:
@@ -91,7 +92,7 @@ async def circulate_async(
             await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
         )
         journal = stack.enter_context(_journal(state).circulating())
-        steps = conversation(url, document, sites, headers, rules, journal, progress)
+        steps = Conversation(url, document, headers, rules, journal, progress).steps(sites)
         _check_request(client, rules, url, headers)  # before anything is in the journal
         outcome: Outcome = None
         while True:
@@ -193,7 +194,7 @@ async def _ask_async(client: httpx.AsyncClient, request: Request) -> Outcome:
 
 
 def _bound_coding(response: httpx.Response) -> None:
-    """Leave a body as it comes where some bytes could stand for gigabytes: in several codings, or unasked ones."""
+    """Unpack no body in several codings, or in one that was not asked for: some bytes could stand for gigabytes."""
     if response.headers.get("content-encoding", "identity").lower() not in ("identity", *CODINGS):
         del response.headers["content-encoding"]
 

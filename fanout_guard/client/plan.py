@@ -38,9 +38,11 @@ Action: TypeAlias = Send | Wait | Done
 class Plan(Struct, frozen=True, kw_only=True):
     """The state to keep, and what is known for this run alone.
 
-    ``most`` is what the caller and the body's size allow, ``size`` what the caps allow in one circulation,
-    ``next_size`` what fits in the next; ``pause`` comes before it. ``doubtful`` marks ``state.sending`` as a
-    circulation that may have been delivered already.
+    Of one circulation, ``most`` is what the caller and the body's size allow, ``size`` what the caps allow;
+    ``next_size`` is what fits in the next, and ``pause`` comes before that. ``chunk_wait_s`` is what the API asks to
+    leave between two. ``doubtful`` marks ``state.sending`` as one that may have been delivered already. After
+    ``tried_part``, a circulation of what was told to fit, a refusal is waited for. ``refusals``, ``failures`` and
+    ``unknown_in_a_row`` count since the last delivery.
     """
 
     state: State

@@ -22,7 +22,7 @@ from fanout_guard.core.problem import BODY_TOO_LARGE
 from fanout_guard.core.words import plural
 
 MAX_BACKOFF_S = 30.0
-# What fits now is sent now if it is at least this part of a chunk: room that comes back in drops is left to gather.
+# What fits now is sent at once if it is at least this part of a chunk; smaller room is left to grow.
 WORTH_SENDING = 0.25
 CONFLICT = 409  # to a repeated idempotency key: the first request is still being worked on
 
@@ -40,7 +40,7 @@ def start(sites: Sequence[str], state: State, rules: Rules) -> Plan:
 def without_stale_key(plan: Plan, rules: Rules, *, now: float) -> Plan:
     """The plan once a circulation in doubt can no longer be repeated safely; ``now`` in seconds since 1970."""
     sending = plan.state.sending
-    # The distance: what was sent in the future was sent by a clock that has been put right since.
+    # Either way: a time in the future is from before the clock was set back, and says no more than an old one.
     if not plan.doubtful or sending is None or abs(now - sending.sent_at) < rules.idempotency_lifetime_s:
         return plan
     return unknown(plan)
@@ -157,7 +157,7 @@ def _delivered(plan: Plan, answer: Answer) -> Plan:
 
 def _paced(plan: Plan, answer: Answer) -> Plan:
     """Send what there is room for, else wait for the first room to come back."""
-    # What was in flight is back by now, whatever the fields said while it was under way.
+    # Not those in flight: the field was written while this circulation still was, and its room is back by now.
     rooms = [room for room in answer.rooms if not room.policy.startswith(INFLIGHT)]
     if not rooms:
         wait_s = plan.chunk_wait_s or 0.0
@@ -172,9 +172,9 @@ def _paced(plan: Plan, answer: Answer) -> Plan:
 
 
 def _may_be_known(plan: Plan, room: Room) -> bool:
-    """Whether a document may have reached some of the sites left: it counts more than have been sent from here.
+    """Whether the document may have reached some of the sites left: more count than were sent from here.
 
-    Those need no room, however little there is. Only the API can tell which they are, so it is asked.
+    Such sites need no room. Only the API knows which they are, so it is asked however little room is left.
     """
     return room.policy == DOCUMENT and room.used > len(plan.state.delivered) + len(plan.state.doubted)
 
@@ -199,7 +199,7 @@ def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:
 
 
 def _part_of(sent: int, problem: Problem) -> int:
-    """How many of ``sent`` sites can pass at once: what fits just now may be fewer, and is told once they are sent."""
+    """How many of ``sent`` sites can ever pass at once; fewer may fit just now, which the answer to them will say."""
     return -(-sent // problem.chunks) if problem.chunks else problem.fits_now or problem.limit or 0
 
 

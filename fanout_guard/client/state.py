@@ -64,7 +64,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> str:
         """The state as a JSON document, one site a line."""
-        # The spellings are JSON already: joined, not read and spelled again, a save is cheap for any number of sites.
+        # The spellings are JSON already. They are only joined, so that a save is cheap for any number of sites.
         sending = self.sending
         members = {
             "schema": json.dumps(SCHEMA),
@@ -113,7 +113,7 @@ class _Document(Struct, forbid_unknown_fields=True):
 
 
 def _read_state(text: str | bytes) -> State:
-    # Read by json as everywhere, so that a number is spelled as before; msgspec only checks.
+    # Read by json, which spelled it, so that a number keeps its spelling; msgspec only checks.
     document = msgspec.convert(json.loads(text), _Document)
     sending = document.sending
     return State(

@@ -29,7 +29,7 @@ class StateFile(Journal):
         super().__init__()
         self.path = Path(path)
         with self._or_state_error("read"):
-            # One file under any of its names, wherever the process goes: another would not know what was sent.
+            # Resolved once: by a link, or after a change of directory, it might be another file, without what was sent.
             self.path = Path(os.path.realpath(path))
         self._lock: IO[bytes] | None = None
         self._holders = 0
@@ -55,7 +55,7 @@ class StateFile(Journal):
         try:
             await anyio.to_thread.run_sync(once.save)
         except anyio.get_cancelled_exc_class():
-            # The thread may not have begun, or not have ended: the lock must outlast it, and an answer not be lost.
+            # Saved here, or waited for: the thread must not outlast the lock, and an answer must not be lost.
             with suppress(StateError):
                 once.save()
             raise
@@ -121,7 +121,7 @@ class StateFile(Journal):
 def _write(path: Path, text: str, *, like: Path) -> None:
     with path.open("wb") as file:
         with suppress(FileNotFoundError):
-            # Before anything stands in it: whoever may not read the old file may not read the new one.
+            # Before anything is written: who may not read the old file must not read the new one.
             _set_mode(file.fileno(), S_IMODE(like.stat().st_mode))
         file.write(text.encode())
         file.flush()
