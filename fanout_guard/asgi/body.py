@@ -11,9 +11,9 @@ from fanout_guard.types import Message, Receive
 
 _BIG_DIGITS = 12
 _CACHED_TYPE_BYTES = 256
-# The one form that all readers read alike; others (RFC 2231's, say) may spell any charset.
+# The only spelling that all readers take alike; others (RFC 2231's, say) can hide any charset.
 _UTF8 = re.compile(rb"""charset=(?:utf-?8|us-ascii|"utf-?8"|"us-ascii")(?=\s*(?:[;,]|$))""")
-# Wherever it stands: readers differ in what they trim around a type (a no-break space, say), and some search for it.
+# Anywhere in the value: readers differ in what they trim around a type (a no-break space, say), and some only search.
 _FORM = re.compile(rb"url-?encoded|multipart")
 
 
@@ -115,14 +115,17 @@ def _check_encoding(value: bytes, _: int) -> None:
 
 
 def _check_type(value: bytes, _: int) -> None:
-    # Some servers bound no header, and what is remembered stays: no long one is.
-    (_check_short_type if len(value) <= _CACHED_TYPE_BYTES else _check_media_type)(value)
+    # Only short ones are cached: some servers bound no header, and what is in the cache stays there.
+    if len(value) <= _CACHED_TYPE_BYTES:
+        _check_short_type(value)
+    else:
+        _check_media_type(value)
 
 
 def _check_media_type(value: bytes) -> None:
     if _FORM.search(value):
         raise UnsupportedEncoding("The Content-Type says that the body is a form. Send JSON, as application/json.")
-    # A reader that goes by the charset would see other characters than the guard.
+    # The guard reads UTF-8; a reader that goes by another charset would see other sites.
     charsets = value.count(b"charset")
     if charsets and charsets != len(_UTF8.findall(value)):
         raise UnsupportedEncoding("Send the body in UTF-8.")

@@ -32,7 +32,7 @@ CirculationHook: TypeAlias = Callable[[Scope, bytes], "Circulation | Awaitable[C
 
 SCOPE_KEY = "fanout_guard"
 _SEEN = "fanout_guard.seen"
-# What is let arrive of a refused upload, so that its client reads the answer and not a reset.
+# How much of a refused upload is still received: a client whose connection closes while it sends reads no answer.
 _DRAIN_BYTES = 16 << 20
 _DRAIN_S = 5.0
 
@@ -92,7 +92,7 @@ class FanoutGuardMiddleware:
         try:
             await self._guard(scope, params, receive, send)
         finally:
-            # What a layer outside sends through again is a circulation of its own.
+            # A layer outside may send the request through again (a retry, say): that is another circulation.
             scope.pop(_SEEN, None)
 
     async def _guard(self, scope: Scope, params: PathParams, receive: Receive, send: Send) -> None:
@@ -144,8 +144,8 @@ class FanoutGuardMiddleware:
             if tenant is None or self._tenant_hook is not None:  # else the reader has checked it
                 tenant = self.guard.tenants.name(tenant)
             deciding = self.guard.decide(tenant, cast(Circulation, asked.circulation), self._idempotency_key(scope))
-            # Nobody is to keep the list while the counters are waited for: the application's own then takes its place
-            # in memory, where the processor has it at hand.
+            # Frees the list of sites before the counters are waited for: the list that the application parses then
+            # takes the same memory, which is still in the processor's cache.
             del asked
             return await deciding
         except CirculationError as error:
@@ -171,7 +171,7 @@ class FanoutGuardMiddleware:
         if mode is not Mode.ENFORCE:
             await self.app(scope, body.receive, send)
             return
-        # A client that waits to be asked for its body would send it only because of the draining.
+        # A client that sent Expect waits for a go-ahead before it sends its body; draining would give it.
         expects = header_values(scope["headers"], b"expect")
         whole = not expects and await body.drain(_DRAIN_BYTES, _DRAIN_S)
         problem = unreadable(refused.kind, refused.detail) if refused.kind else unavailable(refused.detail)
@@ -215,14 +215,14 @@ class FanoutGuardMiddleware:
         if not self._idempotency_header:
             return None
         values = header_values(scope["headers"], self._idempotency_header)
-        # Two keys name no one circulation: it is charged as one without a key.
+        # Several keys do not name one circulation: it is charged like one without a key.
         return values[0].decode("latin-1") if len(values) == 1 else None
 
 
 class _Refused(Exception):
-    """A request that gets no decision; ``kind`` is None where the guard itself could not tell what was asked.
+    """Raised for a request that gets no decision; ``kind`` is None if a hook failed, which is not the client's fault.
 
-    Unless its tenant was read, it may be anybody's.
+    Without ``tenant_read`` it is not known whose request it is, so that no tenant's own mode can apply to it.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ class _Refused(Exception):
 
 
 class _HookFailed(Exception):
-    """A user's hook raised or gave nonsense."""
+    """Raised when a user's hook raised, or gave nonsense."""
 
 
 def _a_tenant(given: object) -> TypeGuard[str | None]:

@@ -17,7 +17,7 @@ async def respond(problem: Problem, fields: Iterable[Field], scope: Scope, send:
     if close and str(scope.get("http_version", "1.1")).startswith("1"):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    # Servers are to leave the content out of an answer to HEAD; over HTTP/2 not all of them do.
+    # A server should drop the content of an answer to HEAD; over HTTP/2 not all of them do.
     await send({"type": "http.response.body", "body": b"" if scope["method"].upper() == "HEAD" else problem.body})
 
 
@@ -57,6 +57,6 @@ class Responder:
         """With our fields; the application's own stand: none of them is dropped, and none of ours doubles one."""
         headers = [*message.get("headers", ())]
         names = b"\n".join([b"", *[name for name, _ in headers], b""]).lower()
-        # Not by ``in``: before bytes look for bytes, they make and drop an error that those are no number.
+        # Not by ``in``: it tries its operand as a number first, and so makes and drops a TypeError each time.
         headers += [field for field in self._fields if names.find(b"\n%b\n" % field[0]) < 0]
         return {**message, "headers": headers}

@@ -20,7 +20,7 @@ _WRAPPERS = 32
 _SLASHES = re.compile("//+")
 _ODD = re.compile(b"#|%2[Ff]")
 _ENCODED_SLASH = re.compile("%2[Ff]")
-# Stands for one where the path is read as it was sent: what is decoded has no lone surrogates.
+# Lone surrogates, which no decoded path has: they stand for a slash that was sent encoded, and for an empty segment.
 _KEPT_SLASH = "\ud800"
 _NOTHING = "\ud801"
 _EMPTY_SEGMENT = re.compile("/(?=/)")
@@ -45,13 +45,17 @@ class _Table:
 class Routes:
     """The guarded routes, ready to be matched, from ``METHOD /path, …``; ValueError where that is wrong.
 
-    A path counts decoded, as servers give it, in any case, with any slashes and one newline at its end, and repeated
-    slashes as one: routers differ in what they serve of these, a ``$`` lets the newline through, and Starlette's mounts
-    let it pull a second slash along. A target that is not of this form (without its first slash, with scheme and host,
-    with a fragment) counts as each path that it could name: servers on h11 pass it on as it came. An encoded slash may
-    be inside a parameter: some routers go by the path as it was sent. A parameter may be empty (Falcon's). The rest is
-    exact. A parameter that is not the same in all these readings is not certain.
-    ``root_path`` is one that the application itself adds to the scope's (see ``root_path_of``).
+    Routers differ in what they serve, so a path is guarded if any of them could read it as a guarded one:
+
+    - decoded, as servers give it, in any case, with repeated slashes as one, with any slashes and one newline at its
+      end (a ``$`` lets the newline through, and Starlette's mounts a slash after it);
+    - as it was sent, where an encoded slash is part of a parameter;
+    - with an empty parameter (Falcon);
+    - as each path that the target could name, where that has no first slash, or a scheme and host, or a fragment:
+      servers on h11 pass such a target on as it came.
+
+    The rest is exact. A parameter on which these readings disagree is None. ``root_path`` is one that the application
+    itself adds to the scope's (see ``root_path_of``).
     """
 
     __slots__ = ("_root_path", "_tables")
@@ -73,7 +77,7 @@ class Routes:
     def match(self, scope: Mapping[str, Any]) -> PathParams | None:
         """The path parameters of a guarded HTTP request; None if it is not guarded."""
         method = scope["method"]
-        # ASGI has methods in upper case; where a server passes on what came, some frameworks raise it themselves.
+        # ASGI has methods in upper case; where a server passes them on as they came, some frameworks raise them.
         table = self._tables.get(method) or self._tables.get(method.upper())
         if table is None:
             return None
@@ -92,9 +96,9 @@ class Routes:
     def _below(self, path: str, root_path: str) -> Iterator[str]:
         """What routers make of a path below a root path, the likeliest first.
 
-        Most take it away where a segment ends; the application's own replaces the server's. Servers that leave it out,
-        and routers that do not take it away, go by the whole path. Litestar goes by what follows it wherever it first
-        occurs; Litestar and Quart serve that without its slash, too.
+        Most cut it off where a segment ends, the application's own or else the server's. The whole path counts where
+        the server left it out, or the router does not cut it off. Litestar goes by what follows its first occurrence,
+        wherever that is; Litestar and Quart serve what follows without a slash, too.
         """
         whole = _single_slashed(path)
         prefixes = [each for each in (self._root_path, _single_slashed(root_path).rstrip("/")) if each]
@@ -119,9 +123,10 @@ def root_path_of(app: object) -> str:
 
 
 def _agreed(tried: Iterable[PathParams | None]) -> PathParams | None:
-    """The parameters of the likeliest reading; None for each that another reading has otherwise.
+    """The parameters of the likeliest reading; None for each to which another reading gives another value.
 
-    One that has it not at all is of a route without it: where it is a source, configuration has it in every route.
+    A reading that lacks a parameter has matched another route and says nothing of it: one that is a source is in every
+    route, which ``settings`` checks.
     """
     found = [
         {name: value and value.replace(_KEPT_SLASH, "/").replace(_NOTHING, "") for name, value in each.items()}
