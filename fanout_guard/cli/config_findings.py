@@ -53,7 +53,7 @@ def _document(settings: Settings, policies: Mapping[str, Policy]) -> Finding:
     if not settings.document:
         idle = "" if settings.document_max_sites is None else ", and DOCUMENT_MAX_SITES has no effect"
         return Finding("document cap", Level.NOTE, f"off, since DOCUMENT is empty: {reach}{idle}")
-    # Where the circulation cap is lifted too, that says it all.
+    # Not those whose circulation cap is lifted too: that finding says it all.
     lifted = _tenants_with(policies, lambda policy: policy.document is None and policy.circulation is not None)
     if lifted:
         return Finding("document cap", Level.NOTE, f"lifted for {', '.join(lifted)}: {reach}")

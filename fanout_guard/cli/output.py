@@ -40,7 +40,7 @@ def prepare() -> None:
 
 
 def _nowhere(mode: Literal["r", "w"]) -> TextIO:
-    # Takes the number of the stream that is closed, so that no socket gets it; open for as long as the process is.
+    # Opened under the lowest free number, which is the closed stream's, and never closed: no socket must get it.
     return open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)
 
 
@@ -113,7 +113,7 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, titl
     from rich.table import Table
     from rich.text import Text
 
-    # Text, so that brackets in a name are no markup.
+    # Cells are rich's Text, so that brackets in a name are not taken for markup.
     if not fits(columns, rows, width):
         table = Table(title=title or None, box=None, title_justify="left", show_header=False, padding=(0, 1))
         table.add_column(style="bold", overflow="fold")
@@ -170,8 +170,8 @@ def _write(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        # What is left in the buffer goes nowhere, or the interpreter would complain once more at its end.
+        # The rest of the buffer goes to /dev/null: the interpreter would fail to flush it at its end, and say so again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        # A reader that left (head, say) has all that it wanted; the command goes on and its exit status holds.
+        # A reader that has left (head, say) has all that it wanted: the command goes on, and its exit status counts.
         if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
             raise OutputFailed(f"standard output: {error.strerror}") from None

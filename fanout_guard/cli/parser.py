@@ -15,10 +15,10 @@ _INVALID_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which would print its usage first and leave the guessing to the reader."""
+    """argparse's, with one line for a mistake instead of the whole usage, and the nearest word that it knows."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Refuse here what this command does not know, where its own options are known to suggest from."""
+        """Refuse unknown arguments here: only the command's own parser knows the options that may have been meant."""
         found, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}{self._meant(rest)}")
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(Exit.BAD)
 
     def _meant(self, unknown: Sequence[str]) -> str:
-        # Without their dashes, which make any two of them alike.
+        # Compared without the dashes, which would make any two of them alike.
         options = [option[2:] for action in self._actions for option in action.option_strings if option[1] == "-"]
         names = (text[2:].partition("=")[0] for text in unknown if text.startswith("--"))
         return next(filter(None, (_nearest(name, options, "--") for name in names)), "")

@@ -24,7 +24,7 @@ from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
 
 OUT_OF_REACH = ("connection", "timeout", "loading", "busy")
-"""Reasons that leave open what would be the matter, were the server there."""
+"""Reasons that say no more than that the server does not answer; for any other, the remaining checks make sense."""
 
 _PINGS = 20
 _CLOCKS_APART_S = 2.0
@@ -147,7 +147,7 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
     released = await counters.release(tenant, lease)
     refunded = await counters.refund(tenant, lease)
     await counters.decide(look_at(tenant, everybody))
-    with suppress(CountersUnavailable):  # what is left ends by itself
+    with suppress(CountersUnavailable):  # keys that are left expire by themselves
         own = counters.space.of(tenant)
         for key in (
             own + RATES_KEY,

@@ -34,7 +34,7 @@ def check_address(url: str) -> str:
     try:
         parts = urlsplit(url)
         named = parts.scheme in ("http", "https") and parts.hostname and not parts.username and parts.port != 0
-    except ValueError:  # it quotes the port
+    except ValueError:  # whose own text quotes the port
         named = False
     if not named or not url.isprintable() or " " in url:
         raise ValueError("expected http://host:port/metrics")

@@ -136,7 +136,7 @@ def _refuse_nobody(settings: Settings, source: Source) -> NoReturn:
 
 async def _mode(settings: Settings, tenant: str | None, *, read: bool = True) -> Mode:
     if settings.redis_url:
-        with suppress(CountersUnavailable):  # as the configuration alone says, then
+        with suppress(CountersUnavailable):  # then as the configuration alone says
             async with deployment(settings) as reached:
                 return await reached.guard.tenants.mode(tenant, read=read)
     return await FanoutGuard(replace(settings, metrics="", redis_url="")).tenants.mode(tenant, read=read)

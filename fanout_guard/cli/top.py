@@ -31,7 +31,7 @@ SURVEY_EVERY_S = 10.0
 """Finding tenants walks over all keys of the server; looking at known ones does not."""
 
 _FEWEST_ROWS = 5
-_AROUND = 8  # lines of a screen that are no tenants
+_AROUND = 8  # lines of a screen above and below the tenants
 
 _MORE = """\
 The application counts rejections, not the counters' server: --metrics names the address of its metrics
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = shared_settings("top")
     if arguments.once or arguments.json or not sys.stdout.isatty():
         return asyncio.run(_once(settings, arguments))
-    # SIGTERM would leave the terminal without its cursor; SIGINT may have been ignored by whoever started this.
+    # Both as Ctrl-C: SIGTERM would leave the terminal without its cursor, and a parent may have made SIGINT ignored.
     for end in (signal.SIGINT, signal.SIGTERM):
         signal.signal(end, signal.default_int_handler)
     try:
@@ -84,7 +84,10 @@ async def _once(settings: Settings, arguments: argparse.Namespace) -> int:
         frame = await watcher.look()
         if frame.outage is not None:
             raise CountersUnavailable(frame.outage)
-    say_json(frame.members()) if arguments.json else _print(frame, frame.rows())
+    if arguments.json:
+        say_json(frame.members())
+    else:
+        _print(frame, frame.rows())
     missing = [not_shown(tenant, reason) for tenant, reason in frame.unreadable.items()]
     if frame.scraped is not None and frame.scraped.silent:
         missing.append("some metrics could not be read")
@@ -136,7 +139,7 @@ class Watcher:
         self._scraped_s = now_s
         if before is None:
             return scraped, None
-        # A worker that was restarted begins at nothing again.
+        # After a restart, a worker counts from zero again.
         gone = {policy: max(count - before.rejections[policy], 0) for policy, count in scraped.rejections.items()}
         return scraped, {policy: count / (now_s - then_s) for policy, count in gone.items()}
 

@@ -81,7 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
     from fanout_guard.stress.proof import prove
 
     proof = prove(evidence, configured_caps(settings, stored_overrides(settings)))
-    say_json(proof.members()) if arguments.json else _print(proof)
+    if arguments.json:
+        say_json(proof.members())
+    else:
+        _print(proof)
     return proof.answer.exit_code
 
 

@@ -15,12 +15,13 @@ _INTERVAL_S = 10.0
 
 
 def must_pass(error: BaseException) -> bool:
-    """Whether an error is not the failure of what was called: it ends the process, the coroutine or the running task.
+    """Whether an error must be raised on: it ends the process, the coroutine or the running task.
 
-    All else is, whatever its base class: extension modules written in Rust panic with a BaseException.
+    Any other is a failure of what was called, whatever its base class: extension modules in Rust panic with a
+    BaseException.
     """
     if isinstance(error, asyncio.CancelledError):
-        # Something else that was waited for may have been cancelled.
+        # Else it is another task's, which the hook has waited for, and so a failure of the hook.
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
     return isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
@@ -44,5 +45,5 @@ class Failures:
         No ``exc_info``: a traceback prints the error's text raw, and a client may have chosen part of it.
         """
         if self._sampler.passes(name):
-            # What failed may be a handler of the log itself.
+            # By ``tell``, since what failed may be a handler of the log itself.
             tell(logging.ERROR, "%s failed and %s: %s", name, consequence, why, observer=name)

@@ -88,7 +88,7 @@ class Families:
             ("reason",),
             registry=registry,
         )
-        # A worker may get the process id, and so the file, of one that was killed with entries in flight.
+        # A worker may get the process id, and so the file and its values, of one that was killed.
         self.inflight_sites.set(0)
         self.outage.set(0)
         self._policies = {"": "", **{name: name for name in POLICIES}}
@@ -105,7 +105,10 @@ class Families:
 
     def mark_outage(self, observer: object, active: bool) -> None:
         """Show an outage while any guard of this process is in one."""
-        (self._in_outage.add if active else self._in_outage.discard)(observer)
+        if active:
+            self._in_outage.add(observer)
+        else:
+            self._in_outage.discard(observer)
         self.outage.set(1 if self._in_outage else 0)
 
 
@@ -140,7 +143,7 @@ def _register(registry: CollectorRegistry, by_tenant: bool) -> Families:
 
 
 def _put(families: Families, registry: CollectorRegistry) -> None:
-    """Register all or none: half of them would stand in the way of the next try, and tell of a guard that is not."""
+    """Register all or none: some alone would block the next attempt, and report on a guard that does not exist."""
     done: list[Counter | Gauge | Histogram] = []
     try:
         for family in vars(families).values():

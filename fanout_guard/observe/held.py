@@ -17,9 +17,9 @@ class _Held(NamedTuple):
 
 
 class HeldLeases:
-    """Leases that this process took and nothing in it runs for; ``tell`` gets each change of their entries.
+    """Leases that this process took and no call in it runs for any more; ``tell`` gets each change of their entries.
 
-    What another process gives back stays until its lease would have ended, for nobody tells this one.
+    One that another process gives back counts until it would have ended by itself, since nobody tells this process.
     """
 
     def __init__(self, tell: Callable[[int], None]) -> None:
@@ -34,7 +34,8 @@ class HeldLeases:
 
     def renew(self, lease: bytes, seconds: float) -> None:
         """The lease lives for at least ``seconds`` from now."""
-        held, ends_s = self._held.get(lease), time.monotonic() + seconds
+        held = self._held.get(lease)
+        ends_s = time.monotonic() + seconds
         if held is not None and ends_s > held.ends_s:
             held.timer.cancel()
             self._keep(lease, held.entries, ends_s)
@@ -52,7 +53,7 @@ class HeldLeases:
         self._tell(-gone)
 
     def close(self) -> None:
-        """Nobody looks after them any more."""
+        """End all: nothing looks after them any more."""
         for lease in tuple(self._held):
             self.end(lease)
 
@@ -60,10 +61,10 @@ class HeldLeases:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop = loop
-            # The timers of a loop that was closed never come.
+            # The timers of a closed loop never fire: this one takes over their leases.
             for orphan, held in tuple(self._held.items()):
                 if held.loop.is_closed():
                     self._keep(orphan, held.entries, held.ends_s)
-        # In a context of its own: that of the request, with all that is in it, would be kept for as long as the lease.
+        # In an empty context: the request's, with all that is in it, would be kept alive for as long as the lease.
         timer = loop.call_later(max(ends_s - time.monotonic(), 0.0), self.end, lease, context=Context())
         self._held[lease] = _Held(entries, ends_s, loop, timer)

@@ -59,7 +59,7 @@ class LogObserver(Observer):
             self._outage_ends(*self._outage, seen=reason != UNWATCHED)
 
     def counter_error(self, reason: str) -> None:
-        # What ends in an outage has its own line.
+        # The other reasons end in an outage, which has a line of its own.
         if reason in ("wrongtype", "script") and self._sampler.passes(f"counters-{reason}"):
             extra = {"event": "counters-unreadable", "reason": reason}
             logger.error("the counters of a tenant cannot be read (%s): decided as in an outage", reason, extra=extra)

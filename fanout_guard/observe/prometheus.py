@@ -27,7 +27,9 @@ class PrometheusObserver(Observer):
     ) -> None:
         self._families = families = families_of(registry, by_tenant=tenants is not None)
         self._tenants: dict[str | None, tuple[str, ...]] = {name: (name,) for name in tenants or ()}
-        self._rest: tuple[str, ...] = () if not families.by_tenant else ("",) if tenants is None else (REST,)
+        self._rest: tuple[str, ...] = ()
+        if families.by_tenant:  # another guard may have asked for the label, and this one not
+            self._rest = ("",) if tenants is None else (REST,)
         self._decisions = _Children(families.decisions)
         self._sites = _Children(families.sites)
         self._near_cap = _Children(families.near_cap)

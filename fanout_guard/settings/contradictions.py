@@ -24,7 +24,7 @@ Values: TypeAlias = Mapping[str, Any]
 def contradictions(values: Values, unread: Set[str]) -> list[str]:
     """Every contradiction among ``values``, except where one of the fields could not be read anyway."""
     if not unread.isdisjoint(_TENANTS):
-        # The rest of what tenants were given may not be what holds for them.
+        # One layer could not be read, so what the others say of a tenant may not be what holds for it.
         values = {**values, **{layer: {} for layer in LAYERS}}
     checks = (check(values) for fields, check in _CHECKS if unread.isdisjoint(fields))
     return list(chain.from_iterable(checks))
@@ -50,7 +50,7 @@ def _body_bound(values: Values) -> Iterator[str]:
     if "json:" not in values["sites"]:
         return
     where, largest = max(_finite_caps(values, "max_sites"), key=lambda cap: cap[1], default=("", 0))
-    # A cap that no body bound could carry is held against the greatest that can be set.
+    # For a cap that needs more bytes than can be set, the greatest bound will do.
     least = min(_BYTES_PER_ENTRY * largest, MAX_BODY_BYTES)
     if values["max_body_bytes"] < least:
         yield (
@@ -105,7 +105,7 @@ def _one_value_as_two(values: Values) -> Iterator[str]:
 
 
 def _excludes(one: str, other: str) -> bool:
-    # What a scope holds may be a list with attributes of its own; in JSON nothing is a list and something else.
+    # In JSON, nothing can be read from inside a list; an object in the scope can be a list and have attributes.
     return one == other or (
         one.startswith("json:") and (f"{one}.".startswith(f"{other}.") or other.startswith(f"{one}."))
     )
