@@ -48,7 +48,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--documents", type=options.whole, default=80, help="bystanders' documents per stage (80)")
     parser.add_argument("--out", type=Path, help="folder for the results; a sweep's, to add to its report")
     options.add_target(parser)
-    # One worker: the flood and the bystanders share one pool of slots, and no luck of the draw decides which.
+    # One worker, so that the flood and the bystanders share its slots; of several, chance would decide which one.
     parser.set_defaults(run=run, workers=1)
 
 
@@ -59,7 +59,9 @@ def run(given: argparse.Namespace) -> int:
     if given.flood_sites <= cap:
         raise options.BadUsage(f"--flood-sites {given.flood_sites} is not over the cap of {cap}")
     folder = output_folder(given.out)
-    sweep = analyze.load(folder) if (folder / "results.json").exists() else None  # before the minute that it takes
+    sweep = (
+        analyze.load(folder) if (folder / "results.json").exists() else None
+    )  # before measuring: it may be unreadable
     try:
         with progress() as shown:
             stages = measure(given, cap, folder, shown)

@@ -33,7 +33,7 @@ class BadUsage(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which would print its whole usage first, and not say what may have been meant."""
+    """argparse's, with one line for a mistake instead of the whole usage, and the option that may have been meant."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Refuse here what a command does not know: only the command itself knows its options."""

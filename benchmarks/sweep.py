@@ -116,7 +116,7 @@ def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Resu
     except (TargetFailed, GeneratorFailed) as error:
         failure = str(error)
     except KeyboardInterrupt:
-        interrupted = not planned  # what would only have narrowed the answer is not missed
+        interrupted = not planned  # refinement only narrows an answer that is there
         print("interrupted: what was measured is kept", file=sys.stderr)
     return replace(collected(results, session), failure=failure, interrupted=interrupted)
 

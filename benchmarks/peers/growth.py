@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Iterable
 
-from msgspec.json import decode, encode
+from msgspec.json import decode
 
 from benchmarks.peers import guard
 from benchmarks.peers.figures import Growth, Level, Point
@@ -62,15 +62,10 @@ async def _workers(size: int, server: Server, loop: str) -> Point:
         for _ in range(size)
     ]
     outputs = await asyncio.gather(*(process.communicate() for process in processes))
-    found = [decode(output, type=Level) for output, _ in outputs]
-    together = sum(level.rate for level in found)
-    slowest = max(level.p99_ms for level in found)
-    half = median_of(Block(level.rate, level.p50_ms, level.p99_ms, level.worker_us, level.server_us) for level in found)
+    found = [Block(*decode(output)) for output, _ in outputs]
+    together = sum(each.rate for each in found)
+    slowest = max(each.p99_ms for each in found)
+    usual = median_of(found)
     # Each worker saw the whole server's processor time and only its own decisions.
-    server_us = half.server_us / size
-    return Point(size, Level(together, half.p50_ms, slowest, half.worker_us, server_us))
-
-
-def as_json(found: Block) -> bytes:
-    """A block as ``_workers`` reads it."""
-    return encode(Level(*found))
+    server_us = usual.server_us / size
+    return Point(size, Level(together, usual.p50_ms, slowest, usual.worker_us, server_us))

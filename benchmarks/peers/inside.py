@@ -52,8 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     effort = QUICK if given.quick else FULL
     if given.worker:
-        worker = _run(given.loop, growth.one_worker(Server(given.worker), FULL))
-        sys.stdout.buffer.write(growth.as_json(worker))
+        sys.stdout.buffer.write(encode(_run(given.loop, growth.one_worker(Server(given.worker), FULL))))
         return
     with valkey() as server:
         if given.growth:

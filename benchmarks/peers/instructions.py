@@ -23,7 +23,7 @@ from benchmarks.peers.subjects import Decide, Subject
 DECISIONS = 2_000
 AT_ONCE = (64, 1)
 _WARM_UP = 500
-# Everything takes fifty times as long: overrides are not to be looked at all the while.
+# Valgrind makes everything fifty times as slow: at the usual pace, looks at the overrides would be counted too.
 _SLOWLY = {"FANOUT_GUARD_OVERRIDES_TTL": "3600"}
 _TOTAL = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 
