@@ -19,7 +19,8 @@ DECISIONS = "fanout_guard_decisions_total"
 BUCKET = f"{HISTOGRAM}_bucket"
 MINUTE = 60.0
 _MOST_MINUTES = 5 * 366 * 1440
-LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)")
+# The labels end at the first brace that stands in none of their texts.
+LINE = re.compile(r'^(?P<name>\w+)(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+(?P<value>\S+)')
 BOUND = re.compile(r'le="([^"]+)"')
 
 

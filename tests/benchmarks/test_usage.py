@@ -82,9 +82,10 @@ def test_a_cap_inside_a_bucket_says_about() -> None:
     assert "about 16.7%" in usage.describe(400)
 
 
-def test_what_the_guard_itself_found_over_its_cap_is_said() -> None:
-    """The histogram interpolates; the guard counted."""
-    labels = 'outcome="rejected",policy="circulation"'
+@pytest.mark.parametrize("tenant", ["", ',tenant="a"', ',tenant="a}b"', r',tenant="a\"} b"'])
+def test_what_the_guard_itself_found_over_its_cap_is_said(tenant: str) -> None:
+    """The histogram interpolates; the guard counted, and a tenant may have any name."""
+    labels = f'outcome="rejected",policy="circulation"{tenant}'
     decisions = "fanout_guard_decisions_total{{{labels}}} {count}.0\n"
     other = 'fanout_guard_decisions_total{outcome="admitted",policy=""} 90.0\n'
     before = scrape(0, 0, 0, 0, extra=decisions.format(labels=labels, count=2) + other)
