@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,21 +84,8 @@ class _Results(Struct, kw_only=True):
     asked: _Asked | None = None
 
 
-_COPIED = (
-    "scheduled_rate",
-    "achieved_rate",
-    "cpu_percent",
-    "rss_mb",
-    "rss_growth_mb",
-    "drain_s",
-    "lag_p99_ms",
-    "generator_cpu_percent",
-    "other_cpu_percent",
-    "pressure_percent",
-    "figures",
-    "refused",
-    "capped",
-)
+_COPIED = tuple(each.name for each in fields(Level) if each.name not in ("sites", "documents", "samples", "errors"))
+"""The members of a level that are its fields as they are."""
 
 
 def parse_results(content: bytes) -> Results:
