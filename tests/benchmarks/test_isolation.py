@@ -16,7 +16,7 @@ from benchmarks.isolation import bystanders, compared, conclude, measure
 from benchmarks.measure import Finished
 from benchmarks.plan import Phase, PhaseEnd, Plan
 from benchmarks.profiles import duration
-from benchmarks.progress import Lines
+from benchmarks.progress import Progress
 from benchmarks.session import Session
 from benchmarks.stages import Isolation, Stage, read_isolation, write_isolation
 from benchmarks.target import Target
@@ -80,9 +80,9 @@ def test_the_time_left_counts_the_stages_to_come(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Target, "check", lambda _: None)
     monkeypatch.setattr(Session, "_drive", drive)
-    monkeypatch.setattr(Lines, "plan", lambda _, seconds: planned.append(seconds))
+    monkeypatch.setattr(Progress, "plan", lambda _, seconds: planned.append(seconds))
     monkeypatch.setattr("benchmarks.isolation.example", lambda *_, **__: nullcontext(target))
-    measured = measure(parser().parse_args(["isolation"]), 300, tmp_path, Lines())
+    measured = measure(parser().parse_args(["isolation"]), 300, tmp_path, Progress())
     assert [one.name for one in measured] == ["alone", "without the guard", "with the guard"]
     assert seen == [pytest.approx(3 * duration([bystanders(parser().parse_args(["isolation"]))]))] * 3
 

@@ -13,7 +13,7 @@ from msgspec.json import encode
 from benchmarks import resources, session
 from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
 from benchmarks.profiles import duration
-from benchmarks.progress import Lines
+from benchmarks.progress import Progress
 from benchmarks.sampler import Reading
 from benchmarks.session import Session
 from benchmarks.target import Target, TargetFailed
@@ -24,10 +24,10 @@ def test_the_time_left_counts_the_rounds_to_come(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Target, "check", lambda _: None)
     monkeypatch.setattr(Session, "_drive", lambda *_: None)
     planned: list[float] = []
-    monkeypatch.setattr(Lines, "plan", lambda _, seconds: planned.append(seconds))
+    monkeypatch.setattr(Progress, "plan", lambda _, seconds: planned.append(seconds))
     target = Target(host="http://127.0.0.1:9", plan=Plan(phases=()), tenant="a", lifted_tenant="a")
     phases = [Phase(sweep=1, sites=1, documents=10, rate=1.0)]
-    session = Session(target, tmp_path, Lines(), planned_s=2 * duration(phases))
+    session = Session(target, tmp_path, Progress(), planned_s=2 * duration(phases))
     for more in (0, 0, 1):
         session.run(phases)
         assert sum(planned) == pytest.approx(more * duration(phases))
@@ -64,7 +64,7 @@ def test_the_last_level_has_the_reading_after_its_end(
     monkeypatch.setattr(session, "generate", generate)
     monkeypatch.setattr(resources, "watch", watch)
     target = Target(host="http://127.0.0.1:9", plan=Plan(phases=()), tenant="a", lifted_tenant="a")
-    measured = Session(target, tmp_path, Lines())
+    measured = Session(target, tmp_path, Progress())
     with pytest.raises(TargetFailed) if fails else nullcontext():
         measured.run([Phase(sweep=1, sites=1, documents=1, rate=1.0)])
     assert [one.figures.cpu_percent for one in measured.finished] == [50.0]
