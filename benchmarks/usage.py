@@ -9,10 +9,11 @@ import csv
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 HISTOGRAM = "fanout_guard_circulation_sites"
 DECISIONS = "fanout_guard_decisions_total"
@@ -88,14 +89,14 @@ def from_csv(text: str, *, name: str, cap: int) -> Usage:
         sites.append(_count(row[sites_column].strip(), f"{name}: row {number}, column sites"))
     if len(times) < 2 or max(times) == min(times):
         raise UsageError(f"{name}: needs circulations at two times or more, to tell a rate")
-    ordered = sorted(sites)
+    p50_sites, p99_sites = map(float, np.percentile(sites, (50, 99)))
     mean = (len(times) - 1) / (max(times) - min(times))
     return Usage(
         circulations=len(times),
         mean_rate=mean,
         busy_rate=max(_busy_rate(times, name), mean),
-        p50_sites=_quantile(ordered, 0.5),
-        p99_sites=_quantile(ordered, 0.99),
+        p50_sites=p50_sites,
+        p99_sites=p99_sites,
         share_over_cap=sum(count > cap for count in sites) / len(sites),
     )
 
@@ -165,14 +166,7 @@ def _busy_rate(times: list[float], name: str) -> float:
             f"{name}: the times span {minutes // 1440} days; are they seconds since 1970, and not milliseconds?"
         )
     per_minute = Counter(int((moment - first) // MINUTE) for moment in times)
-    return _quantile(sorted(per_minute.get(minute, 0) for minute in range(minutes)), 0.95) / MINUTE
-
-
-def _quantile(ordered: list[int], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return float(np.percentile([per_minute.get(minute, 0) for minute in range(minutes)], 95)) / MINUTE
 
 
 def _buckets(text: str) -> dict[float, float]:
@@ -230,13 +224,7 @@ def _histogram_quantile(bounds: list[float], counts: list[float], share: float) 
     return below
 
 
-def _cumulative_at(bounds: Iterable[float], counts: Iterable[float], cap: int) -> float:
+def _cumulative_at(bounds: list[float], counts: list[float], cap: int) -> float:
     """Circulations up to ``cap``, interpolated where no bucket ends there."""
-    below, under = 0.0, 0.0
-    for bound, count in zip(bounds, counts, strict=True):
-        if cap <= bound:
-            if math.isinf(bound):
-                return under
-            return under + (count - under) * (cap - below) / (bound - below)
-        below, under = bound, count
-    return under
+    finite = [bound for bound in bounds if math.isfinite(bound)]
+    return float(np.interp(cap, [0.0, *finite], [0.0, *counts[: len(finite)]]))
