@@ -84,6 +84,7 @@ def _level(sites: int, runs: Sequence[Finished], start: float) -> Level:
         if outcome.result in ENDED
     )
     figures = [run.figures for run in runs]
+    names = dict.fromkeys(name for one in figures for name in one.more)
     return Level(
         sites=sites,
         documents=len(outcomes),
@@ -101,12 +102,8 @@ def _level(sites: int, runs: Sequence[Finished], start: float) -> Level:
         generator_cpu_percent=_worst(one.generator_cpu_percent for one in figures),
         other_cpu_percent=_worst(one.other_cpu_percent for one in figures),
         pressure_percent=_worst(one.pressure_percent for one in figures),
-        figures={name: _worst(one.more.get(name) for one in figures) for name in _names(figures)},
+        figures={name: _worst(one.more.get(name) for one in figures) for name in names},
     )
-
-
-def _names(figures: Sequence[Figures]) -> list[str]:
-    return list(dict.fromkeys(name for one in figures for name in one.more))
 
 
 def _worst(values: Iterable[float | None]) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.http_cost import STACKS, measure_http
 from benchmarks.interrupt import interruptible
-from benchmarks.middleware_cost import MiddlewareCost, measure_middleware
+from benchmarks.middleware_cost import measure_middleware
 from examples.publishing_api.servers import ServerFailed
 
 
@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 4
     if options.json:
-        print(json.dumps({"middleware": _in_process(cost), "http": {each.loop: each.servers for each in measured}}))
+        middleware = {**cost._asdict(), "guarded_in_parses": cost.guarded_in_parses}
+        print(json.dumps({"middleware": middleware, "http": {each.loop: each.servers for each in measured}}))
         return 0
     print(f"beyond the bare app: unguarded request {cost.unguarded_us:.2f} µs,")
     print(f"300 sites with counters in process {cost.guarded_us:.0f} µs, {cost.guarded_in_parses:.1f} × json.loads")
@@ -47,7 +48,3 @@ def run(options: argparse.Namespace) -> int:
                 f"p50 {figures['p50_ms']:6.2f} ms  p99 {figures['p99_ms']:6.2f} ms"
             )
     return 0
-
-
-def _in_process(cost: MiddlewareCost) -> dict[str, float]:
-    return {**cost._asdict(), "guarded_in_parses": cost.guarded_in_parses}

@@ -79,7 +79,11 @@ class Frame:
 def _row(standing: Standing) -> tuple[str, ...]:
     inflight = standing.policies.get(INFLIGHT)
     fullest = standing.documents[0][1] if standing.documents else None
-    rates = [f"{_of(usage)} in {policy.removeprefix(RATE)} s" for policy, usage in _rates(standing)]
+    rates = [
+        f"{_of(usage)} in {policy.removeprefix(RATE)} s"
+        for policy, usage in standing.policies.items()
+        if policy.startswith(RATE)
+    ]
     return (
         standing.tenant,
         "" if inflight is None else _of(inflight),
@@ -88,10 +92,6 @@ def _row(standing: Standing) -> tuple[str, ...]:
         "" if fullest is None else _of(fullest),
         standing.mode,
     )
-
-
-def _rates(standing: Standing) -> list[tuple[str, Usage]]:
-    return [(policy, usage) for policy, usage in standing.policies.items() if policy.startswith(RATE)]
 
 
 def _urgency(standing: Standing) -> tuple[int, float, int]:

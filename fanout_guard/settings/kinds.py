@@ -16,7 +16,7 @@ from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.tenant import ACCEPTED, check_tenant
 from fanout_guard.core.values import Kind, read_whole, shown
 from fanout_guard.errors import ConfigurationError
-from fanout_guard.settings.tenants import check_layer, read_layer, utf8
+from fanout_guard.settings.tenants import check_layer, read_layer
 
 _REJECT_STATUSES = (400, 403, 413, 422, 429)
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
@@ -112,7 +112,10 @@ def _check_metrics(value: Any) -> str:
 
 
 def _check_digest_key(value: Any) -> str:
-    utf8(_text(value))
+    try:
+        _text(value).encode()
+    except UnicodeEncodeError:  # a lone surrogate stands for a byte that is not UTF-8
+        raise ValueError("not UTF-8") from None
     return str(value)
 
 

@@ -17,14 +17,6 @@ from fanout_guard.errors import ConfigurationError
 _FORM = 'expected an object such as {"max_sites": 500}'
 
 
-def utf8(text: str) -> bytes:
-    """``text`` as UTF-8; ValueError for a lone surrogate, which stands for a byte that was none."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("not UTF-8") from None
-
-
 def check_layer(value: Any) -> Layer:
     """Tenants and their caps, as ``Caps`` or as mappings of their fields; ConfigurationError with every problem."""
     if not isinstance(value, Mapping):
