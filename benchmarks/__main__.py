@@ -19,7 +19,7 @@ except KeyboardInterrupt:  # loading takes its time
     print("benchmarks: interrupted", file=sys.stderr)
     sys.exit(3)
 
-COMMANDS = ("sweep", "analyze", "compare", "isolation", "overhead", "peers")
+COMMANDS = ("sweep", "analyze", "compare", "isolation", "overhead", "peers.command")
 EPILOG = "exit codes: 0 pass, 1 the cap or a goal fails, 2 bad usage, 3 cannot tell, 4 target or generator failed"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 
 class Level(Struct, frozen=True):
@@ -41,7 +41,6 @@ class Run(Struct, frozen=True):
     guarded_in_parses: float
     http_share: float
     pipelined_rate: float | None = None
-    seconds: float = field(default=0.0)
 
     def subject(self, name: str) -> Measured:
         """The subject of that name."""
@@ -58,7 +57,6 @@ class Point(Struct, frozen=True):
 class Growth(Struct, frozen=True):
     """Every curve, smallest size first."""
 
-    loop: str
     sites: list[Point]
     tenants: list[Point]
     workers: list[Point]

@@ -27,7 +27,6 @@ RIVAL = throttled.SUBJECTS[0]
 async def grow(server: Server, loop: str, effort: Effort) -> Growth:
     """Measure all curves; sizes take turns in every round."""
     return Growth(
-        loop=loop,
         sites=await _curve(((size, _of_sites(size), 64) for size in SITES), server, effort),
         tenants=await _curve(((size, guard.ONE._replace(tenants=size), 64) for size in TENANTS), server, effort),
         workers=[await _workers(size, server, loop) for size in WORKERS],

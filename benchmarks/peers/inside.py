@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import time
 from collections.abc import Coroutine
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
@@ -71,7 +70,6 @@ def _run(loop: str, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _measure(server: Server, loop: str, effort: Effort, seed: int) -> Run:
-    began = time.monotonic()
     subjects = await measure.compare([*guard.GUARDS, *PEERS, FLOOR], server, effort, seed=seed)
     async with guard.ALL.open(server.url) as decide:
         document_bytes = await measure.largest_key(decide, server, seconds=0)
@@ -94,7 +92,6 @@ async def _measure(server: Server, loop: str, effort: Effort, seed: int) -> Run:
         guarded_in_parses=cost.guarded_in_parses,
         http_share=http.against_bare("Redis"),
         pipelined_rate=pipelined_rate(server, SCRIPT, rounds=effort.rounds),
-        seconds=time.monotonic() - began,
     )
 
 

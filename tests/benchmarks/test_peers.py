@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.peers import guard, instructions, ratios, register, text
+from benchmarks.peers import guard, instructions, ratios, text
+from benchmarks.peers.command import register
 from benchmarks.peers.figures import Growth, Level, Measured, Point, Run
 from benchmarks.peers.load import Load
 from benchmarks.peers.plots import draw
@@ -132,7 +133,7 @@ async def test_a_refusal_ends_the_measurement() -> None:
 def test_growth_is_drawn(tmp_path: Path) -> None:
     """The README shows it."""
     points = [Point(size, FAST) for size in (1, 2, 4)]
-    growth = Growth("asyncio", points, points, points, points, points)
+    growth = Growth(points, points, points, points, points)
     assert "decisions per second" in draw(growth, tmp_path).read_text()
 
 
