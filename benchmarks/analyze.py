@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import options
+from benchmarks.folder import load, summary
 from benchmarks.report import publish
-from benchmarks.sweep import summary
 from fanout_guard.stress.goals import parse_goals
-from fanout_guard.stress.model import Results, ResultsError
-from fanout_guard.stress.results import read_results
 from fanout_guard.stress.verdict import judge
 
 
@@ -34,12 +32,3 @@ def run(given: argparse.Namespace) -> int:
     publish(given.folder, results, judgement, strict=given.strict)
     print(summary(given.folder, judgement))
     return judgement.verdict.exit_code(strict=given.strict)
-
-
-def load(folder: Path) -> Results:
-    """The results in a folder; raises BadUsage naming the file and what is wrong with it."""
-    path = folder / "results.json"
-    try:
-        return read_results(path)
-    except (OSError, ResultsError) as error:
-        raise options.BadUsage(f"{path}: {error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analyze import load
+from benchmarks.folder import load
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.model import Level, Results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import analyze, machine, options
+from benchmarks import machine, options
+from benchmarks.folder import load, output_folder
 from benchmarks.generator import GeneratorFailed
 from benchmarks.interrupt import interruptible
 from benchmarks.measure import Finished
@@ -21,7 +22,6 @@ from benchmarks.plan import Phase
 from benchmarks.profiles import duration
 from benchmarks.progress import Progress, progress
 from benchmarks.report import publish
-from benchmarks.request import output_folder
 from benchmarks.session import Session
 from benchmarks.stages import Isolation, Stage, write_isolation
 from benchmarks.target import TargetFailed, example
@@ -59,9 +59,7 @@ def run(given: argparse.Namespace) -> int:
     if given.flood_sites <= cap:
         raise options.BadUsage(f"--flood-sites {given.flood_sites} is not over the cap of {cap}")
     folder = output_folder(given.out)
-    sweep = (
-        analyze.load(folder) if (folder / "results.json").exists() else None
-    )  # before measuring: it may be unreadable
+    sweep = load(folder) if (folder / "results.json").exists() else None  # before measuring: it may be unreadable
     try:
         with progress() as shown:
             stages = measure(given, cap, folder, shown)

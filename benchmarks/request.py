@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,17 +73,6 @@ def read_request(given: argparse.Namespace) -> Request:
         run=run,
         plan=options.host_plan(given, run=run, largest=max(sites)) if given.host else None,
     )
-
-
-def output_folder(given: Path | None) -> Path:
-    """A folder that can be written to, made before the first document."""
-    folder = given or Path("results") / time.strftime("sweep-%Y%m%d-%H%M%S")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "raw").mkdir(exist_ok=True)
-    except OSError as error:
-        raise options.BadUsage(f"--out {folder}: {error}") from error
-    return folder
 
 
 def notice(request: Request, *, host: str | None) -> str:

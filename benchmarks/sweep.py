@@ -15,6 +15,7 @@ from msgspec.structs import asdict
 from msgspec.structs import replace as replace_struct
 
 from benchmarks import measure, options, profiles
+from benchmarks.folder import output_folder, summary
 from benchmarks.generator import GeneratorFailed
 from benchmarks.history import append, history_file
 from benchmarks.interrupt import interruptible
@@ -22,7 +23,7 @@ from benchmarks.measure import Finished
 from benchmarks.plan import Phase
 from benchmarks.progress import progress
 from benchmarks.report import publish
-from benchmarks.request import DEFAULT_RATE, Request, environment, notice, output_folder, read_request
+from benchmarks.request import DEFAULT_RATE, Request, environment, notice, read_request
 from benchmarks.session import Session
 from benchmarks.spans import Span
 from benchmarks.target import Target, TargetFailed, example
@@ -230,12 +231,3 @@ def open_target(given: argparse.Namespace, request: Request) -> Iterator[Target]
     target = Target(host=given.host, plan=request.plan, tenant=tenant, lifted_tenant=tenant)
     target.check()
     yield target
-
-
-def summary(folder: Path, judgement: Judgement) -> str:
-    """The verdict, why, and the line to set."""
-    lines = [f"{judgement.verdict.value}: {judgement.reason}"]
-    lines += [f"report: {folder / 'report.html'}, samples: {folder / 'results.json'}"]
-    if line := judgement.export_line():
-        lines.append(line)
-    return "\n".join(lines)
