@@ -26,6 +26,7 @@ from benchmarks.report import publish
 from benchmarks.request import DEFAULT_RATE, Request, environment, notice, read_request
 from benchmarks.session import Session
 from benchmarks.spans import Span
+from benchmarks.stages import read_isolation
 from benchmarks.target import Target, TargetFailed, example
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
@@ -74,6 +75,7 @@ def run(given: argparse.Namespace) -> int:
     """Measure, judge, write, print; returns the exit code."""
     request = read_request(given)
     folder = output_folder(given.out)
+    read_isolation(folder)  # a file that cannot be read is told of now, not instead of the verdict
     history = history_file(given.history, folder)
     print(notice(request, host=given.host), file=sys.stderr)
     if request.plan:

@@ -91,6 +91,17 @@ def test_half_a_file_of_an_isolation_test_is_named(
     assert f"benchmarks: {tmp_path / 'isolation.json'}: " in capsys.readouterr().err
 
 
+def test_half_a_file_of_an_isolation_test_is_named_before_a_sweep_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last level it would stand in the place of the verdict, and the report would be missing."""
+    (tmp_path / "isolation.json").write_text('{"verdict": "pa')
+    begun: list[object] = []
+    monkeypatch.setattr("benchmarks.sweep.run_sweep", lambda *_: begun.append(None))
+    assert main(["sweep", "--out", str(tmp_path), "--history", str(tmp_path / "history.csv")]) == 2
+    assert not begun
+
+
 def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two sources of one number would leave it to chance which counts."""
     usage = tmp_path / "usage.csv"
