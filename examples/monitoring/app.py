@@ -27,7 +27,7 @@ async def circulate(request: Request) -> JSONResponse:
 
 
 def exported() -> CollectorRegistry:
-    """Return what ``/metrics`` shows: this process, or all workers that share ``PROMETHEUS_MULTIPROC_DIR``."""
+    """What ``/metrics`` shows: this process, or all workers that share ``PROMETHEUS_MULTIPROC_DIR``."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()

@@ -95,7 +95,7 @@ class Families:
         self._in_outage: WeakSet[object] = WeakSet()
 
     def policy(self, name: str) -> str:
-        """Return the label of a policy: rate windows as they come, but only so many of them."""
+        """The label of a policy: rate windows as they come, but only so many of them."""
         label = self._policies.get(name)
         if label is not None:
             return label
@@ -116,7 +116,7 @@ _registered: WeakKeyDictionary[CollectorRegistry, Families] = WeakKeyDictionary(
 
 
 def families_of(registry: CollectorRegistry, *, by_tenant: bool) -> Families:
-    """Return the families of a registry, made at the first call; guards share them, as names are unique."""
+    """The families of a registry, made at the first call; guards share them, as names are unique."""
     families = _registered.get(registry)
     if families is None:
         families = _registered[registry] = _register(registry, by_tenant)

@@ -164,6 +164,6 @@ class Observers:
 
 
 def _overridden(observers: tuple[Observer, ...], name: str) -> tuple[Callable[..., None], ...]:
-    """Return the bound methods of that name, without those that were left as they are in ``Observer``."""
+    """The bound methods of that name, without those that were left as they are in ``Observer``."""
     inherited = getattr(Observer, name)
     return tuple(getattr(one, name) for one in observers if getattr(type(one), name, None) is not inherited)

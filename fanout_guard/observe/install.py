@@ -17,7 +17,7 @@ def observers(
     tenants: Collection[str] | None = None,
     on_decision: OnDecision | None = None,
 ) -> Observers:
-    """Return the log, the span where OpenTelemetry is installed, metrics if asked for, and the user's hook.
+    """The log, the span where OpenTelemetry is installed, metrics if asked for, and the user's hook.
 
     ``policies`` are those that configuration names, ``tenants`` values of the tenant label (None: no label).
     Raises ``ConfigurationError`` where metrics cannot be recorded; that the extra is there, ``settings`` has checked.

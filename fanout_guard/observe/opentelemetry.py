@@ -35,7 +35,7 @@ class SpanObserver(Observer):
 
 
 def span_observer() -> SpanObserver | None:
-    """Return an observer, or None where the OpenTelemetry API is not installed; looked up only here."""
+    """An observer, or None where the OpenTelemetry API is not installed; looked up only here."""
     try:
         from opentelemetry.trace import get_current_span
     except ImportError:

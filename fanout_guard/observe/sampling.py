@@ -34,7 +34,7 @@ class Sampler:
         return _add(self._seen, kind, 1) <= self._burst
 
     def missed(self, *, at_once: bool = False) -> dict[str, int]:
-        """Return, once, how many did not pass in the intervals that are over (``at_once``: so far), by kind."""
+        """How many did not pass in the intervals that are over (``at_once``: so far), by kind; each is told once."""
         if self.idle:
             return {}
         if at_once:

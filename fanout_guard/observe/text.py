@@ -9,7 +9,7 @@ _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 
 
 def printable(text: str) -> str:
-    """Return ``text`` as one line that nobody can take for two: what does not print is escaped.
+    """``text`` as one line that nobody can take for two: what does not print is escaped.
 
     Line and paragraph separators, terminal escapes, direction marks and lone surrogates do not print. A
     backslash is escaped too. Long texts are cut, since a document id may be as long as a body.
@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return a value for a ``name=value`` list: bare where that is unambiguous, else in quotes."""
+    """A value for a ``name=value`` list: bare where that is unambiguous, else in quotes."""
     text = printable(str(value))
     if text and not any(character in ' ="' for character in text):
         return text
@@ -30,7 +30,7 @@ def quoted(value: object) -> str:
 
 
 def where(error: BaseException) -> str:
-    """Return an error as one line: its type, its text (no credentials of URLs) and where it was raised."""
+    """An error as one line: its type, its text (no credentials of URLs) and where it was raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
