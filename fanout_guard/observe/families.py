@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from math import inf
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -19,6 +21,7 @@ REST = "other"
 """The label of every tenant that configuration does not name, and of what is past a bound."""
 
 _MAX_POLICIES = 32
+_FORGET_EVERY_S = 5.0
 _RATE = re.compile(r"rate-[0-9]{1,8}")
 _SITES = (1, 2, 5, 10, 20, 50, *range(100, 501, 50), 600, 800, 1000, 2000, 5000, 10_000)
 _SECONDS = (50e-6, 100e-6, 200e-6, 500e-6, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -93,6 +96,7 @@ class Families:
         self.outage.set(0)
         self._policies = {"": "", **{name: name for name in POLICIES}}
         self._in_outage: WeakSet[object] = WeakSet()
+        self._forget_s = 0.0 if "PROMETHEUS_MULTIPROC_DIR" in os.environ else inf
 
     def policy(self, name: str) -> str:
         """The label of a policy: rate windows as they come, but only so many of them."""
@@ -110,6 +114,12 @@ class Families:
         else:
             self._in_outage.discard(observer)
         self.outage.set(1 if self._in_outage else 0)
+
+    def forget_dead_workers(self) -> None:
+        """Do so now and then: the last worker that a server replaces may end after all others have started."""
+        if (now_s := time.monotonic()) >= self._forget_s:
+            self._forget_s = now_s + _FORGET_EVERY_S
+            _forget_dead_workers()
 
 
 _registered: WeakKeyDictionary[CollectorRegistry, Families] = WeakKeyDictionary()
@@ -157,7 +167,10 @@ def _put(families: Families, registry: CollectorRegistry) -> None:
 
 
 def _forget_dead_workers() -> None:
-    """Drop what killed workers had in flight: few servers call ``mark_process_dead``, and uvicorn cannot."""
+    """Drop what ended workers had in flight, and their outage: few servers call ``mark_process_dead``.
+
+    Nor can a worker do it at its own end: uvicorn lets the signal that it was stopped with end the process.
+    """
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if directory:
         for file in Path(directory).glob("gauge_live*_*.db"):

@@ -51,6 +51,7 @@ class PrometheusObserver(Observer):
         if outcome is ADMITTED and decision.requested:
             for policy in _near_caps(decision):
                 self._near_cap[families.policy(policy), *tenant].inc()
+        families.forget_dead_workers()
 
     def unreadable(self, kind: str, detail: str, tenant: str | None) -> None:
         label = self._tenants.get(tenant, self._rest)

@@ -87,6 +87,23 @@ def test_workers_add_up_and_a_killed_one_gives_back_what_it_had_in_flight(worker
     assert workers.metrics()["fanout_guard_decisions_total[admitted][]"] == total
 
 
+def test_workers_that_are_replaced_in_an_outage_do_not_leave_it_on_the_page(workers: Workers) -> None:
+    """Uvicorn starts a worker before it stops the old one, so no start comes after the last of those has ended."""
+    failed = set[int]()
+
+    def both_failed() -> bool:
+        failed.add(workers.post("/fail"))
+        return len(failed) == 2
+
+    until(both_failed)
+    workers.process.send_signal(signal.SIGHUP)
+
+    def shows_no_outage() -> bool:
+        return workers.post("/publish") not in failed and workers.metrics()["fanout_guard_outage"] == 0
+
+    until(shows_no_outage)
+
+
 @pytest.mark.parametrize("directory", ["missing", "a-file", "a-file/below"])
 def test_a_directory_that_cannot_be_used_is_a_configuration_error(directory: str, tmp_path: Path) -> None:
     """It is the operator's to create, and a traceback of another library does not say so."""
