@@ -8,8 +8,9 @@ from fanout_guard.core.redis_url import masked_redis_url
 from fanout_guard.settings import PREFIX
 
 ADVICE = {
-    "connection": "nothing answers there; is the server running, and is this its address (with rediss:// also: is its"
-    " certificate trusted for that name; with redis+sentinel:// also: is that the service's name)?",
+    "connection": "nothing answers there, or it takes no more clients (maxclients); is the server running, and is this"
+    " its address (with rediss:// also: is its certificate trusted for that name; with redis+sentinel:// also: is that"
+    " the service's name)?",
     "timeout": "no answer in time; is this the server's address, does a firewall drop packets, and does it speak TLS"
     " (rediss://) where the address says so, and only there?",
     "loading": "the server is still loading its data; try again later",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.conftest import Run
+from tests.cli.servers import serving
 from tests.ports import free_port
 
 NEED_SHARED_STATE = [
@@ -72,6 +74,19 @@ def test_one_line_says_what_is_the_matter_and_where(
     assert says in answer.err
     assert address.partition("@")[2].format(place=place) in answer.err
     assert "22" not in answer.err.replace(place, "")
+
+
+def test_a_server_with_no_place_for_another_client_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs at that very address, so that looking for it there would lead nowhere."""
+    with serving() as place:
+        monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", f"redis://{place}")
+        host, _, port = place.partition(":")
+        with socket.create_connection((host, int(port))) as last:
+            last.sendall(b"CONFIG SET maxclients 1\r\n")
+            assert last.recv(100) == b"+OK\r\n"
+            answer = run("doctor")
+    assert answer.code == 3
+    assert "or it takes no more clients (maxclients)" in answer.err
 
 
 def test_a_cluster_that_is_none_is_one_problem(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
