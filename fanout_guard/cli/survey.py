@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec.structs import asdict, replace
 
@@ -20,8 +20,11 @@ from fanout_guard.errors import CountersUnavailable, UnknownTenant
 DOCUMENTS_AT_MOST = 2000
 """So many documents of a tenant are looked at; the counters may hold millions."""
 
-_AT_ONCE = 200
+_AT_ONCE = 128  # two calls of 64 each, so that none waits for another round trip than its own
 _STATE = b"*}:[rfd]*"  # rates, leases, documents
+
+_Found: TypeAlias = tuple[str, list[bytes]]
+"""A tenant, and the digests of its documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +112,45 @@ async def standing(
 async def standings(deployment: Deployment, found: Survey) -> Standings:
     """How all of them stand; without those whose counts remain but that are not counted themselves any more."""
     every = Standings()
-    for tenant, documents in found.documents.items():
-        try:
-            counted, policy = await deployment.resolve(tenant)
-            if counted == tenant:
-                every.tenants.append(await standing(deployment, tenant, policy, documents))
-        except UnknownTenant:
-            continue
-        except CountersUnavailable as error:
-            if not error.alone:
-                raise
-            every.unreadable[tenant] = error.reason
+    for some in _at_once(found):
+        stands = await asyncio.gather(*(_standing_or_reason(deployment, each) for each in some))
+        for (tenant, _), stand in zip(some, stands, strict=True):
+            if isinstance(stand, str):
+                every.unreadable[tenant] = stand
+            elif stand is not None:
+                every.tenants.append(stand)
     return every
+
+
+def _at_once(found: Survey) -> Iterator[list[_Found]]:
+    """Tenants to look at together: one round trip after the other for each of many would take minutes.
+
+    No more of them and their documents than are answered in time, since each waits behind the others.
+    """
+    some: list[_Found] = []
+    looks = 0
+    for tenant, documents in found.documents.items():
+        looks += 1 + len(documents)
+        if some and looks > _AT_ONCE:
+            yield some
+            some, looks = [], 1 + len(documents)
+        some.append((tenant, documents))
+    if some:
+        yield some
+
+
+async def _standing_or_reason(deployment: Deployment, found: _Found) -> Standing | str | None:
+    """How a tenant stands, or why its keys alone cannot be read; None if it is not counted for itself."""
+    tenant, documents = found
+    try:
+        counted, policy = await deployment.resolve(tenant)
+        return await standing(deployment, tenant, policy, documents) if counted == tenant else None
+    except UnknownTenant:
+        return None
+    except CountersUnavailable as error:
+        if not error.alone:
+            raise
+        return error.reason
 
 
 async def _documents(

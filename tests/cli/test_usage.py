@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from fanout_guard import FanoutGuard
@@ -224,3 +226,20 @@ def test_a_number_of_documents_that_is_none_is_status_2(number: str, url: str, r
     """A negative one would leave the last of them out."""
     answer = run("usage", "acme", f"--documents={number}")
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.usefixtures("_caps")
+def test_many_tenants_are_not_a_round_trip_each(url: str, run: Run) -> None:
+    """With ten thousands of them, at a millisecond each, whoever is paged would wait for minutes."""
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for number in range(100):
+            await guard.admit(tenant=f"t-{number}", document="d", sites=sites(1 + number % 7))
+
+    with_guard(circulate)
+    command(url, "CONFIG", "RESETSTAT")
+    tenants = run("usage", "--json").document["tenants"]
+    used = {each["tenant"]: [usage["used"] for usage in each["policies"].values()] for each in tenants}
+    assert used == {f"t-{number}": [0, 1 + number % 7, 1 + number % 7] for number in range(100)}
+    stats = command(url, "INFO", "commandstats").decode()
+    assert sum(map(int, re.findall("cmdstat_eval(?:sha)?:calls=([0-9]+)", stats))) < 20
