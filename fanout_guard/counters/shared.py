@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _PATIENCE_S = 1.0
 """How long plain commands may take, unless decisions may take even longer."""
+_UNLINKED_AT_ONCE = 500
 _MEMBER = re.compile(rb"([0-9]{1,18}):([!-~]+)")  # of a set of leases: entries and lease id
 
 
@@ -96,8 +97,11 @@ class RedisCounters:
         if await command("TYPE", own + LEASES_KEY) not in (b"zset", b"none"):
             await command("UNLINK", own + LEASES_KEY)
         for stem in (own + DOCUMENT_KEY, own + IDEMPOTENCY_KEY):
-            for key in {key async for key in self.scan(stem)}:
-                await command("UNLINK", key)
+            keys = list({key async for key in self.scan(stem)})
+            # One by one in a cluster: while their slot is moved, they may be on two nodes.
+            at_once = 1 if self.server.clustered else _UNLINKED_AT_ONCE
+            for start in range(0, len(keys), at_once):
+                await command("UNLINK", *keys[start : start + at_once])
 
     async def leases(self, tenant: str) -> Sequence[LeaseInfo]:
         now_ms = await self.now_ms()
