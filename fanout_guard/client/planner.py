@@ -199,8 +199,16 @@ def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:
 
 
 def _part_of(sent: int, problem: Problem) -> int:
-    """How many of ``sent`` sites can ever pass at once; fewer may fit just now, which the answer to them will say."""
-    return -(-sent // problem.chunks) if problem.chunks else problem.fits_now or problem.limit or 0
+    """How many of ``sent`` sites can ever pass at once; fewer may fit just now, which the answer to them will say.
+
+    Where more than an equal part fits just now, the cap is that large, unless the API expands what it gets and counts
+    otherwise than we do.
+    """
+    fits = problem.fits_now or 0
+    if not problem.chunks:
+        return fits or problem.limit or 0
+    part = -(-sent // problem.chunks)
+    return max(part, fits) if problem.requested_sites == sent else part
 
 
 def _refused(plan: Plan, rules: Rules, answer: Answer) -> Plan:

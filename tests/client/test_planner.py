@@ -208,6 +208,14 @@ def test_without_ratelimit_fields_the_refusals_wait_between_chunks_is_kept() -> 
     assert run.waits == [5400.0] * 2
 
 
+def test_a_cap_a_little_below_what_was_sent_is_used_whole() -> None:
+    """Equal halves of 300 would leave a quarter of a cap of 200 unused, and wait a window more for every such four."""
+    run = drive(ModelServer(max_sites=200, document=200, fields=False), names(1200), Rules(first_sites=300))
+
+    assert run.requests == 7
+    assert run.waits == [5400.0] * 5
+
+
 def test_a_document_that_is_full_of_the_same_sites_is_published_again_at_once() -> None:
     """Sites that the document has reached need no room: waiting for it would take hours, and nothing ever gets in."""
     server = ModelServer(document=1200)
@@ -454,6 +462,13 @@ def test_a_cap_that_is_partly_taken_does_not_make_the_parts_smaller() -> None:
     for fits_now in (0, 1, 300):
         plan = one_answer(too_large(limit=300, fits_now=fits_now, chunks=4), Rules(first_sites=1200), count=1200)
         assert (plan.stop, plan.size) == (None, 300)
+
+
+def test_an_api_that_expands_what_it_gets_is_sent_equal_parts() -> None:
+    """Its cap of 300 is not of what is sent: 10 groups of 60 sites pass in two circulations of five."""
+    refused = too_large(limit=300, fits_now=300, chunks=2, requested_sites=600)
+    plan = one_answer(refused, Rules(first_sites=10), count=10)
+    assert (plan.stop, plan.size) == (None, 5)
 
 
 def test_the_expected_wait_is_told() -> None:
