@@ -5,8 +5,10 @@ It puts the parts together and checks arguments; it knows nothing of HTTP, and n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -23,7 +25,7 @@ from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
-from fanout_guard.errors import CirculationError, FanoutRejected, UnknownTenant
+from fanout_guard.errors import CirculationError, FanoutRejected
 from fanout_guard.observe.hooks import OnDecision
 from fanout_guard.observe.install import observers
 from fanout_guard.settings import Settings
@@ -142,8 +144,7 @@ class FanoutGuard:
 
     async def release(self, tenant: str, lease_id: str) -> bool:
         """End a lease before it expires; False if there was none, or during an outage (it is then done later)."""
-        named = await self._named(tenant, lease_id)
-        return named is not None and await self.charges.release(*named)
+        return bool(await self._settle(tenant, lease_id, self.charges.release))
 
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
         """Keep a lease for at least ``seconds`` from now; False if it is gone.
@@ -151,8 +152,7 @@ class FanoutGuard:
         Raises ValueError unless ``seconds`` is above 0 and at most 366 days.
         """
         check_seconds("renew", seconds)
-        named = await self._named(tenant, lease_id)
-        return named is not None and await self.charges.renew(*named, seconds)
+        return bool(await self._settle(tenant, lease_id, partial(self.charges.renew, seconds=seconds)))
 
     async def refund(self, tenant: str, lease_id: str, sites: Sequence[object] | int | None = None) -> int:
         """Refund a charge: all of it, the given sites, or a number of entries; returns the number of entries refunded.
@@ -161,9 +161,7 @@ class FanoutGuard:
         calls return 0. During an outage it returns 0 too, and refunds when the server is back. Raises
         CirculationError if ``sites`` is neither a list of sites nor a number of at least 0.
         """
-        part = self.charges.part(sites)
-        named = await self._named(tenant, lease_id)
-        return 0 if named is None else await self.charges.refund(*named, part)
+        return await self._settle(tenant, lease_id, partial(self.charges.refund, part=self.charges.part(sites)))
 
     async def usage(self, tenant: str | None = None, document: str | int | None = None) -> dict[str, Usage]:
         """A tenant's usage by policy: limit, used, remaining, and when room comes back.
@@ -217,19 +215,20 @@ class FanoutGuard:
             self.charges.undo(decision)
             raise
 
-    async def _named(self, tenant: str, lease_id: str) -> tuple[str, Lease] | None:
-        """The tenant whose counters ``tenant`` uses, and the lease.
-
-        None if ``lease_id`` or ``tenant`` is not a valid id, or the tenant has to be known and is not.
-        """
+    async def _settle(self, tenant: str, lease_id: str, settle: Callable[[str, Lease], Awaitable[int]]) -> int:
+        """What ``settle`` gives for the lease, where it is found; 0 where ``lease_id`` or ``tenant`` is no valid id."""
         lease = parse_lease(lease_id)
         if lease is None:
-            return None
+            return 0
         try:
             # The id is checked here, too: an empty one would name everybody's counters.
-            return await self.tenants.counted(self.tenants.name(tenant)), lease
-        except (CirculationError, UnknownTenant):
-            return None
+            charged = self.tenants.charged(self.tenants.name(tenant))
+        except CirculationError:
+            return 0
+        if len(charged) == 1:
+            return await settle(charged[0], lease)
+        # At one time: one after the other, a cancellation could keep it from being done at the second, or owed to it.
+        return sum(await asyncio.gather(*(settle(each, lease) for each in charged)))
 
     def _open(self, settings: Settings) -> RedisCounters | None:
         if not settings.redis_url:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from inspect import isawaitable
 from typing import TypeAlias
@@ -90,9 +90,11 @@ class Tenants:
             own = self._override(tenant)
         return tenant, self._policies.with_layers(tenant, hooked, own, self._override(DEFAULTS))
 
-    async def counted(self, tenant: str) -> str:
-        """The tenant that is counted, without asking anybody where every tenant has counters of its own."""
-        return tenant if self._unknown == "own" else (await self.resolve(tenant))[0]
+    def charged(self, tenant: str) -> Sequence[str]:
+        """Whose counters may hold a charge of the tenant: it may have got caps of its own since, or lost them."""
+        if self._unknown == "shared" and tenant != self._default_tenant:
+            return tenant, self._default_tenant
+        return (tenant,)
 
     async def mode(self, tenant: str | None, *, read: bool = True) -> Mode:
         """The mode for a request that could not be read, whose tenant may be unknown or invalid.

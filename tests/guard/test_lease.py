@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout_guard import FanoutGuard
+from fanout_guard import Caps, FanoutGuard
 from fanout_guard.testing import FakeClock
 from tests.configured import settings
 from tests.guard.guards import ALL_CAPS, Make, clocked, used
@@ -53,6 +53,25 @@ async def test_any_worker_can_settle_what_another_admitted(make: Make) -> None:
     assert await other.renew("acme", decision.lease_id, 600) is True
     assert await other.refund("acme", decision.lease_id, ["Site0"]) == 1
     assert await other.release("acme", decision.lease_id) is True
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "caps"),
+    [("own", "shared", None), ("own", "reject", None), ("shared", "shared", Caps(max_sites=500))],
+)
+async def test_a_charge_can_be_settled_where_it_was_counted(
+    make: Make, before: str, after: str, caps: Caps | None
+) -> None:
+    """A tenant that gets caps of its own, or loses them, must not leave entries in flight that nobody can end."""
+    one = make(**ALL_CAPS, UNKNOWN_TENANTS=before)
+    other = make(**ALL_CAPS, UNKNOWN_TENANTS=after, caps=lambda _: caps)
+    decision = await one.admit(tenant="acme", document="d", sites=sites(3))
+    assert decision.lease_id is not None
+    assert await other.renew("acme", decision.lease_id, 600) is True
+    assert await other.refund("acme", decision.lease_id, 1) == 1
+    assert [await other.release("acme", decision.lease_id) for _ in range(2)] == [True, False]
+    assert [await other.refund("acme", decision.lease_id) for _ in range(2)] == [2, 0]
+    assert (await used(one, "acme"))["inflight"] == 0
 
 
 async def test_a_lease_that_nobody_returns_comes_back() -> None:
