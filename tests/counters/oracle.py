@@ -243,14 +243,14 @@ class Oracle:
         return entries
 
     def _learn(self, tenant: str, ms: int, now: int) -> None:
-        """A window that charges passed by knows of them what the longest one does that none passed by."""
+        """A window that charges passed by knows of them what another does: the next longer, else the longest."""
         windows, charged = self.windows.get(tenant, {}), self.charged.get(tenant, 0)
         own = self._window(tenant, ms)
         sources = [each for each in windows.values() if each is not own and charged < each.configured + each.ms]
         if not sources or (ms in windows and charged < own.configured + ms):
             return
         since = own.configured + ms if own.live(now) else 0
-        source = max(sources, key=lambda each: each.ms)
+        source = min(sources, key=lambda each: (each.ms < ms, abs(each.ms - ms)))
         missed = [mark for mark in source.live(now) if since < mark.ends and now < mark.ends + ms]
         if missed:
             latest = max((mark.ends for mark in own.live(now)), default=0)

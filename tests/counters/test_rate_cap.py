@@ -230,6 +230,14 @@ async def test_a_shortened_window_gives_room_back_after_its_own_length() -> None
     assert (await refused.look()).charged
 
 
+async def test_a_new_window_does_not_count_what_another_knows_to_be_older(bench: Bench) -> None:
+    """Half an hour instead of an hour, beside a day: all tenants were refused for what the day's last bucket held."""
+    day = (10_000, 24 * LONG_MS)
+    await bench.circulate(300, rates((300, 2 * SHORT_MS), day))
+    await bench.time.advance(SHORT_MS + SHORT_MS // 5)
+    assert (await bench.circulate(300, rates((300, SHORT_MS), day))).charged
+
+
 async def test_a_window_of_before_is_charged_for_its_own_length() -> None:
     """As long as the window in which it might come back, and no longer: else nothing of before would ever end."""
     bench = in_memory(100 * 24 * LONG_MS)

@@ -89,18 +89,20 @@ local function open_rates()
       return kept
     end
 
-    -- Count in the window at `own` the charges that it missed, as the longest window has them that did not: none later
-    -- than `now`, and in buckets of its own, so that no number of changes makes more of them.
+    -- Count in the window at `own` the charges that it missed, as another window has them that did not: the one with the
+    -- finest buckets that is long enough, else the longest. None counts from later than `now`, and all in buckets of its
+    -- own, so that no number of changes makes more of them.
     function windows.catch_up(state, own)
       local window, live = state[own], state[own + 2]
       local since = #live > 0 and state[own + 1] + window or 0
-      local longest, source = 0, {}
+      local best, source = 0, {}
       for i = 3, #state, 3 do
-        local complete = state[2] < state[i + 1] + state[i]
-        if complete and i ~= own and state[i] > longest then longest, source = state[i], state[i + 2] end
+        local other, complete = state[i], state[2] < state[i + 1] + state[i]
+        local better = best < window and other > best or other >= window and other < best
+        if complete and i ~= own and better then best, source = other, state[i + 2] end
       end
       for j = 1, #source, 2 do
-        if source[j] > since and now < source[j] + math.min(window, longest) then
+        if source[j] > since and now < source[j] + math.min(window, best) then
           local ends = bucket_end(math.min(source[j], now) - 1, window / 20)
           add(live, max(live[#live - 1] or 0, ends), source[j + 1])
           state[own + 1] = state[2]

@@ -121,7 +121,7 @@ class TenantRates(Kept):
         self.windows: dict[int, Buckets] = {}
 
     def adopt(self, rates: tuple[Rate, ...], now: int) -> bool:
-        """Let windows that missed charges learn of them from the longest that did not; whether there were any.
+        """Let windows that missed charges learn of them from another that did not; whether there were any.
 
         Kept even if the circulation is then refused: learnt anew at each try, they would count from a later ``now``.
         """
@@ -130,7 +130,7 @@ class TenantRates(Kept):
             own = self.windows.get(rate.window_ms)
             if own is None or not self._complete(own):
                 own = own or Buckets(rate.window_ms)
-                if own.learn(self._longest_but(own), now):
+                if own.learn(self._source_of(own), now):
                     own.configured_at = self.charged_at
                     self.windows[own.window] = own
                     adopted = True
@@ -167,10 +167,11 @@ class TenantRates(Kept):
     def _complete(self, buckets: Buckets) -> bool:
         return self.charged_at < buckets.charged_until
 
-    def _longest_but(self, own: Buckets) -> Buckets:
-        return max(
+    def _source_of(self, own: Buckets) -> Buckets:
+        """The one with the finest buckets that is long enough, else the longest."""
+        return min(
             (each for each in self.windows.values() if each is not own and self._complete(each)),
-            key=lambda each: each.window,
+            key=lambda each: (each.window < own.window, abs(each.window - own.window)),
         )
 
     def _configured_before(self, configured: list[Buckets], now: int) -> list[Buckets]:
