@@ -34,7 +34,8 @@ class Admission:
         self._refunded = False
         self._renewed: set[Admission] | None = None
         charges.observers.inflight(decision.requested)
-        if decision.leased:
+        if self._charged:
+            # Without a lease too: what is under way can be refunded until it ends, however long it takes.
             self._renewed = _renewed_together(charges.lease_ms)
             self._renewed.add(self)
 
@@ -87,7 +88,7 @@ class Admission:
         """
         check_seconds("hold", seconds)
         self._held_until_s = asyncio.get_running_loop().time() + seconds
-        if self.decision.leased:
+        if self._charged:
             await self._charges.renew(self.tenant, self._lease, seconds)
         return self.lease_id
 
@@ -113,6 +114,11 @@ class Admission:
         if self.decision.leased and not self._refunded:
             held_s = self._held_until_s - asyncio.get_running_loop().time() if self._held_until_s else 0.0
             self._charges.settle(self.decision, held_s)
+
+    @property
+    def _charged(self) -> bool:
+        """Whether counters were charged; an outage, no entries, or shadow mode may let it through without."""
+        return self.decision.policy is None and bool(self.decision.readings)
 
     @property
     def _lease(self) -> Lease:

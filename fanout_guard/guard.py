@@ -149,6 +149,8 @@ class FanoutGuard:
     async def renew(self, tenant: str, lease_id: str, seconds: float) -> bool:
         """Keep a lease for at least ``seconds`` from now; False if it is gone.
 
+        Without an in-flight cap, keep the charge refundable for that long.
+
         Raises ValueError unless ``seconds`` is above 0 and at most 366 days.
         """
         check_seconds("renew", seconds)
@@ -158,8 +160,9 @@ class FanoutGuard:
         """Refund a charge: all of it, the given sites, or a number of entries; returns the number of entries refunded.
 
         Each entry is refunded once, while the lease lives and for 60 s after the decision, whichever is longer; later
-        calls return 0. During an outage it returns 0 too, and refunds when the server is back. Raises
-        CirculationError if ``sites`` is neither a list of sites nor a number of at least 0.
+        calls return 0. Without an in-flight cap it is refunded for as long as a lease would live. During an outage it
+        returns 0 too, and refunds when the server is back. Raises CirculationError if ``sites`` is neither a list of
+        sites nor a number of at least 0.
         """
         return await self._settle(tenant, lease_id, partial(self.charges.refund, part=self.charges.part(sites)))
 

@@ -32,7 +32,10 @@ class Counters(Protocol):
         """
 
     async def renew(self, tenant: str, lease: Lease, lease_ms: int, *, exact: bool = False) -> bool:
-        """Let a live lease end ``lease_ms`` from now (``exact``) or no sooner than that; False if it is gone."""
+        """Let a live lease end ``lease_ms`` from now (``exact``) or no sooner than that; False if it is gone.
+
+        A charge that has no lease can be refunded for that long at least; False if nothing of it is left.
+        """
 
     async def release(self, tenant: str, lease: Lease) -> bool:
         """End a lease and give its units back; False if there was none."""

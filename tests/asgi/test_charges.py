@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from fanout_guard import FanoutGuard, FanoutGuardMiddleware
+from fanout_guard.testing import FakeClock, MemoryCounters
 from fanout_guard.types import Receive, Scope, Send
 from tests.asgi.driving import Recorder, body_of, guarded, post
+from tests.configured import settings
 
 
 @pytest.mark.parametrize(("status", "refunded"), [(200, 0), (201, 0), (302, 1), (404, 1), (422, 1), (500, 0), (503, 0)])
@@ -31,6 +36,22 @@ async def test_an_app_that_raises_counts_as_status_500(started: bool) -> None:
         with pytest.raises(RuntimeError):
             await post(guard, body_of(300))
         assert (await guard.guard.usage())["rate-60"].used == used
+
+
+async def test_a_request_that_takes_more_than_a_minute_is_refunded_too() -> None:
+    """A handler that waits for long and then refuses has not circulated, also where no lease is renewed meanwhile."""
+    clock = FakeClock(10**6)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        clock.advance(seconds=59.8)
+        await asyncio.sleep(0.4)  # past the next renewal
+        clock.advance(seconds=0.5)
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body"})
+
+    guard = FanoutGuard(settings(RATE="300/hour", LEASE_TTL="0.9"), counters=MemoryCounters(clock))
+    await post(FanoutGuardMiddleware(app, guard=guard), body_of(300))
+    assert (await guard.usage())["rate-3600"].used == 0
 
 
 async def test_an_empty_list_passes_and_charges_nothing() -> None:

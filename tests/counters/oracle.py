@@ -141,7 +141,13 @@ class Oracle:
     def renew(self, tenant: str, id_: bytes, lease_ms: int, exact: bool, now: int) -> bool:
         """As ``Counters.renew``."""
         record = self._record(tenant, id_, now)
-        if not record or not record.lease or record.lease not in self.leases or record.lease.until <= now:
+        if not record:
+            return False
+        if record.lease is None:
+            refundable = not record.settled and (record.repeat or record.event.left > 0)
+            record.until = max(record.until, now + lease_ms) if refundable else record.until
+            return refundable
+        if record.lease not in self.leases or record.lease.until <= now:
             return False
         record.lease.until = now + lease_ms if exact else max(record.lease.until, now + lease_ms)
         record.until = max(record.until, record.lease.until)

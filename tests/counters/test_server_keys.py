@@ -125,6 +125,21 @@ async def test_what_was_refunded_of_a_charge_is_known_for_as_long_as_the_charge(
     assert min(kept[b"b:"], kept[b"c:"]) > 7_000_000
 
 
+async def test_a_charge_without_a_lease_is_remembered_for_as_long_as_it_is_renewed(url: str) -> None:
+    """Without a cap in flight too: until then it can be refunded. Of one that was refunded nothing is left to keep."""
+    await emptied(url)
+    guard = FanoutGuard(configured.settings(REDIS_URL=url, REDIS_TIMEOUT="10", KEY_PREFIX=PREFIX, RATE="9000/day"))
+    kept, part, gone = [
+        (await guard.admit(tenant="acme", document=name, sites=["a", "b"])).lease_id or "" for name in "def"
+    ]
+    assert (await guard.refund("acme", part, 1), await guard.refund("acme", gone)) == (1, 2)
+    assert [await guard.renew("acme", lease, 7200) for lease in (kept, part, gone)] == [True, True, False]
+    assert not await guard.renew("umbrella", kept, 7200)
+    await guard.aclose()
+    records = [left_ms for key, left_ms in (await keys_of(url)).items() if b"}:c:" in key]
+    assert [left_ms > 7_000_000 for left_ms in sorted(records)] == [False, True, True]
+
+
 async def test_new_sites_of_a_document_are_kept_in_the_order_in_which_they_came(url: str) -> None:
     """A list that comes again is then found in runs: sites at random places have to be looked up one by one."""
     await emptied(url)

@@ -41,7 +41,7 @@ async def test_failing_counters_fail_until_they_are_well() -> None:
     assert counters.calls == 6
     counters.failing = False
     assert (await counters.decide(charge)).charged
-    assert not await counters.renew("acme", charge.lease, 1)
+    assert await counters.renew("acme", charge.lease, 1)
     assert not await counters.release("acme", charge.lease)
     assert await counters.leases("acme") == []
     assert await counters.refund("acme", charge.lease) == 1

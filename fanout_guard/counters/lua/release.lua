@@ -1,4 +1,5 @@
--- End a batch of leases; or let them end at another time.
+-- End a batch of leases; or let them end at another time. A charge that never had entries in flight has no lease but
+-- its record, which says until when it can be refunded.
 --
 -- KEYS    per request: record, leases and, unless the lease ends, refunded sites; the global leases are KEYS[1] where
 --         ARGV[2] is 1
@@ -29,10 +30,17 @@ local function finish(set, member, entries)
   expiries[set][member] = 0
 end
 
+-- Whether there is something to refund and never was a lease; of a record, that is the entries charged, refunded and
+-- leased. A repeat of an idempotency key charged none itself.
+local function unleased(charge)
+  return charge[4] == 0 and charge[5] ~= false and (charge[1] == 0 or charge[2] < charge[1])
+end
+
 local function settle(record_key, lease_key, refunded_key, lease, lease_ms, exact)
   local record = call('GET', record_key)
   if not record or record == 'x' then return -1 end
-  local entries, found = cmsgpack.unpack(record)[4], lease_ms and -1 or 0 -- of a record, the entries leased
+  local charge = cmsgpack.unpack(record)
+  local entries, found = charge[4], lease_ms and (unleased(charge) and 1 or -1) or 0
   for _, key in ipairs({lease_key, GLOBAL or nil}) do
     local set, member = leases.at(key), member_of(key == GLOBAL and without_digests(lease) or lease, entries)
     local expiry = expiry_of(key, set, member)

@@ -62,6 +62,11 @@ class Record(Kept):
         return set(fresh), sum(fresh.values())
 
     @property
+    def refundable(self) -> bool:
+        """Whether anything is still to be refunded."""
+        return not self.settled and (self.origin is not None or self.entries > 0)
+
+    @property
     def size(self) -> int:
         """About how many bytes this takes."""
         return _WEIGHT + _WEIGHT_OF_SITE * len(self.refunded_sites)

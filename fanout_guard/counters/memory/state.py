@@ -65,13 +65,15 @@ class State:
         return Tally(True, read.readings, origin is not None, expired)
 
     def renew(self, tenant: str, id_: bytes, lease_ms: int, now: int, *, exact: bool) -> bool:
-        """Move a live lease's end."""
-        record = self._record(tenant, id_, now)
+        """Move a live lease's end; a charge that never had one can be refunded for that long."""
+        record, expires = self._record(tenant, id_, now), now + lease_ms
         hold = record and record.hold
-        if not record or not hold or not hold.counts(now):
+        if not record or not (hold.counts(now) if hold else record.refundable):
             return False
-        self._leases.move(hold, now + lease_ms if exact else max(hold.expires, now + lease_ms))
-        self._recorded.update(record, max(record.expires, hold.expires), record.weight)
+        if hold:
+            expires = expires if exact else max(hold.expires, expires)
+            self._leases.move(hold, expires)
+        self._recorded.update(record, max(record.expires, expires), record.weight)
         return True
 
     def release(self, tenant: str, id_: bytes, now: int) -> bool:
