@@ -217,7 +217,7 @@ def _template(text: str | None, path: str) -> Any:
     if text is None:
         return dict(TEMPLATE)
     try:
-        template = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+        template = json.loads(Path(text[1:]).read_text(encoding="utf-8-sig") if text.startswith("@") else text)
         check_template(template, path=path)
     except (OSError, ValueError) as error:
         raise BadUsage(f"--body: {error}") from error

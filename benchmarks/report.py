@@ -22,10 +22,10 @@ def publish(folder: Path, results: Results, judgement: Judgement, *, strict: boo
     write_results(folder / "results.json", results, judgement.members())
     write_junit(folder / "junit.xml", results, judgement, strict=strict)
     isolation = read_isolation(folder)
-    (folder / "report.md").write_text(markdown(results, judgement, isolation))
-    (folder / "report.html").write_text(html(results, judgement, isolation))
+    (folder / "report.md").write_text(markdown(results, judgement, isolation), encoding="utf-8")
+    (folder / "report.html").write_text(html(results, judgement, isolation), encoding="utf-8")
     if any(level.latencies_ms for level in results.levels):
-        (folder / "latency.svg").write_text(plots.latency(results, judgement))
+        (folder / "latency.svg").write_text(plots.latency(results, judgement), encoding="utf-8")
     else:  # an earlier run's, in the same folder
         (folder / "latency.svg").unlink(missing_ok=True)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from fanout_guard.stress.goals import parse_goals
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.results import read_results, write_results
 from fanout_guard.stress.verdict import Verdict, judge
+from tests.benchmarks.running import ROOT
 from tests.stress.story import SITES, flat, level_of, pool_of, run_of
 
 ENDINGS = ("failure", "error", "skipped")
@@ -179,6 +183,16 @@ def test_judging_again_rewrites_it_and_leaves_the_history_alone(tmp_path: Path) 
     assert main(["analyze", str(folder), "--cap", "500"]) == 1
     assert read(folder / "junit.xml")["cap: cap of 500 sites"][0] == "failure"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_reports_are_written_in_any_locale(tmp_path: Path) -> None:
+    """Where the locale is not UTF-8, the verdict was lost to a dash in the report."""
+    write_results(tmp_path / "results.json", run_of(pool_of(300)))
+    environ = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "benchmarks", "analyze", str(tmp_path)]
+    answer = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+    assert "\u2013" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_that_measured_nothing_leaves_no_picture_of_an_earlier_one(tmp_path: Path) -> None:
