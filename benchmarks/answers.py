@@ -19,7 +19,8 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, asked: int
     answer = _json(body)
     if 200 <= status < 300:
         delivered = answer.get("delivered", asked)
-        return ("ok", "") if delivered == asked else ("failed", f"delivered {delivered} of {asked}")
+        # its ASCII form, shortened: it goes to a terminal, and a list of sites would fill it
+        return ("ok", "") if delivered == asked else ("failed", f"delivered {ascii(delivered)[:40]} of {asked}")
     if headers.get("content-type", "").startswith("application/problem+json"):
         kind = answer.get("type")
         if kind == OVER_CAP or (kind == OVER_QUOTA and status == 429 and _waits(headers)):

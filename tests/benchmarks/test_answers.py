@@ -27,7 +27,17 @@ def test_a_success_counts_when_every_site_has_it_or_nothing_is_said(answer: byte
 def test_a_200_that_did_not_reach_every_site_has_failed(delivered: object) -> None:
     """Deliveries that fail at once make a document look very fast."""
     result, detail = classify(200, {}, body(delivered=delivered), asked=3)
-    assert (result, detail) == ("failed", f"delivered {delivered} of 3")
+    assert (result, detail) == ("failed", f"delivered {delivered!r} of 3")
+
+
+@pytest.mark.parametrize("delivered", ["\x1b[31m", ["Site1"] * 300, "\N{SNOWMAN}" * 300])
+def test_what_the_target_answers_is_told_in_one_short_line(delivered: object) -> None:
+    """It goes to the terminal: a control character could clear it, and a list of sites would fill it."""
+    _, detail = classify(200, {}, body(delivered=delivered), asked=3)
+    assert detail.isascii()
+    assert detail.isprintable()
+    assert detail.endswith(" of 3")
+    assert len(detail) <= 60
 
 
 @pytest.mark.parametrize("status", [400, 403, 413, 422, 429])
