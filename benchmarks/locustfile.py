@@ -92,9 +92,11 @@ class Publisher(FastHttpUser):
     def on_start(self) -> None:
         """Follow no redirect: a page for logging in answers 200, and fast, and no site has the document.
 
-        Once, as Locust's ``allow_redirects`` of one request holds for all that are in flight beside it.
+        Once, as Locust's ``allow_redirects`` of one request holds for all that are in flight beside it. Take any
+        status, too: of those it does not expect, Locust makes a text, and not every body is one.
         """
         self.client.client.redirect_response_codes = frozenset()  # type: ignore[misc]
+        self.client.client.valid_response_codes = frozenset(range(1000))  # type: ignore[misc]
 
     @task
     def dispatch(self) -> None:
@@ -115,7 +117,11 @@ class Publisher(FastHttpUser):
         with self.client.post(path, data=body.decode(), headers=headers, name=name, catch_response=True) as response:
             latency_ms = (now() - arrival.due) * 1000
             lowered = {key.lower(): value for key, value in (response.headers or {}).items()}
-            result, detail = classify(response.status_code, lowered, response.content or b"", asked=phase.sites)
+            broken = response.request_meta["exception"] is not None
+            answer = b"" if broken else response.content or b""
+            result, detail = classify(response.status_code, lowered, answer, asked=phase.sites)
+            if broken and result == "ok":
+                result, detail = "failed", f"status {response.status_code}, and the answer broke off"
             if phase.refused and result == "ok":
                 result, detail = "failed", "admitted although over the cap"
             response.request_meta["response_time"] = latency_ms

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import psutil
 import pytest
@@ -92,6 +93,27 @@ def answering(
         thread.join()
 
 
+@contextmanager
+def saying(answer: bytes) -> Iterator[str]:
+    """A server that says the same to every request, and hangs up."""
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            length = 0
+            while line := self.rfile.readline().strip().lower():
+                if line.startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            self.rfile.read(length)
+            self.wfile.write(answer)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_plain_locust_sends_every_document_and_its_own_figures_agree(
     processes: int, example: Servers, tmp_path: Path
@@ -134,6 +156,23 @@ def test_a_redirect_is_not_followed_to_a_success(status: int, tmp_path: Path) ->
     assert answer.returncode == 4, answer.stderr
     told = {(outcome.result, outcome.detail) for outcome in samples_of(tmp_path / "samples.jsonl")}
     assert told == {("failed", f"status {status}")}
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", "status 200, and the answer broke off"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\n{", "status 200, and the answer broke off"),
+        (b"HTTP/1.1 500 Oops\r\ncontent-length: 3\r\n\r\nf\xfcr", "status 500"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_no_success_and_no_silence(answer: bytes, detail: str, tmp_path: Path) -> None:
+    """A worker that dies in the middle of an answer looked fast; an error page in Latin-1 was waited for."""
+    phase = Phase(sweep=1, sites=1, documents=2, rate=10.0, discarded=0)
+    with saying(answer) as host:
+        plan = Plan(phases=(phase,), site_names=("a",))
+        records = list(generate(plan, host, tmp_path, started=lambda _: None))
+    assert [(r.result, r.detail) for r in records if isinstance(r, Outcome)] == [("failed", detail)] * 2
 
 
 def test_a_host_that_refuses_is_no_success(tmp_path: Path) -> None:
