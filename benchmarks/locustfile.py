@@ -25,7 +25,7 @@ from locust import FastHttpUser, LoadTestShape, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import LocustError
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
 
 # Locust loads this file by its path, with only its own folder importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -140,15 +140,17 @@ class Publisher(FastHttpUser):
             status=response.status_code,
             detail=detail,
         )
-        self.environment.runner.send_message("circulation-ended", msgspec.json.encode(outcome).decode())
+        ended = {"run": plan.run, "outcome": msgspec.json.encode(outcome).decode()}
+        self.environment.runner.send_message("circulation-ended", ended)
 
 
 class Circulations(LoadTestShape):
     """One user per process until every phase is over."""
 
     def tick(self) -> tuple[int, float] | None:
-        """Locust asks once a second; None ends the test."""
-        if sequencers and sequencers[-1].done:
+        """Locust asks once a second, and once before the test starts; None ends the test."""
+        started = self.runner is not None and self.runner.state != STATE_INIT
+        if started and (not sequencers or sequencers[-1].done):
             return None
         processes = max(getattr(self.runner, "worker_count", 1), 1)
         return processes, 100.0
@@ -193,19 +195,25 @@ def on_test_start(environment: Environment, **_: Any) -> None:
         plan = plan_from(options, host=environment.host or Publisher.host)
     except (ArgumentTypeError, OSError, ValueError, msgspec.MsgspecError) as error:
         logging.error(str(error))
-        environment.process_exit_code = 2
-        environment.runner.quit()  # type: ignore[union-attr]
+        if environment.web_ui is None:  # there the page is for another try
+            environment.process_exit_code = 2
+            environment.runner.quit()  # type: ignore[union-attr]
         return
     samples = open(options.samples, "wb") if options.samples else None  # noqa: SIM115 - lives as long as the test
     sequencers.append(Sequencer(environment, plan, samples, now))
-    gevent.spawn(sequencers[-1].run)
+
+
+def on_test_stop(**_: Any) -> None:
+    """Stop sending; the web UI may start another test."""
+    if sequencers:
+        sequencers[-1].stop()
 
 
 def on_quitting(environment: Environment, **_: Any) -> None:
     """A run that delivered nothing is no success; failures are for the judgement, not for Locust."""
     if isinstance(environment.runner, WorkerRunner) or environment.process_exit_code is not None:
         return
-    finished = bool(sequencers) and sequencers[-1].done and sequencers[-1].useful()
+    finished = bool(sequencers) and sequencers[-1].complete and sequencers[-1].useful()
     environment.process_exit_code = 0 if finished else 4
 
 
@@ -242,4 +250,5 @@ hooks: Any = events  # Locust's hooks are not typed
 hooks.init_command_line_parser.add_listener(add_options)
 hooks.init.add_listener(on_init)
 hooks.test_start.add_listener(on_test_start)
+hooks.test_stop.add_listener(on_test_stop)
 hooks.quitting.add_listener(on_quitting)

@@ -27,16 +27,18 @@ class Sequencer:
     ) -> None:
         self.plan = plan
         self.done = False
+        self.complete = False
         self._runner: Any = environment.runner
         self._samples = samples
         self._now = now
         self._ended: dict[tuple[int, int], Outcome] = {}
+        self._greenlet = gevent.spawn(self.run)
 
     def record(self, msg: Any, **_: Any) -> None:
         """A circulation has ended, here or in a worker."""
-        outcome = Decoder(Outcome).decode(msg.data)
-        if (outcome.phase, outcome.index) in self._ended:
-            return  # given up before, and counted as such
+        outcome = Decoder(Outcome).decode(msg.data["outcome"])
+        if msg.data["run"] != self.plan.run or (outcome.phase, outcome.index) in self._ended:
+            return  # of a test that was stopped, or given up before, and counted as such
         self._ended[outcome.phase, outcome.index] = outcome
         self._write(outcome)
 
@@ -51,8 +53,16 @@ class Sequencer:
                 while phases and phases[0][1].beside:
                     group.append(phases.pop(0))
                 self._run_together(group)
+            self.complete = True
         finally:
             self.done = True
+
+    def stop(self) -> None:
+        """End where a person ends the test; what was not sent yet must not go out in the next one."""
+        if not self.done:
+            self._greenlet.kill()
+            self.done = True
+            self._runner.send_message("drop-circulations", {})
 
     def useful(self) -> bool:
         """Whether anything was delivered, or refused as it had to be."""

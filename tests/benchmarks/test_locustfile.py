@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -143,6 +145,61 @@ def test_the_web_ui_runs_it_too(example: Servers, tmp_path: Path) -> None:
     answer = locust(*options, "--samples", "samples.jsonl", folder=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert len(samples_of(tmp_path / "samples.jsonl")) == 3
+
+
+def asked(url: str, form: dict[str, str] | None = None) -> dict[str, object]:
+    """What the web UI answers its page."""
+    data = None if form is None else urlencode(form).encode()
+    with urlopen(url, data=data, timeout=10) as answer:
+        found: dict[str, object] = json.load(answer)
+    return found
+
+
+def test_the_web_ui_starts_one_test_after_the_other(example: Servers, tmp_path: Path) -> None:
+    """The second one sent nothing and ended at once, and one that was stopped went on sending in the next."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = ["--host", example.api_url, "--web-host", "127.0.0.1", "--web-port", str(port)]
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *options]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def started(name: str, documents: int, sites: str = "3") -> Path:
+        form = {"sites": sites, "documents": str(documents), "rate": "10", "samples": name}
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                asked(f"{url}/swarm", form)
+                return tmp_path / name
+            except OSError:
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+
+    def over() -> None:
+        time.sleep(2.1)  # an answer may be that old
+        deadline = time.monotonic() + 20
+        while asked(f"{url}/stats/requests")["state"] != "stopped":
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+
+    try:
+        first = started("first", 2)
+        over()
+        stopped = started("stopped", 300)
+        while not stopped.exists() or stopped.read_bytes().count(b"\n") < 3:
+            time.sleep(0.1)
+        asked(f"{url}/stop", {})
+        over()
+        started("refused", 2, sites="x")
+        over()
+        last = started("last", 4)
+        over()
+    finally:
+        process.terminate()
+        process.wait(10)
+    assert [(one.index, one.result) for one in samples_of(first)] == [(index, "ok") for index in (-1, 0, 1)]
+    assert [(one.index, one.result) for one in samples_of(last)] == [(index, "ok") for index in (-1, 0, 1, 2, 3)]
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
