@@ -48,7 +48,8 @@ def generate(
         )
     try:
         started(process.pid)
-        yield from _follow(process, samples, len(plan.phases))
+        # the first thing that it tells may be that a document was waited for in vain
+        yield from _follow(process, samples, len(plan.phases), patience_s=START_SECONDS + plan.drain_seconds)
     finally:
         try:
             stop(process, STOP_SECONDS)
@@ -58,7 +59,9 @@ def generate(
         raise GeneratorFailed(f"the load generator ended with status {process.returncode}: {_last_line(log)}")
 
 
-def _follow(process: subprocess.Popen[bytes], samples: Path, phases: int) -> Iterator[Record | None]:
+def _follow(
+    process: subprocess.Popen[bytes], samples: Path, phases: int, *, patience_s: float
+) -> Iterator[Record | None]:
     rest, ended, begin = b"", 0, time.monotonic()
     with samples.open("rb") as stream:
         while True:
@@ -70,8 +73,8 @@ def _follow(process: subprocess.Popen[bytes], samples: Path, phases: int) -> Ite
                 yield record
             if over or ended == phases:
                 break
-            if stream.tell() == 0 and time.monotonic() - begin > START_SECONDS:
-                raise GeneratorFailed(f"the load generator did nothing for {START_SECONDS:.0f} s")
+            if stream.tell() == 0 and time.monotonic() - begin > patience_s:
+                raise GeneratorFailed(f"the load generator did nothing for {patience_s:.0f} s")
             yield None
             time.sleep(POLL_SECONDS)
     if ended < phases:
