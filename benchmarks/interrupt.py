@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -13,9 +14,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def interruptible() -> Iterator[None]:
     """Let the first signal end a measurement in order, and ignore more: a second one would leave servers behind."""
 
+    terminals = [output for output in (1, 2) if os.isatty(output)]
+
     def interrupt(*_: object) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+        _leave_closed(terminals)
         raise KeyboardInterrupt
 
     before = {each: signal.getsignal(each) for each in SIGNALS}
@@ -28,3 +32,12 @@ def interruptible() -> Iterator[None]:
         for each, handler in before.items():
             if signal.getsignal(each) is interrupt:
                 signal.signal(each, handler)
+
+
+def _leave_closed(terminals: Sequence[int]) -> None:
+    """Let what is said from now on vanish where a terminal was closed: an error there would lose the results."""
+    for output in terminals:
+        if not os.isatty(output):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.interrupt import SIGNALS, interruptible
 from examples.publishing_api.servers import stop
+from tests.benchmarks.running import ROOT
 
 STUBBORN = """
 import os, signal, sys, time
@@ -22,6 +23,20 @@ if not os.fork():
     time.sleep(60)
 print(flush=True)
 time.sleep(60)
+"""
+
+IN_A_TERMINAL = """
+import fcntl, sys, termios, time
+from benchmarks.interrupt import interruptible
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+try:
+    with interruptible():
+        print("ready", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("kept", file=sys.stderr, flush=True)
+    print("kept", flush=True)
+    sys.exit(3)
 """
 
 
@@ -72,6 +87,17 @@ def test_a_signal_that_was_ignored_stays_so() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with interruptible():
         send(signal.SIGHUP)
+
+
+def test_a_run_whose_terminal_was_closed_ends_in_order() -> None:
+    """What it would have said of the interruption could not be written, and the results were lost to that."""
+    terminal, inside = os.openpty()
+    command = [sys.executable, "-c", IN_A_TERMINAL]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
+    os.close(inside)
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert process.wait(20) == 3
 
 
 def test_a_server_is_gone_though_waiting_for_its_end_was_interrupted() -> None:
