@@ -12,10 +12,14 @@ from fanout_guard.stress.verdict import Judgement
 
 
 def output_folder(given: Path | None) -> Path:
-    """A folder that can be written to, made before the first document."""
-    folder = given or Path("results") / time.strftime("sweep-%Y%m%d-%H%M%S")
+    """A folder that can be written to, made before the first document; one that nobody named is this run's alone."""
+    named = Path("results") / time.strftime("sweep-%Y%m%d-%H%M%S")
+    folder, number = given or named, 1
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        while not given and folder.exists():  # of a run that began in the same second
+            number += 1
+            folder = named.with_name(f"{named.name}-{number}")
+        folder.mkdir(parents=True, exist_ok=given is not None)
         (folder / "raw").mkdir(exist_ok=True)
     except OSError as error:
         raise BadUsage(f"--out {folder}: {error}") from error

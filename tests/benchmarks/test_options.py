@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main, parser
+from benchmarks.folder import output_folder
 from benchmarks.options import BadUsage, read_names
 from benchmarks.request import notice, read_request
 from fanout_guard.stress.results import write_results
@@ -101,6 +102,18 @@ def test_half_a_file_of_an_isolation_test_is_named_before_a_sweep_begins(
     monkeypatch.setattr("benchmarks.sweep.run_sweep", lambda *_: begun.append(None))
     assert main(["sweep", "--out", str(tmp_path), "--history", str(tmp_path / "history.csv")]) == 2
     assert not begun
+
+
+def test_runs_that_begin_in_one_second_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results of one would replace the other's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda _: "sweep-now")
+    assert [str(output_folder(None)) for _ in range(3)] == [
+        "results/sweep-now",
+        "results/sweep-now-2",
+        "results/sweep-now-3",
+    ]
+    assert output_folder(tmp_path) == output_folder(tmp_path)
 
 
 def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
