@@ -20,6 +20,7 @@ DECISIONS = "fanout_guard_decisions_total"
 BUCKET = f"{HISTOGRAM}_bucket"
 MINUTE = 60.0
 _MOST_MINUTES = 5 * 366 * 1440
+_LATEST_S = 3e11  # in the year 11476; as milliseconds, in 1979
 # The labels end at the first brace that stands in none of their texts.
 LINE = re.compile(r'^(?P<name>\w+)(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+(?P<value>\S+)')
 BOUND = re.compile(r'le="([^"]+)"')
@@ -89,12 +90,15 @@ def from_csv(text: str, *, name: str, cap: int) -> Usage:
         sites.append(_count(row[sites_column].strip(), f"{name}: row {number}, column sites"))
     if len(times) < 2 or max(times) == min(times):
         raise UsageError(f"{name}: needs circulations at two times or more, to tell a rate")
+    busy = _busy_rate(times, name)
+    if max(times) > _LATEST_S:
+        raise UsageError(f"{name}: a time is {max(times):.0f}: are they seconds since 1970, and not milliseconds?")
     p50_sites, p99_sites = map(float, np.percentile(sites, (50, 99)))
     mean = (len(times) - 1) / (max(times) - min(times))
     return Usage(
         circulations=len(times),
         mean_rate=mean,
-        busy_rate=max(_busy_rate(times, name), mean),
+        busy_rate=max(busy, mean),
         p50_sites=p50_sites,
         p99_sites=p99_sites,
         share_over_cap=sum(count > cap for count in sites) / len(sites),

@@ -118,6 +118,14 @@ def test_times_that_are_no_seconds_are_refused(last: str) -> None:
         from_csv(f"time,sites\n0,5\n{last},5\n", name="log.csv", cap=300)
 
 
+def test_an_hour_in_milliseconds_is_no_six_weeks() -> None:
+    """Its span is short enough for seconds, and the rate to test with would be a thousandth of the real one."""
+    rows = "".join(f"{1_764_374_400_000 + 1000 * second},5\n" for second in range(3600))
+    with pytest.raises(UsageError, match=r"log.csv: a time is 1764377999000: .* not milliseconds"):
+        from_csv(f"time,sites\n{rows}", name="log.csv", cap=300)
+    assert from_csv("time,sites\n9999-12-31T23:59:58Z,5\n9999-12-31T23:59:59Z,5\n", name="l", cap=300).mean_rate == 1
+
+
 def test_files_are_checked_before_they_are_read(tmp_path: Path) -> None:
     """Missing, empty and lone files get a line each."""
     one, empty, table = tmp_path / "one", tmp_path / "empty", tmp_path / "table"
