@@ -65,6 +65,10 @@ def cannot_tell(old: Results, new: Results, before: Judgement, after: Judgement)
 
 def differences(old: Results, new: Results) -> Iterator[str]:
     """What else than the product differs between the runs."""
+    if old.cap != new.cap:
+        yield f"cap differs: {old.cap} and {new.cap}"
+    if old.goals != new.goals:
+        yield "goals differ"
     for name in ("cpu", "cores", "kernel", "python", "target", "rate"):
         first, second = old.environment.get(name), new.environment.get(name)
         if first != second:
@@ -73,7 +77,8 @@ def differences(old: Results, new: Results) -> Iterator[str]:
 
 def regressions(old: Results, new: Results, before: Judgement, after: Judgement) -> Iterator[str]:
     """A verdict that fails now, a knee clearly lower, a median clearly higher at or below the cap."""
-    if after.verdict.exit_code() == 1 and before.verdict.exit_code() == 0:
+    asked_alike = (old.cap, old.goals) == (new.cap, new.goals)  # else the question got worse, not the answer
+    if asked_alike and after.verdict.exit_code() == 1 and before.verdict.exit_code() == 0:
         yield f"the verdict was {before.verdict.value} and is {after.verdict.value}"
     if before.knee and after.knee and _fell(before.knee, after.knee):
         yield f"the knee fell from {before.knee.sites:.0f} to {after.knee.sites:.0f} sites"

@@ -50,6 +50,20 @@ def test_a_knee_that_differs_by_less_than_machines_do_is_no_regression(tmp_path:
     assert main(["compare", old, new]) == 0
 
 
+@pytest.mark.parametrize(
+    ("by", "note"),
+    [(["--cap", "500"], "note: cap differs: 300 and 500"), (["--goal", "p95=400ms"], "note: goals differ")],
+)
+def test_another_question_to_the_same_samples_is_no_regression(
+    by: list[str], note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever tries a larger cap has not made the product slower."""
+    old, new = saved(tmp_path / "old", hinge(300.0), 1), saved(tmp_path / "new", hinge(300.0), 1)
+    assert main(["analyze", new, *by]) == 1
+    assert main(["compare", old, new]) == 0
+    assert note in capsys.readouterr().out
+
+
 def test_a_run_that_cannot_be_judged_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An unclear run is neither a regression nor a pass."""
     old = saved(tmp_path / "old", hinge(300.0), 1)
