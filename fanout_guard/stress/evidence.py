@@ -73,7 +73,13 @@ class Evidence:
     @property
     def too_few(self) -> str:
         """That there are not enough levels for a curve, in words."""
-        return f"only {plural(len(self.tested), 'level')} can be judged, {MINIMUM_LEVELS} are needed"
+        return f"only {plural(len(self.usable), 'level')} can be judged, {MINIMUM_LEVELS} are needed"
+
+    @property
+    def usable(self) -> tuple[int, ...]:
+        """The levels that the curve stands on."""
+        misleading = _misleading(self.problems)
+        return tuple(sites for sites in self.tested if sites not in misleading)
 
     @property
     def sound(self) -> tuple[int, ...]:

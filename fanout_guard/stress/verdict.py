@@ -133,7 +133,9 @@ def judge(results: Results) -> Judgement:
         goals=evidence.checks,
         anomalies=find_anomalies(results),
         documents_needed=_documents_needed(evidence, cap),
-        documents_per_level=min((len(level.latencies_ms) for level in evidence.levels), default=0),
+        documents_per_level=min(
+            (len(level.latencies_ms) for level in evidence.levels if level.sites in evidence.usable), default=0
+        ),
     )
 
 

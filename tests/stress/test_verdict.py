@@ -161,7 +161,17 @@ def test_a_collapse_above_the_cap_leaves_the_cap_judged() -> None:
     """A step that was broken off is data: the target does not bear 500."""
     results = run_of(pool_of(300))
     broken = (*results.levels[:-1], level_of(500, [[300.0, 310.0]], errors=12))
-    assert judge(replace(results, levels=broken)).verdict is Verdict.PASS
+    judgement = judge(replace(results, levels=broken))
+    assert judgement.verdict is Verdict.PASS
+    assert "21 docs/level" in judgement.evidence_line(), "the verdict does not stand on the broken level"
+
+
+def test_levels_that_are_left_out_are_not_counted_as_judged() -> None:
+    """ "Only 7 levels can be judged, 3 are needed" helps nobody."""
+    results = replace(run_of(pool_of(300)), cap=200)
+    for sites in (250, 300, 350, 400, 500):
+        results = changed(results, sites, generator_cpu_percent=99.0)
+    assert judge(results).reason == "only 2 levels can be judged, 3 are needed"
 
 
 @pytest.mark.parametrize("sites", [100, 200, 300])
