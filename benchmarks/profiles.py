@@ -54,8 +54,13 @@ def sweep_phases(
 
 
 def duration(phases: list[Phase]) -> float:
-    """Seconds that a round of these phases takes, about; one beside another takes as long as that."""
-    return ROUND_SECONDS + sum(phase.seconds + OVERHEAD_SECONDS for phase in phases if not phase.beside)
+    """Seconds that a round of these phases takes, about."""
+    return ROUND_SECONDS + sum(map(seconds_of, phases))
+
+
+def seconds_of(phase: Phase) -> float:
+    """Seconds that a phase adds to its round, about; one beside another takes as long as that."""
+    return 0.0 if phase.beside else phase.seconds + OVERHEAD_SECONDS
 
 
 def between(tested: list[int], low: float, high: float) -> list[int]:

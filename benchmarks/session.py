@@ -15,7 +15,7 @@ from benchmarks import resources
 from benchmarks.generator import Record, generate
 from benchmarks.measure import Finished
 from benchmarks.plan import Outcome, Phase, PhaseEnd
-from benchmarks.profiles import duration
+from benchmarks.profiles import ROUND_SECONDS, duration, seconds_of
 from benchmarks.progress import Progress
 from benchmarks.sampler import Reading
 from benchmarks.target import Target, TargetFailed
@@ -38,6 +38,7 @@ class Session:
         self._processes = processes
         self._rounds = 0
         self._planned_s = planned_s
+        self._due = self.start
 
     @property
     def seconds(self) -> float:
@@ -50,6 +51,7 @@ class Session:
         takes_s = duration(list(phases))
         self._progress.plan(max(takes_s - self._planned_s, 0.0))
         self._planned_s = max(self._planned_s - takes_s, 0.0)
+        self._due = time.time() + ROUND_SECONDS
         self._target.check()
         folder = self._folder / f"round-{self._rounds}"
         folder.mkdir(parents=True)
@@ -99,6 +101,10 @@ class Session:
     def _finish(self, phase: Phase, end: PhaseEnd, outcomes: list[Outcome]) -> Finished:
         ordered = sorted(outcomes, key=lambda outcome: outcome.index)
         finished = Finished(phase=phase, end=end, outcomes=tuple(ordered))
+        self._due += seconds_of(phase)
+        late_s = max(time.time() - self._due, 0.0)
+        self._progress.plan(late_s)  # a slow target makes what is left no shorter
+        self._due += late_s
         self._progress.line(finished.describe())
         return finished
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from msgspec import structs
 from msgspec.json import encode
 
 from benchmarks import resources, session
+from benchmarks.measure import Finished
 from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
 from benchmarks.profiles import duration
 from benchmarks.progress import Progress
@@ -31,6 +33,30 @@ def test_the_time_left_counts_the_rounds_to_come(tmp_path: Path, monkeypatch: py
     for more in (0, 0, 1):
         session.run(phases)
         assert sum(planned) == pytest.approx(more * duration(phases))
+
+
+def test_a_slow_target_does_not_use_up_the_time_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that answers in 5 s was told to have "0 s left" from the second level of seven on."""
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Target, "check", lambda _: None)
+    target = Target(host="http://127.0.0.1:9", plan=Plan(phases=()), tenant="a", lifted_tenant="a")
+    phases = [Phase(sweep=1, sites=sites, documents=10, rate=1.0) for sites in (1, 2, 3)]
+
+    def drive(one: Session, phases: Sequence[Phase], _: Path, done: list[Finished]) -> None:
+        for number, phase in enumerate(phases):
+            clock[0] += 60.0
+            end = PhaseEnd(phase=number, begin=clock[0], end=clock[0], drain_seconds=0.0)
+            done.append(one._finish(phase, end, [Outcome(phase=number, index=0, scheduled=0.0, result="failed")]))
+
+    monkeypatch.setattr(Session, "_drive", drive)
+    with pytest.raises(TargetFailed):  # nothing answered
+        Session(target, tmp_path, Progress()).run(phases)
+    left = [line.rpartition("(")[2] for line in capsys.readouterr().err.splitlines()]
+    assert left == ["23 s left)", "11 s left)", "0 s left)"]
 
 
 def test_a_phase_beside_another_takes_no_time_of_its_own() -> None:
