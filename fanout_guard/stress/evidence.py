@@ -5,7 +5,7 @@ It judges no cap: ``verdict`` does that for a run, ``proof`` for configured caps
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -51,14 +51,15 @@ class Evidence:
     """Everything measured that a judgement stands on.
 
     ``capped`` are the levels that the target's own cap refused, ``tested`` all others, and ``problems`` the flaws of
-    these. ``trend`` is None with fewer than three usable levels. For a table with medians and 95th percentiles,
-    ``column`` names the column that this is about, and the evidence of the medians has that of the percentiles as its
-    ``tail``.
+    these. ``unfinished`` says why not everything planned was measured, if so. ``trend`` is None with fewer than three
+    usable levels. For a table with medians and 95th percentiles, ``column`` names the column that this is about, and
+    the evidence of the medians has that of the percentiles as its ``tail``.
     """
 
     tested: tuple[int, ...]
     capped: tuple[int, ...] = ()
     problems: tuple[Problem, ...] = ()
+    unfinished: str = ""
     checks: tuple[GoalCheck, ...] = ()
     levels: tuple[Level, ...] = ()
     trend: Trend | None = None
@@ -104,10 +105,20 @@ def evidence_of(results: Results, goals: Goals) -> Evidence:
         tested=tuple(level.sites for level in judged),
         capped=tuple(level.sites for level in results.levels if is_capped(level)),
         problems=tuple(problems),
+        unfinished=next(_unfinished(results), ""),
         checks=tuple(checks),
         levels=tuple(judged),
         trend=_trend(usable, checks, problems),
     )
+
+
+def _unfinished(results: Results) -> Iterator[str]:
+    if results.failure:
+        yield f"the run failed: {results.failure}"
+    if results.interrupted:
+        yield "the run was interrupted before everything planned was measured"
+    for sites in sorted(set(results.planned_sites) - {level.sites for level in results.levels}):
+        yield f"the level of {sites} sites was planned but not measured"
 
 
 def evidence_of_table(rows: Iterable[Row], goals: Goals) -> Evidence:

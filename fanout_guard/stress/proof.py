@@ -196,6 +196,8 @@ def _answers(
             yield Answer.INCONCLUSIVE, f"{whose(tenant)} is unlimited: no test can prove that"
         elif not limit.allows(cap):
             yield Answer.INCONCLUSIVE, f"{whose(tenant)}, {cap}, {_unproven(evidence, trend, cap)}"
+    if evidence.unfinished:
+        yield Answer.INCONCLUSIVE, evidence.unfinished
     yield Answer.PASS, _passed(limit.proven)
 
 

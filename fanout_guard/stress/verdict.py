@@ -147,7 +147,7 @@ def _verdicts(results: Results, evidence: Evidence) -> Iterator[tuple[Verdict, s
     if cap is None:
         yield Verdict.INCONCLUSIVE, "there is nothing to judge: the cap is unlimited"
         return
-    yield from ((Verdict.INCONCLUSIVE, text) for text in _obstacles(results, evidence, cap))
+    yield from ((Verdict.INCONCLUSIVE, text) for text in _obstacles(evidence, cap))
     if trend is None:
         yield Verdict.INCONCLUSIVE, evidence.too_few
         return
@@ -157,15 +157,11 @@ def _verdicts(results: Results, evidence: Evidence) -> Iterator[tuple[Verdict, s
     yield _passing(evidence, trend, cap)
 
 
-def _obstacles(results: Results, evidence: Evidence, cap: int) -> Iterator[str]:
+def _obstacles(evidence: Evidence, cap: int) -> Iterator[str]:
     if cap in evidence.capped:
         yield f"the target's own cap refuses {cap} sites, so the cap was not tested"
-    if results.interrupted:
-        yield "the run was interrupted before everything planned was measured"
-    measured = {level.sites for level in results.levels}
-    missing = sorted(set(results.planned_sites) - measured)
-    if missing:
-        yield f"the level of {missing[0]} sites was planned but not measured"
+    if evidence.unfinished:
+        yield evidence.unfinished
     for problem in evidence.problems:
         if problem.sites <= cap or problem.sites in evidence.base_sites:
             yield problem.text

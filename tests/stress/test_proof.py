@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -215,6 +216,21 @@ def test_a_late_generator_spoils_only_the_levels_that_the_caps_stand_on() -> Non
     )
     evidence = run(replace(results, levels=late))
     assert answers(evidence, [300, 500]) == ["pass", "inconclusive"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"interrupted": True}, "the run was interrupted before everything planned was measured"),
+        ({"failure": "the target ended"}, "the run failed: the target ended"),
+        ({"planned_sites": (100, 600)}, "the level of 600 sites was planned but not measured"),
+    ],
+)
+def test_a_run_that_was_not_finished_proves_nothing(change: dict[str, Any], reason: str) -> None:
+    """The sweep itself ended with 3 or 4; a gate behind it must not turn that into a pass."""
+    evidence = run(replace(run_of(pool_of(300)), **change))
+    assert answers(evidence, [300, 500]) == ["inconclusive", "fail"]
+    assert proof(evidence, 300).reason == reason
 
 
 def test_a_cap_that_the_target_refused_was_not_tested() -> None:
