@@ -130,8 +130,10 @@ class PhaseEnd(Struct, frozen=True, kw_only=True, tag="phase"):
 
 def check_template(template: Any, *, path: str = "") -> None:
     """Raise ValueError unless a body template carries the sites and, where the path does not, the document's id."""
-    body = json.dumps(template)
-    missing = [name for name, text in (('"{sites}"', body), ("{document_id}", body + path)) if name not in text]
+    bare = _fill(template, {}, [])
+    missing = ['"{sites}"'] if bare == template else []
+    if "{document_id}" not in path and _fill(template, {"document_id": ""}, []) == bare:
+        missing.append("{document_id}")
     if missing:
         raise ValueError(f"the body template lacks {' and '.join(missing)}")
 

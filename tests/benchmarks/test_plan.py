@@ -68,7 +68,17 @@ def test_a_site_named_like_a_placeholder_stays_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "template", [{}, [], "{sites}", {"a": "{sites}"}, {"a": "{document_id}"}, {"a": "{document_id}", "b": "to {sites}"}]
+    "template",
+    [
+        {},
+        [],
+        "{sites}",
+        {"a": "{sites}"},
+        {"a": "{document_id}"},
+        {"a": "{document_id}", "b": "to {sites}"},
+        {"a": "{document_id}", "{sites}": "b"},
+        {"{document_id}": "a", "b": "{sites}"},
+    ],
 )
 def test_a_template_without_sites_or_document_is_refused(template: object) -> None:
     """It would send the same document, or no site, over and over."""
