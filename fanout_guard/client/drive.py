@@ -28,7 +28,7 @@ TIMEOUT = httpx.Timeout(10.0, read=300.0)
 LIMITS = httpx.Limits(max_keepalive_connections=0)
 # How long after the deadline an outcome is still taken: connecting ends at the deadline itself, and its error comes
 # first then, which says that certainly nothing was sent.
-GRACE_S = 0.1
+GRACE_S = 0.25
 # How much of an answer is kept: a problem document has some hundred bytes, and no answer may fill the memory. The rest
 # is read and dropped, since closing the connection could stop what the API is still doing.
 MOST_BYTES = 1 << 20
@@ -217,7 +217,7 @@ def _arguments(request: Request, timeout: httpx.Timeout) -> dict[str, Any]:
     def least(own: float | None, bound: float) -> float:
         return bound if own is None else min(own, bound)
 
-    left, late = request.left_s, request.left_s + 10 * GRACE_S  # late: only so that a thread left to itself ends
+    left, late = request.left_s, request.left_s + 4 * GRACE_S  # late: only so that a thread left to itself ends
     bounded = httpx.Timeout(
         connect=least(timeout.connect, left),
         pool=least(timeout.pool, left),
