@@ -71,7 +71,7 @@ class Weigher:
         if policy.document is not None and entries > policy.document and not self._distinct:
             asked = replace(asked, distinct=len(set(sites)))
         over = precheck(policy, asked)
-        if over and (over[0][0] == CIRCULATION or not policy.counted):
+        if over and over[0][0] == CIRCULATION:
             return refuse_for_good(policy, asked, over, Lease(lease_id))
         if not policy.counted:
             return admit(policy, asked, Lease(lease_id))
