@@ -114,7 +114,6 @@ def _refuse_for_now(
     """The decision if a counter has no room, and will have some again."""
     refusing = _refusing(readings)
     first = refusing[0]
-    chunks, wait = _chunks(policy, asked)
     return _refused(
         policy,
         asked,
@@ -125,8 +124,8 @@ def _refuse_for_now(
         used=None if first.policy == INFLIGHT_GLOBAL else first.used,
         excess=None if first.policy == INFLIGHT_GLOBAL else first.used + first.needed - first.limit,
         fits_now=_fits_now(policy, asked, readings),
-        chunks=chunks,
-        chunk_wait=wait,
+        chunks=1,  # it is within every cap
+        chunk_wait=0,
         retry_after=max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
         degraded=degraded,
         readings=readings,
@@ -227,8 +226,6 @@ def _chunk_size(policy: Policy, asked: Asked) -> int:
 
     A document cap counts only if the circulation has more distinct sites: otherwise no part of it has too many of them.
     """
-    if policy.least is None or asked.entries <= policy.least:
-        return asked.entries
     bounds = (limit for name, limit in policy.limits if name != DOCUMENT or asked.distinct > limit)
     return min(bounds, default=asked.entries)
 
@@ -238,13 +235,10 @@ def _chunks(policy: Policy, asked: Asked) -> tuple[int | None, int | None]:
     size = _chunk_size(policy, asked)
     if size == 0:
         return None, None
-    chunks = -(-asked.entries // size)
-    if chunks == 1:
-        return 1, 0
     waits_ms = [0.0]
     if policy.document is not None and asked.distinct > policy.document:
         waits_ms.append(DOCUMENT_LATE * policy.document_window_ms / (policy.document // size))
     waits_ms += [
         RATE_LATE * rate.window_ms / (rate.limit // size) for rate in policy.rates if asked.entries > rate.limit
     ]
-    return chunks, math.ceil(round(max(waits_ms), 3) / 1000)
+    return -(-asked.entries // size), math.ceil(round(max(waits_ms), 3) / 1000)

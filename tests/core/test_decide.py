@@ -146,6 +146,35 @@ def test_chunks_of_a_rate_are_as_far_apart_as_it_frees() -> None:
     assert (refused.chunks, refused.chunk_wait) == (4, 21)
 
 
+@pytest.mark.parametrize(
+    ("policy", "circulation"),
+    [
+        (Policy(circulation=300, document=None, rates=(Rate(600, 60_000),)), asked(600)),
+        (Policy(circulation=300, document=600), asked(600)),
+        (Policy(circulation=400, document=300), asked(600, 300)),
+    ],
+)
+def test_chunks_that_fit_into_a_window_together_go_at_once(policy: Policy, circulation: Asked) -> None:
+    """A cap of exactly what was asked for makes nobody wait."""
+    refused = for_good(policy, circulation)
+    assert (refused.chunks, refused.chunk_wait, refused.fits_now) == (2, 0, policy.circulation)
+
+
+def test_repeated_sites_fit_a_document_that_is_alone_as_far_as_there_is_room() -> None:
+    """400 entries of 100 names are beyond no cap, and must not be taken for what never fits."""
+    reading = Reading("document", 300, 250, 100, 90_000, 10)
+    policy = Policy(circulation=None, document=300)
+    refused = decide(policy, asked(400, 100), Tally(charged=False, readings=(reading,)), LEASE)
+    assert (refused.permanent, refused.fits_now, refused.retry_after) == (False, 50, 90)
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
+def test_a_refusal_names_the_tenant_and_the_document(mode: Mode) -> None:
+    """The log line and the user's hook say whose circulation it was."""
+    refused = for_good(Policy(mode=mode), asked(301))
+    assert (refused.tenant, refused.document) == ("acme", "d-1")
+
+
 def test_the_pause_between_chunks_is_rounded_up() -> None:
     """A pause of one second for a window that frees after a second and a half is a refusal."""
     refused = for_good(Policy(document_window_ms=1000), asked(301))
@@ -177,7 +206,7 @@ def test_several_refusals_are_one_answer() -> None:
     assert (refused.policy, refused.limit, refused.used) == ("document", 300, 250)
     assert refused.violated == ("document", "rate-60", "inflight-global")
     assert (refused.fits_now, refused.retry_after, refused.excess) == (20, 90, 50)
-    assert refused.lease_id is None
+    assert (refused.chunks, refused.chunk_wait, refused.lease_id) == (1, 0, None)
 
 
 def test_what_a_full_document_knows_fits_as_far_as_the_other_caps_go() -> None:
@@ -192,7 +221,7 @@ def test_what_all_tenants_use_together_is_not_told() -> None:
     """The use of a shared cap is other tenants' data."""
     reading = Reading("inflight-global", 400, 350, 100, 1000, 1000)
     refused = decide(Policy(inflight_global=400), asked(100), Tally(charged=False, readings=(reading,)), LEASE)
-    assert (refused.policy, refused.limit, refused.used) == ("inflight-global", 400, None)
+    assert (refused.policy, refused.limit, refused.used, refused.excess) == ("inflight-global", 400, None, None)
 
 
 def test_an_admitted_circulation_is_in_the_readings() -> None:

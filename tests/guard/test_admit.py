@@ -96,6 +96,22 @@ async def test_a_circulation_without_a_document_has_no_document_cap(make: Make) 
     assert (refused.violated, refused.fits_now, refused.chunk_wait) == (("circulation",), 500, 0)
 
 
+async def test_a_document_cap_counts_every_site_once(make: Make) -> None:
+    """Repeats are entries for the rate, and no more sites for the document."""
+    guard = make(MAX_SITES="unlimited", DOCUMENT_MAX_SITES="300", RATE="6000/minute")
+    assert (await guard.admit(document="d", sites=sites(300) * 2)).admitted
+    assert await used(guard) == {"document": 300, "rate-60": 600}
+    refused = await guard.admit(document="e", sites=sites(301) * 2)
+    assert (refused.violated, refused.excess) == (("document",), 1)
+
+
+async def test_what_can_never_pass_the_document_cap_charges_no_other(make: Make) -> None:
+    """Its sites are not even sent to the counters, so that they cannot refuse it themselves."""
+    guard = make(**ALL_CAPS, MAX_SITES="1000", DOCUMENT_MAX_SITES="300")
+    assert (await guard.admit(document="d", sites=sites(301))).violated == ("document",)
+    assert set((await used(guard)).values()) == {0}
+
+
 async def test_a_document_may_be_a_number(make: Make) -> None:
     """An integer is the same document as its decimal text, on the wire and here."""
     guard = make()

@@ -18,6 +18,15 @@ async def test_an_idempotent_repeat_is_charged_once(make: Make) -> None:
     assert (await used(guard, "acme"))["rate-60"] == 31
 
 
+async def test_a_key_counts_whichever_cap_keeps_the_charge(make: Make) -> None:
+    """A rate alone and a document cap alone remember what was charged just as both do."""
+    for guard, document in ((make(RATE="6000/minute"), None), (make(), "d")):
+        for repeated in (False, True):
+            decision = await guard.admit(tenant="acme", document=document, sites=sites(10), idempotency_key="k")
+            assert decision.repeated is repeated
+        assert max((await used(guard, "acme")).values()) == 10
+
+
 async def test_a_block_with_a_repeated_key_is_charged_once(make: Make) -> None:
     """Work that is taken from a queue twice circulates once, also where it is in flight for as long as it runs."""
     guard = make(RATE="6000/minute")

@@ -31,6 +31,15 @@ async def test_an_outage_goes_by_its_rule(rule: str, count: int, admitted: bool,
     assert decision.degraded is (policy != "circulation")
 
 
+@pytest.mark.parametrize("count", [300, 301])
+async def test_counters_are_not_asked_where_none_has_a_say(count: int) -> None:
+    """With a cap on circulations alone, no outage can touch a request."""
+    counters = FailingCounters()
+    guard = FanoutGuard(settings(ON_OUTAGE="closed", DOCUMENT=""), counters=counters)
+    decision = await guard.admit(sites=sites(count))
+    assert (decision.admitted, decision.degraded, counters.calls) == (count == 300, False, 0)
+
+
 @pytest.mark.parametrize("level", ["DEBUG", "WARNING"])
 async def test_an_outage_that_cannot_be_told_of_goes_by_its_rule_too(
     level: str, caplog: pytest.LogCaptureFixture, failing_log: None

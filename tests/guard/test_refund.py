@@ -60,6 +60,15 @@ async def test_partial_refunds_add_up_to_the_charge_at_most(make: Make) -> None:
     assert (counted["rate-60"], counted["inflight"]) == (50, 50)
 
 
+async def test_a_site_that_was_listed_twice_gives_back_both_entries(make: Make) -> None:
+    """Both were charged, and neither happened."""
+    guard = make(**ALL_CAPS)
+    decision = await guard.admit(tenant="acme", document="d", sites=["a", "a", "b", "c"])
+    assert decision.lease_id is not None
+    assert await guard.refund("acme", decision.lease_id, ["a", "b", "a"]) == 3
+    assert await used(guard, "acme") == {"document": 1, "rate-60": 1, "inflight": 1, "inflight-global": 1}
+
+
 async def test_where_distinct_sites_count_a_refund_counts_them_too(make: Make) -> None:
     """A list handed back as it was sent must not free more than it was charged."""
     guard = make(COUNT="distinct", RATE="3/minute")
