@@ -72,6 +72,14 @@ async def test_what_can_never_pass_is_told_what_fits_in_an_outage_too() -> None:
     assert (await guard.admit(document="e", sites=sites(100))).admitted
 
 
+@pytest.mark.parametrize("rule", ["open", "closed"])
+async def test_what_can_never_pass_is_refused_for_good_whatever_the_rule(rule: str) -> None:
+    """No outage makes a circulation larger than a rate possible, and its client is not to send it again."""
+    guard = FanoutGuard(settings(MAX_SITES="500", RATE="300/minute", ON_OUTAGE=rule), counters=FailingCounters())
+    refused = await guard.admit(document="d", sites=sites(301))
+    assert (refused.violated, refused.permanent, refused.retry_after) == (("rate-60",), True, None)
+
+
 async def test_what_was_charged_locally_is_refunded_locally() -> None:
     """Its lease id says where it counts, also when the server is back."""
     counters = FailingCounters()

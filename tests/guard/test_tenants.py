@@ -5,10 +5,24 @@ from __future__ import annotations
 import pytest
 
 from fanout_guard import FanoutGuard
+from fanout_guard.core.model import Mode
+from fanout_guard.counters.overrides import OverrideStore
+from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CirculationError, UnknownTenant
 from tests.configured import settings
 from tests.guard.guards import Make
 from tests.sites import sites
+
+
+async def test_the_kill_switch_is_known_before_the_first_request_that_cannot_be_read(url: str) -> None:
+    """A worker that has just started must not refuse what shadow mode passes on."""
+    guard = FanoutGuard(settings(REDIS_URL=url, REDIS_TIMEOUT="10"))
+    counters = RedisCounters(url, timeout_ms=10_000)
+    await counters.command("FLUSHALL")
+    await OverrideStore(counters).set("*", {"mode": "shadow"}, by="ann")
+    assert await guard.tenants.mode(None, read=False) is Mode.SHADOW
+    await guard.aclose()
+    await counters.aclose()
 
 
 async def test_tenants_have_counters_and_caps_of_their_own(make: Make) -> None:

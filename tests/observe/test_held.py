@@ -126,6 +126,13 @@ async def main():
     assert flying() == 10
     assert await guard.release("acme", lease)
     assert flying() == 0
+    async with guard.circulation(tenant="acme", sites=sites) as admission:
+        lease = await admission.hold(0.5)
+    assert await guard.renew("acme", lease, 60)
+    await asyncio.sleep(0.6)
+    assert flying() == 10
+    assert await guard.release("acme", lease)
+    assert flying() == 0
     await guard.admit(tenant="acme", sites=sites)
     await guard.aclose()
     assert flying() == 0
