@@ -122,6 +122,15 @@ async def test_another_window_keeps_what_is_counted(bench: Bench, other_ms: int)
     assert not (await bench.circulate(1, documents(300, other_ms))).charged
 
 
+@pytest.mark.parametrize("other_ms", [LONG_MS // 2, LONG_MS * 2])
+async def test_another_window_finds_nothing_where_all_was_refunded(bench: Bench, other_ms: int) -> None:
+    """A document that nothing counts for is one like any new one."""
+    circulated = await bench.circulate(300, documents(300))
+    await bench.circulate(1, documents(300), document="d-2")
+    await circulated.refund()
+    assert (await bench.circulate(300, documents(300, other_ms))).charged
+
+
 async def test_a_lengthened_window_counts_what_is_known_for_its_own_length() -> None:
     """Sites that were counted for half a minute count for a whole one when that is the window now."""
     bench = in_memory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import IDEMPOTENCY_KEY
+from fanout_guard.core.model import Rate
 from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, documents, fresh, in_memory, inflight, rates
 from tests.counters.test_all_or_nothing import ALL
@@ -119,6 +120,23 @@ async def test_parts_of_a_charge_on_which_several_stand_stay(bench: Bench) -> No
     assert (await bench.used(ROOMY_FLIGHT))[:3] == [100] * 3
 
 
+async def test_who_gave_up_its_share_of_a_charge_takes_nothing_of_it_back(bench: Bench) -> None:
+    """It stands for the other holder alone, whose circulation did happen."""
+    first = await bench.circulate(100, ROOMY_FLIGHT, key="k")
+    repeat = await bench.circulate(first.sites, ROOMY_FLIGHT, key="k")
+    assert [await first.refund(), await first.refund(), await first.refund(10)] == [0, 0, 0]
+    assert await first.refund(sites=first.sites[:10]) == 0
+    assert (await bench.used(ROOMY_FLIGHT))[:3] == [100] * 3
+    assert await repeat.refund() == 100
+
+
+async def test_a_refund_of_nothing_leaves_the_key(bench: Bench) -> None:
+    """The charge counts as it did, so that a repeat is one."""
+    first = await bench.circulate(100, ROOMY_FLIGHT, key="k")
+    assert await first.refund(0) == 0
+    assert (await first.repeat()).tally.repeated
+
+
 async def test_an_old_charge_under_a_key_does_not_speak_for_a_newer_one(bench: Bench) -> None:
     """After a refund of a part the key stands for another charge, with its own holders."""
     policy = rates((1000, LONG_MS))
@@ -137,7 +155,9 @@ async def test_a_reset_forgets_the_keys_of_what_it_forgets(bench: Bench) -> None
     """A charge that counts no more cannot stand for a repeat."""
     policy = rates((300, LONG_MS))
     first = await bench.circulate(200, policy, key="k")
+    other = await bench.circulate(200, policy, tenant="globex", key="k")
     await bench.counters.reset("acme")
+    assert (await other.repeat()).tally.repeated
     again = await bench.circulate(first.sites, policy, key="k")
     assert (again.charged, again.tally.repeated) == (True, False)
     assert await bench.used(policy) == [200]
@@ -158,6 +178,7 @@ async def test_a_key_is_known_while_its_charge_counts() -> None:
         (documents(300, 1000), 1500),
         (rates((300, 1000)), 1050),
         (rates((300, 1000), (300, 60_000)), 63_000),
+        (replace(documents(300, 60_000), rates=(Rate(300, 1000),)), 90_000),
         (rates((300, 30 * 86_400_000)), 86_400_000),
     ):
         bench = in_memory(30 * 86_400_000)

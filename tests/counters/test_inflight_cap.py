@@ -251,9 +251,9 @@ async def test_a_lease_that_was_lowered_keeps_its_name(bench: Bench) -> None:
 
 
 async def test_live_leases_can_be_listed_and_released_by_what_the_list_says(bench: Bench) -> None:
-    """An operator sees who holds what, and can end it."""
-    first = await bench.circulate(10, inflight(300), lease_ms=LONG_MS)
+    """An operator sees who holds what, what ends first at the top, and can end it."""
     await bench.circulate(20, inflight(300), lease_ms=2 * LONG_MS)
+    first = await bench.circulate(10, inflight(300), lease_ms=LONG_MS)
     await bench.circulate(30, inflight(300), tenant="umbrella")
     infos = await bench.counters.leases("acme")
     assert [info.sites for info in infos] == [10, 20]

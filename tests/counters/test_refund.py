@@ -105,6 +105,24 @@ async def test_a_site_listed_several_times_gives_back_its_entries(bench: Bench) 
     assert await bench.used(ALL) == [97, 92, 92, 92, 92]
 
 
+async def test_sites_refunded_at_the_same_time_are_each_circulations_own(bench: Bench) -> None:
+    """Refunds share a round trip as decisions do."""
+    policy = documents(300)
+    one, two = [await bench.circulate(100, policy, document=document) for document in ("d-1", "d-2")]
+    back = await asyncio.gather(one.refund(sites=one.sites[:10]), two.refund(sites=two.sites[:20]))
+    assert list(back) == [10, 20]
+    assert [await bench.used(policy, document=document) for document in ("d-1", "d-2")] == [[90], [80]]
+
+
+async def test_a_refund_of_an_unknown_charge_leaves_nothing(shared: Bench) -> None:
+    """Ids come back late and from anywhere, and each would be a key."""
+    circulated = await shared.circulate(10, ALL)
+    await shared.counters.command("FLUSHALL")  # type: ignore[attr-defined]
+    assert await circulated.refund() == 0
+    assert await circulated.refund(sites=circulated.sites) == 0
+    assert await shared.counters.command("DBSIZE") == 0  # type: ignore[attr-defined]
+
+
 async def test_a_refund_after_the_release_frees_the_other_caps(bench: Bench) -> None:
     """The response was an error: the lease is back already, the charge follows."""
     circulated = await bench.circulate(100, ALL)
