@@ -223,10 +223,7 @@ def _check_tenant(source: Source, tenant: str) -> None:
 def _document(source: Source, found: Sequence[object]) -> str:
     if not found:
         raise _Refused(f"{source}, the id of the document, is missing")
-    document = _text(source, _single(source, found))
-    if not document:
-        raise _Refused(f"{source}, the id of the document, is empty")
-    return document
+    return _text(source, _single(source, found))
 
 
 def _single(source: Source, found: Sequence[object]) -> object:
