@@ -27,7 +27,7 @@ class Responder:
     ``refund`` is awaited before a response starts whose status is one of ``refund_on``.
     """
 
-    __slots__ = ("_fields", "_refund", "_refund_on", "_send", "_started")
+    __slots__ = ("_fields", "_refund", "_refund_on", "_send")
 
     def __init__(
         self,
@@ -40,12 +40,10 @@ class Responder:
         self._fields = fields
         self._refund_on = refund_on
         self._refund = refund
-        self._started = False
 
     def __call__(self, message: Message) -> Awaitable[None]:
-        if self._started or message["type"] != "http.response.start":
+        if message["type"] != "http.response.start":
             return self._send(message)
-        self._started = True
         start = self._with_fields(message)
         return self._refunded(start) if message["status"] in self._refund_on else self._send(start)
 

@@ -17,7 +17,7 @@ from tests.configured import settings
 async def test_a_response_that_did_not_circulate_is_refunded(status: int, refunded: int) -> None:
     """An application that refuses has not circulated; one that fails may have."""
     guard = guarded(Recorder(status=status), RATE="300/minute")
-    await post(guard, body_of(300))
+    assert (await post(guard, body_of(300))).status == status
     assert (await guard.guard.usage())["rate-60"].used == 300 * (1 - refunded)
     assert (await guard.guard.usage(document="d-1"))["document"].used == 300 * (1 - refunded)
 
