@@ -126,8 +126,7 @@ class FanoutGuardMiddleware:
                 hooked = await self._hooked("circulation=", self._circulation_hook, (scope, raw), _a_circulation)
                 asked = Extract(tenant, hooked)
         except Unreadable as error:
-            tenant, read = tenant or error.tenant, read or error.tenant_read
-            raise _Refused(error.kind, error.detail, tenant, tenant_read=read) from None
+            raise _Refused(error.kind, error.detail, error.tenant, tenant_read=error.tenant_read) from None
         except UnsupportedEncoding as error:
             raise _Refused("unsupported-encoding", str(error), tenant, tenant_read=read) from None
         except BodyTooLarge:
@@ -149,7 +148,7 @@ class FanoutGuardMiddleware:
             del asked
             return await deciding
         except CirculationError as error:
-            if self._tenant_hook is not None and named is not None:
+            if named is not None:  # the hook's: what the reader names is a tenant id
                 self._hook_failed("tenant=", error)
                 raise _Refused(None, "The tenant could not be determined. Send it again in 1 second.") from None
             raise _Refused(TENANT_UNIDENTIFIED, sentence(f"{error}{self._tenant_expected}")) from None
@@ -239,7 +238,7 @@ class _HookFailed(Exception):
 
 
 def _a_tenant(given: object) -> TypeGuard[str | None]:
-    return given is None or (isinstance(given, str) and bool(given))
+    return given is None or isinstance(given, str)
 
 
 def _a_circulation(given: object) -> TypeGuard[Circulation]:

@@ -32,6 +32,13 @@ async def test_fields_can_be_left_out() -> None:
         assert not [name for name, _ in sent.headers if name.startswith("ratelimit")]
 
 
+async def test_a_tenant_that_is_not_guarded_gets_no_fields() -> None:
+    """Caps that nobody holds it to are none."""
+    sent = await post(guarded(Recorder(), TENANT__default__MODE="off"), body_of(301))
+    assert sent.status == 200
+    assert not [name for name, _ in sent.headers if name.startswith("ratelimit")]
+
+
 async def test_the_time_in_the_fields_is_that_of_the_refusals() -> None:
     """A client that paces itself by the field must not wait longer than one that is refused."""
     guard = guarded(Recorder())

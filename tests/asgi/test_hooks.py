@@ -30,6 +30,21 @@ async def test_hooks_say_what_settings_cannot() -> None:
     assert app.scopes[0]["fanout_guard"].tenant == "from-token"
 
 
+async def test_a_tenant_hook_stands_above_the_configured_source() -> None:
+    """What the body says is the client's own word."""
+    app = Recorder()
+    guard = FanoutGuardMiddleware(app, settings=Settings(tenant="json:tenant"), tenant=lambda _: "from-token")
+    assert (await post(guard, b'{"tenant": "acme", ' + body_of(3)[1:])).status == 200
+    assert app.scopes[0]["fanout_guard"].tenant == "from-token"
+
+
+async def test_a_tenant_hook_may_name_nobody() -> None:
+    """It has not failed: the client is to say who it is."""
+    settings = Settings(default_tenant="")
+    sent = await post(FanoutGuardMiddleware(Recorder(), settings=settings, tenant=lambda _: None), body_of(3))
+    assert (sent.status, sent.header("retry-after")) == (400, None)
+
+
 @pytest.mark.parametrize("given", [RuntimeError("secret"), None, 5, "text", [1], {"sites": []}])
 async def test_a_hook_that_fails_refuses_with_503(given: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Never a 500, never its words, and nothing is charged."""
@@ -44,6 +59,18 @@ async def test_a_hook_that_fails_refuses_with_503(given: Any, caplog: pytest.Log
     assert (sent.status, sent.problem["type"], sent.header("retry-after")) == (503, REDUCED, "1")
     assert b"secret" not in sent.body
     assert app.seen == []
+
+
+async def test_a_hook_that_fails_for_a_tenant_in_shadow_mode_refuses_nothing() -> None:
+    """Who asks is known from the body by then."""
+
+    def circulation(scope: Scope, body: bytes) -> Circulation:
+        raise RuntimeError
+
+    settings = Settings(tenant="json:tenant", tenants={"acme": Caps(mode="shadow")})
+    guard = FanoutGuardMiddleware(Recorder(), settings=settings, circulation=circulation)
+    assert (await post(guard, b'{"tenant": "acme"}')).status == 200
+    assert (await post(guard, b'{"tenant": "globex"}')).status == 503
 
 
 @pytest.mark.parametrize("given", [RuntimeError("secret"), "", 5, ["a"], "*", "x" * 300])
