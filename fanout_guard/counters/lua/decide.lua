@@ -8,8 +8,8 @@
 --             and of each rate limit, window ms (8 each); -1 is no cap
 --         [2] 1 if KEYS[1] holds the global leases
 --         [3] the requests, each packed as which caps (2 bytes, from 1), flags (1), entries (8), lease ms (8)
---             flags: 1 record (without it: look only) | 2 document | 4 rates | 8 leases | 16 idempotency | 32 global |
---             64 it has sites
+--             flags: 1 record (without it: look only) | 2 document | 4 rates | 8 leases | 16 idempotency |
+--             32 global, never without 8 | 64 it has sites
 --         [4…] the sites of each request that has some
 -- Output  msgpack: per request {status, expired leases, used, needed, wait ms, reset ms, …four per policy}
 --         status: 0 refused, 1 charged (or would be), 2 charged before by this id, 3 undone before it came,
@@ -38,7 +38,7 @@ local function decide(
     view = documents.read(document_key, caps[2], repeats and '' or sites)
     fits = note(out, caps[1], documents.reading(view, view.total - view.known, caps[1], caps[2]))
   end
-  local noted = {charged, 0, 0, (leases_key or global_key) and entries or 0, nil, nil}
+  local noted = {charged, 0, 0, leases_key and entries or 0, nil, nil}
   local limits, lasts = caps[5], 0
   if rates_key then
     rates = rates or open_rates()
@@ -47,18 +47,18 @@ local function decide(
     fits = fits and within
   end
   local own, global
-  if leases_key or global_key then
+  if leases_key then
     leases = leases or open_leases()
-    own, global = leases_key and leases.at(leases_key, true), global_key and leases.at(global_key, true)
+    own, global = leases.at(leases_key, true), global_key and leases.at(global_key, true)
     local look = not record_key
-    if own and caps[3] >= 0 then
+    if caps[3] >= 0 then
       fits = note(out, caps[3], leases.reading(own, entries, caps[3], look)) and fits
     end
     if global and caps[4] >= 0 then
       fits = note(out, caps[4], leases.reading(global, entries, caps[4], look)) and fits
     end
     if record_key then -- a look leaves the dead to the next decision, which counts them
-      if own and #own.gone > own.told then
+      if #own.gone > own.told then
         out[2], own.told, own.added = #own.gone - own.told, #own.gone, own.added or {}
       end
       if global and global.gone[1] then global.added = global.added or {} end
@@ -87,14 +87,12 @@ local function decide(
     documents.charge(document_key, view, id, caps[2], kept_ms)
     lasts = max(lasts, bucket_end(now, caps[2] / 2) + caps[2] - now)
   end
-  if own or global then
+  if own then
     local expiry = now + lease_ms
-    if own then
-      local flags, document, key = 0, '', ''
-      if document_key then flags, document = 2, string.sub(document_key, -16) end
-      if shared_key then flags, key = flags + 4, string.sub(shared_key, -16) end
-      leases.add(own, string.format('%d:%d%s%s%s', entries, flags, id, document, key), entries, expiry)
-    end
+    local flags, document, key = 0, '', ''
+    if document_key then flags, document = 2, string.sub(document_key, -16) end
+    if shared_key then flags, key = flags + 4, string.sub(shared_key, -16) end
+    leases.add(own, string.format('%d:%d%s%s%s', entries, flags, id, document, key), entries, expiry)
     if global then leases.add(global, string.format('%d:0%s', entries, id), entries, expiry) end
   end
   if shared then
