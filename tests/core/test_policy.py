@@ -166,6 +166,15 @@ def test_shadow_of_the_deployment_holds_for_tenants_with_caps_but_no_mode() -> N
     assert (policy.mode, policy.circulation) == (Mode.SHADOW, 500)
 
 
+def test_an_override_of_the_deployment_leaves_every_tenant_its_own_caps() -> None:
+    """What is kept for one tenant is not another's, though the same override holds for both."""
+    policies = Policies(NO_CAPS, [{"acme": Caps(max_sites=500), "globex": Caps(max_sites=5)}])
+    found = [policies.with_layers(tenant, None, None, Caps(rate="9/minute")) for tenant in ("acme", "globex", "else")]
+    assert [(policy.circulation, policy.rates) for policy in found] == [
+        (cap, (Rate(9, 60_000),)) for cap in (500, 5, 300)
+    ]
+
+
 def test_without_document_ids_there_is_no_document_cap() -> None:
     """An empty DOCUMENT turns the cap off whatever the layers say."""
     policies = Policies(Caps(document_max_sites=5), [{"acme": Caps(document_max_sites=6)}], documents=False)
@@ -220,6 +229,7 @@ def test_a_share_divides_rate_and_in_flight_but_not_the_document() -> None:
     part = share(merge([Caps(max_sites=10, rate="100/minute; 1000/day", max_inflight=200)]), 4)
     assert part.rates == (Rate(25, 60_000), Rate(250, 86_400_000))
     assert (part.inflight, part.document, part.circulation) == (50, 10, 10)
+    assert share(Policy(circulation=10, inflight_global=200), 4).inflight_global == 50
 
 
 def test_a_share_lets_one_circulation_at_the_tenants_cap_through() -> None:

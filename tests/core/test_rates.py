@@ -22,6 +22,7 @@ from fanout_guard.core.rates import parse_rates
         ("0/second", (Rate(0, 1000),)),
         ("1/HOUR", (Rate(1, 3_600_000),)),
         ("7/365 days", (Rate(7, 365 * 86_400_000),)),
+        ("1000000000/366 days", (Rate(10**9, 366 * 86_400_000),)),
     ],
 )
 def test_the_notation_is_that_of_limits(text: str, rates: tuple[Rate, ...]) -> None:
@@ -46,6 +47,7 @@ def test_the_notation_is_that_of_limits(text: str, rates: tuple[Rate, ...]) -> N
         "1e3/minute",
         "٥/minute",
         "5/ſecond",
+        "5\u00a0/minute",
         "10/1.5 minutes",
         "5/minute:;6/day",
         "10/0 minutes",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import IDEMPOTENCY_KEY
-from fanout_guard.core.model import Rate
+from fanout_guard.core.model import Policy, Rate
 from fanout_guard.counters.shared import RedisCounters
 from tests.counters.bench import LONG_MS, Bench, documents, fresh, in_memory, inflight, rates
 from tests.counters.test_all_or_nothing import ALL
@@ -187,6 +188,23 @@ async def test_a_key_is_known_while_its_charge_counts() -> None:
         assert (await bench.circulate(first.sites, policy, key="k")).tally.repeated
         await bench.time.advance(1)
         assert not (await bench.circulate(first.sites, policy, key="k")).tally.repeated
+
+
+@pytest.mark.parametrize(
+    ("policy", "least_ms", "most_ms"),
+    [
+        (replace(documents(300, LONG_MS), rates=(Rate(300, 1000),)), LONG_MS, 1.5 * LONG_MS),
+        (replace(documents(300, 1000), rates=(Rate(300, LONG_MS),)), LONG_MS, 1.05 * LONG_MS),
+        (documents(300, 30 * DAY_MS), 0.9 * DAY_MS, DAY_MS),
+    ],
+)
+async def test_a_server_knows_a_key_while_its_charge_counts(
+    shared: Bench, policy: Policy, least_ms: float, most_ms: float
+) -> None:
+    """The same, by the expiry of what is kept there."""
+    await shared.circulate(100, policy, key="k")
+    (key,) = await shared.counters.command("KEYS", "*}:i:*")  # type: ignore[attr-defined]
+    assert least_ms < await shared.counters.command("PTTL", key) <= most_ms  # type: ignore[attr-defined]
 
 
 async def test_a_repeat_has_nothing_to_give_back_of_a_charge_that_counts_no_more() -> None:
