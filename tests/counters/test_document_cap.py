@@ -159,6 +159,14 @@ async def test_what_charges_nothing_keeps_what_a_lengthened_window_counts(bench:
         assert used == [10]
 
 
+async def test_a_look_by_a_shorter_window_forgets_nothing(bench: Bench) -> None:
+    """While a change of the window reaches one worker after the other, both lengths are asked for."""
+    await bench.circulate(300, documents(300))
+    assert await bench.used(documents(300, 1000)) == [300]
+    await bench.time.advance(1600)
+    assert not (await bench.circulate(1, documents(300))).charged
+
+
 async def test_sites_counted_again_count_from_then_on_whatever_the_window_becomes(bench: Bench) -> None:
     """A shortened window goes by when a document last went out, not by the window that was."""
     sites = fresh(10)
@@ -218,6 +226,18 @@ async def test_waiting_as_long_as_told_is_long_enough(bench: Bench) -> None:
     refused = await bench.refused(5, policy)
     assert 0 < refused.reading.wait_ms <= 1.5 * (SHORT_MS + 1)
     assert refused.reading.reset_ms > 0
+    await bench.time.advance(refused.reading.wait_ms)
+    assert (await refused.look()).charged
+
+
+async def test_sites_that_free_before_the_rest_are_waited_for_as_new_ones(bench: Bench) -> None:
+    """Known now, they will need room of their own by the time that the others have left."""
+    policy = documents(300, 2000)
+    first = await bench.circulate(200, policy)
+    await bench.time.advance(1000)
+    await bench.circulate(100, policy)
+    refused = await bench.circulate([*first.sites[:150], *fresh(60)], policy)
+    assert not refused.charged
     await bench.time.advance(refused.reading.wait_ms)
     assert (await refused.look()).charged
 

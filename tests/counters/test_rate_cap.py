@@ -238,6 +238,19 @@ async def test_a_new_window_does_not_count_what_another_knows_to_be_older(bench:
     assert (await bench.circulate(300, rates((300, SHORT_MS), day))).charged
 
 
+async def test_a_window_that_comes_back_counts_nothing_twice() -> None:
+    """It still has what was charged until it stopped being, and learns of what came after that."""
+    bench = in_memory(100 * 24 * LONG_MS)
+    minute_ms = 60_000
+    hour, both = rates((1000, LONG_MS)), rates((1000, LONG_MS // 2), (1000, LONG_MS))
+    await bench.circulate(100, both)
+    for after_ms, entries in ((29 * minute_ms, 50), (16 * minute_ms, 20)):
+        await bench.time.advance(after_ms)
+        await bench.circulate(entries, hour)
+    await bench.time.advance(minute_ms)
+    assert await bench.used(both) == [70, 170]
+
+
 async def test_a_window_of_before_is_charged_for_its_own_length() -> None:
     """As long as the window in which it might come back, and no longer: else nothing of before would ever end."""
     bench = in_memory(100 * 24 * LONG_MS)

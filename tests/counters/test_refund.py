@@ -264,6 +264,18 @@ async def test_a_charge_can_be_refunded_for_as_long_as_it_is_remembered() -> Non
     assert [await late.refund(), await leased.refund(), await held.refund()] == [0, 100, 100]
 
 
+async def test_sites_come_back_for_as_long_as_the_lease_is_held() -> None:
+    """Work in a queue fails after minutes, and others have circulated the document meanwhile."""
+    bench = in_memory()
+    held = await bench.circulate(100, documents(300), lease_ms=1000)
+    leased = await bench.circulate(100, replace(documents(300), inflight=1000), lease_ms=1000)
+    await leased.renew(600_000, exact=True)
+    await bench.time.advance(61_000)
+    await bench.circulate(10, documents(300), lease_ms=1000)
+    assert [await held.refund(), await leased.refund()] == [0, 100]
+    assert await bench.used(documents(300)) == [110]
+
+
 async def test_a_lease_shrinks_with_a_refund_and_keeps_its_end() -> None:
     """The sites that failed are not in flight any more; the others still are."""
     bench = in_memory()
