@@ -7,7 +7,7 @@ is checked in ``check``. Both raise ``ValueError``; its text, often empty, adds 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -142,7 +142,13 @@ def choice(*words: str) -> Kind:
             raise ValueError
         return value
 
-    return Kind(" or ".join(repr(word) for word in words), check)
+    return Kind(_either(words), check)
+
+
+def _either(words: Sequence[str]) -> str:
+    """The words as a sentence has them: ``'a', 'b' or 'c'``."""
+    *others, last = (repr(word) for word in words)
+    return f"{', '.join(others)} or {last}"
 
 
 CAP = Kind(f"a whole number from 0 to {MAX_ENTRIES} or 'unlimited'", _check_cap, _read_cap)
@@ -151,4 +157,4 @@ TIMEOUT = seconds(0.001)
 RATE = Kind(
     "entries per window such as '6000/minute; 100000/day' (windows of 1 s to 366 days) or 'unlimited'", _check_rate
 )
-MODE = Kind("'enforce', 'shadow' or 'off'", _check_mode)
+MODE = Kind(_either([mode.value for mode in Mode]), _check_mode)

@@ -51,12 +51,15 @@ class Settings:
     unknown_tenants: str = setting(
         "own",
         choice("own", "shared", "reject"),
-        "Tenants that no configuration names: count each, count all as the default tenant, or reject with 403.",
+        "Tenants that no configuration names: count each for itself, count all as the default tenant, or reject them"
+        " with 403.",
     )
     document: str = setting(
         "json:document_id", kinds.SOURCE, "Where the request names its document.", empty="no document cap"
     )
-    sites: str = setting("json:target_sites", kinds.SITES, "Where the request lists its sites; join aliases with `|`.")
+    sites: str = setting(
+        "json:target_sites", kinds.SITES, "Where the request lists its sites; join alternatives with `|`."
+    )
     count: str = setting(
         "entries", choice("entries", "distinct"), "Count every entry of the list, or each distinct site once."
     )
@@ -65,16 +68,20 @@ class Settings:
         None, CAP, "Distinct sites one document may reach in any window.", unset="as MAX_SITES"
     )
     document_window: float = setting(3600, WINDOW, "The window of the document cap, in seconds.")
-    rate: str = setting("", RATE, "Entries one tenant may circulate in any window; you can set several windows.")
-    max_inflight: CapValue | None = setting(None, CAP, "Entries one tenant may have in flight.")
-    global_max_inflight: CapValue | None = setting(None, CAP, "Entries all tenants together may have in flight.")
+    rate: str = setting(
+        "", RATE, "Entries one tenant may circulate in any window; you can set several windows.", unset="no cap"
+    )
+    max_inflight: CapValue | None = setting(None, CAP, "Entries one tenant may have in flight.", unset="no cap")
+    global_max_inflight: CapValue | None = setting(
+        None, CAP, "Entries all tenants together may have in flight.", unset="no cap"
+    )
     lease_ttl: float = setting(
-        60, TIMEOUT, "Seconds until a dead worker's entries in flight are freed; renewed while a request runs."
+        60, TIMEOUT, "Seconds until a dead worker's entries in flight are freed. A running request renews its lease."
     )
     tenants: Mapping[str, Caps] = setting({}, kinds.TENANTS, "Caps per tenant, by tenant id.")
-    tenants_file: str = setting("", kinds.FILE, "The same, as a file; TENANTS wins, field by field.")
+    tenants_file: str = setting("", kinds.FILE, "The same as TENANTS, in a file; TENANTS wins, field by field.")
     tenant_fields: Mapping[str, Caps] = setting(
-        {}, kinds.TENANTS, "One field of one tenant, with the id spelled exactly; wins over both."
+        {}, kinds.TENANTS, "One field of one tenant, with the id spelled exactly; wins over TENANTS and TENANTS_FILE."
     )
     redis_url: str = setting(
         "", kinds.REDIS_URL, "The server that holds the shared counters.", unset="counters in this process"
@@ -82,30 +89,45 @@ class Settings:
     redis_timeout: float = setting(
         0.1, TIMEOUT, "Seconds a decision may wait for Redis, including connecting and retries."
     )
-    key_prefix: str = setting("fanout", kinds.KEY_PREFIX, "The prefix of every key.")
+    key_prefix: str = setting("fanout", kinds.KEY_PREFIX, "The prefix of every key in Redis.")
     on_outage: str = setting(
         "local",
         choice("local", "open", "closed"),
         "While Redis is unreachable: count in this process, admit, or answer 503.",
     )
-    workers: int = setting(1, whole(1, 100_000), "Processes that divide the caps whenever each counts for itself.")
+    workers: int = setting(
+        1,
+        whole(1, 100_000),
+        "How many processes share the rate and in-flight caps while each counts for itself: in an outage, or without"
+        " REDIS_URL.",
+    )
     digest_key: str = setting(
-        "", kinds.DIGEST_KEY, "The secret key of the site digests; the same on all workers.", unset="from KEY_PREFIX"
+        "",
+        kinds.DIGEST_KEY,
+        "The secret that site digests are keyed with; the same on all workers.",
+        unset="from KEY_PREFIX",
     )
     refund_on: str = setting(
         "3xx,4xx", kinds.STATUSES, "Response statuses after which the charge is refunded.", empty="never"
     )
     idempotency_header: str = setting(
-        "", kinds.HEADER, "A header that identifies repeats of one circulation, so that they count once."
+        "",
+        kinds.HEADER,
+        "A header that identifies repeats of one circulation, so that they count once.",
+        unset="none",
     )
     max_body_bytes: int = setting(
         1_048_576, whole(1, MAX_BODY_BYTES), "The largest body of a guarded request, in bytes."
     )
     reject_status: int = setting(422, kinds.REJECT_STATUS, "The status for a circulation that can never pass.")
     headers: bool = setting(True, kinds.FLAG, "Send RateLimit fields on guarded responses.")
-    metrics: str = setting("", kinds.METRICS, "Record into the default registry of prometheus_client.")
+    metrics: str = setting(
+        "", kinds.METRICS, "Record metrics into the default registry of prometheus_client.", unset="none"
+    )
     metrics_tenants: str = setting(
-        "off", choice("off", "configured"), "The tenant label: none, or the tenants that the configuration names."
+        "off",
+        choice("off", "configured"),
+        "The tenant label of metrics: none, or each tenant that the configuration names, and `other` for the rest.",
     )
     overrides_ttl: float = setting(
         2, TIMEOUT, "Seconds until every worker sees a cap changed with `fanout-guard caps`."

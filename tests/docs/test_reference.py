@@ -21,3 +21,9 @@ def test_a_row_tells_default_meaning_and_form() -> None:
     assert "| `MAX_SITES` | `300` | Entries in one circulation. | a whole number from 0" in reference()
     assert "| `DOCUMENT_MAX_SITES` | as MAX_SITES |" in reference()
     assert "Empty: such a request gets 400." in reference()
+
+
+def test_a_cap_that_is_off_says_so() -> None:
+    """An empty cell leaves open whether there is a default."""
+    for name in ("RATE", "MAX_INFLIGHT", "GLOBAL_MAX_INFLIGHT"):
+        assert f"| `{name}` | no cap |" in reference()

@@ -215,6 +215,14 @@ def test_a_variable_shows_the_value_and_what_is_accepted() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("MODE", "'enforce', 'shadow' or 'off'"), ("ON_OUTAGE", "'local', 'open' or 'closed'")]
+)
+def test_words_to_choose_from_are_told_as_a_sentence_has_them(name: str, words: str) -> None:
+    """The same text stands in errors and in the reference, for every choice alike."""
+    assert problems(**{name: "perhaps"})[0].endswith(f"; expected {words}")
+
+
 def test_a_long_value_is_shown_in_part() -> None:
     """A megabyte in a variable is no reason for a megabyte in the log."""
     for name in ("TENANTS", "ROUTES", "TENANT", "REFUND_ON"):
