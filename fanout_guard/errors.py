@@ -18,7 +18,7 @@ class FanoutGuardError(Exception):
 
 
 class ConfigurationError(FanoutGuardError, ValueError):
-    """Raised when settings or caps are wrong; has every problem, one line each, and never a secret."""
+    """Raised when settings or caps are wrong; ``problems`` has every problem, one line each, and never a secret."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -30,7 +30,7 @@ class CirculationError(FanoutGuardError, ValueError):
 
 
 class UnknownTenant(FanoutGuardError, LookupError):
-    """Raised for a tenant that no configuration names, if ``UNKNOWN_TENANTS`` is ``reject``."""
+    """Raised for a ``tenant`` that no configuration names, if ``UNKNOWN_TENANTS`` is ``reject``."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant

@@ -35,10 +35,11 @@ from fanout_guard.tenants import CapsHook, Tenants
 class FanoutGuard:
     """Decides on circulations under a deployment's settings; usable from several event loops.
 
-    ``settings`` default to the environment. ``caps`` gives a tenant's caps from elsewhere, such as a database;
-    ``on_decision`` is called once per decision. Both may be sync or async. ``counters`` replaces the server that
-    ``settings.redis_url`` names, for tests (``fanout_guard.testing``). Raises ConfigurationError if the settings are
-    wrong, and TypeError if they are no ``Settings`` or a hook is not a function.
+    ``settings`` are by default those of the environment. The hook ``caps`` (tenant → Caps, or None for the defaults)
+    takes a tenant's caps from elsewhere, such as a database; ``on_decision`` is called with each Decision. Both may be
+    async. ``counters`` replaces the server that ``settings.redis_url`` names, for tests (``fanout_guard.testing``).
+    Raises ConfigurationError if the settings are wrong, and TypeError if they are no ``Settings`` or a hook is not a
+    function.
     """
 
     def __init__(

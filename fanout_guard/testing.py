@@ -42,9 +42,10 @@ class FakeClock:
 
 
 class FailingCounters:
-    """Counters that cannot be reached while ``failing``, and otherwise are ``counters`` (in this process by default).
+    """Counters that cannot be reached while ``failing`` is True, and otherwise are ``counters`` (by default in memory).
 
-    ``reason`` is the label that the metric of counter errors gets; ``calls`` counts how often they were asked.
+    ``failing`` begins as True; set it to False to end the outage. ``reason`` is the label that the metric of counter
+    errors gets; ``calls`` counts how often they were asked.
     """
 
     def __init__(self, counters: Counters | None = None, *, reason: str = "timeout") -> None:
@@ -90,7 +91,7 @@ class FailingCounters:
 
 
 class RecordedDecisions:
-    """An ``on_decision`` hook that keeps every decision, in order."""
+    """An ``on_decision`` hook that keeps every decision, in order; ``all`` has them."""
 
     def __init__(self) -> None:
         self.all: list[Decision] = []

@@ -40,11 +40,11 @@ _DRAIN_S = 5.0
 class FanoutGuardMiddleware:
     """Guards the configured routes of an ASGI application.
 
-    ``settings`` default to the environment; ``guard`` shares one guard between applications. The hooks ``tenant``
-    (scope → id or None) and ``circulation`` (scope, body → Circulation) say what settings cannot; ``caps`` and
-    ``on_decision`` are passed on to the guard that the middleware makes. All four may be async. Raises
-    ConfigurationError if the settings are wrong, and TypeError if a hook is not a function, or if ``guard`` is combined
-    with ``settings``, ``caps`` or ``on_decision``, since a guard has its own.
+    Pass either ``guard``, which several applications may share, or what the middleware makes one from: ``settings`` (by
+    default those of the environment), ``caps`` and ``on_decision``, as FanoutGuard takes them. The hooks ``tenant``
+    (scope → id or None) and ``circulation`` (scope, body → Circulation) say what settings cannot. All four hooks may be
+    async. Raises ConfigurationError if the settings are wrong, and TypeError if a hook is not a function or if
+    ``guard`` is combined with something that it brings itself.
     """
 
     def __init__(

@@ -24,15 +24,16 @@ class Circulation:
     """One document sent to a list of sites.
 
     ``document`` is a non-empty string, an integer (kept as its decimal text), or None if no document cap applies.
-    ``sites`` is a list or tuple of anything a JSON array can hold, except other arrays. ``keys`` has the identity of
-    each entry, and ``text`` joins them by NUL, or is None if one is not a string. Raises CirculationError for anything
-    else, and for a lone surrogate in any of them.
+    ``sites`` is a list or tuple of anything a JSON array can hold, except other arrays. Raises CirculationError for
+    anything else, and for a lone surrogate in any of them.
     """
 
     document: str | None
     sites: Sequence[object]
     keys: Sequence[SiteKey] = field(repr=False, compare=False)
+    """The identity of each entry."""
     text: str | None = field(repr=False, compare=False)
+    """The keys joined by NUL, or None if one of them is not a string."""
 
     def __init__(self, *, sites: Sequence[object], document: str | int | None = None) -> None:
         keys, text = _identified(sites)

@@ -219,14 +219,15 @@ class Tally(Struct, frozen=True):
 class Decision(Struct, frozen=True, kw_only=True):
     """The answer to one circulation, with everything that a client, a log line or a metric needs.
 
-    ``requested`` counts its entries. ``policy`` is the policy that refused, or None; ``limit``, ``used`` and ``excess``
-    are its numbers. ``violated`` lists all policies that refused, ``shadowed`` the same where the mode is shadow.
-    ``fits_now`` is how many entries would be admitted now, ``chunks`` how many circulations it takes, ``chunk_wait``
-    the whole seconds to leave between them; the last two are None if none can pass. ``retry_after`` is in whole
-    seconds, None if waiting cannot help; ``permanent`` says that the circulation is larger than a cap. ``leased`` says
-    that ``lease_id`` also holds entries in flight, ``degraded`` that the shared counters were not reached, ``repeated``
-    that the charge of its idempotency key stands for it. ``caps`` is the tenant's policy, ``readings`` the state of
-    every counted policy *after* this decision.
+    ``outcome`` is ``admitted``, ``rejected`` or ``shadowed``; ``admitted`` is True for the first and the last.
+    ``requested`` counts the entries. ``policy`` is the cap that refused (in shadow mode: would have), or None;
+    ``limit``, ``used`` and ``excess`` are its numbers. ``violated`` lists all such caps, and so does ``shadowed`` in
+    shadow mode. ``fits_now`` is how many entries would be admitted now, ``chunks`` how many circulations it takes, and
+    ``chunk_wait`` the whole seconds to leave between them; the last two are None if none can pass. ``retry_after`` is
+    in whole seconds, None if waiting cannot help; ``permanent`` says that the circulation is larger than a cap.
+    ``lease_id`` names the charge; ``leased`` says that it also holds entries in flight. ``degraded`` says that the
+    shared counters were not reached, ``repeated`` that the charge of its idempotency key stands for it. ``caps`` is the
+    tenant's policy, ``readings`` the state of every counted cap *after* this decision.
     """
 
     admitted: bool
