@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -14,6 +15,7 @@ from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.servers import command, serving, with_counters
+from tests.docs.blocks import ROOT
 
 SOUND = {
     "FANOUT_GUARD_TENANT": "scope:user.tenant",
@@ -193,6 +195,24 @@ def test_the_rights_that_are_asked_for_are_enough_to_end_an_outage(
 
     assert with_counters(url.replace("://", "://app:hunter22@"), outage_ends)
     command(single, "ACL", "DELUSER", "app")
+
+
+@pytest.mark.parametrize("address", ["url", "cluster_url"])
+def test_the_user_that_the_documentation_makes_may_do_all_that_is_needed(
+    address: str, request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator copies that line."""
+    url = request.getfixturevalue(address)
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^ACL SETUSER (.+)$", page, re.MULTILINE)
+    (on_a_cluster,) = re.findall(r"^On a cluster add `([^`]+)`", page, re.MULTILINE)
+    user, *rules = (line if address == "url" else f"{line} {on_a_cluster}").split()
+    command(url.replace("redis+cluster", "redis"), "ACL", "SETUSER", user, *rules)
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url.replace("://", f"://{user}:PASSWORD@"))
+    answer = run("doctor", "--json")
+    assert answer.code == 0
+    assert "may not" not in answer.out
+    command(url.replace("redis+cluster", "redis"), "ACL", "DELUSER", user)
 
 
 def test_keys_of_another_release_are_told(url: str, run: Run) -> None:
