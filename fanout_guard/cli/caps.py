@@ -1,4 +1,4 @@
-"""``caps``: look at caps, change them at run time, and take the changes back."""
+"""``caps``: look at caps, change them at run time, and remove the overrides."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fanout_guard.settings import Settings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN = re.compile(r"([0-9]{1,9})([smhd])")
-_FIELDS = ", ".join(CAP_FIELDS)
+_TENANT = "a tenant id, or * for the deployment's defaults"
 
 _MORE = """\
 An override wins over the application's caps= hook and every variable. Every worker applies a change within
@@ -41,10 +41,12 @@ examples:
   fanout-guard caps set '*' mode=shadow --for 1h     the kill switch: record, refuse nothing
   fanout-guard caps unset '*'
 """
+_FIELDS = "\n".join(f"  {name:20}{kind.accepts}" for name, kind in CAP_FIELDS.items())
 _MORE_SET = f"""\
-Fields: {_FIELDS}.
-Values are as in FANOUT_GUARD_TENANTS: a whole number or unlimited for caps, seconds for document_window,
-'6000/minute; 100000/day' or unlimited for rate, enforce, shadow or off for mode. All fields change at once.
+fields:
+{_FIELDS}
+
+All fields of one command change at once.
 
 examples:
   fanout-guard caps set acme max_sites=500 max_inflight=1000 --for 24h
@@ -78,7 +80,7 @@ def _register_list(parts: Commands) -> None:
         description="List the overrides in force, and the caps that result from them and the configuration.",
         more="examples:\n  fanout-guard caps list\n  fanout-guard caps list acme --json\n",
     )
-    parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_or_defaults, help="or * for the defaults")
+    parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_or_defaults, help=_TENANT)
     json_option(parser)
 
 
@@ -88,10 +90,10 @@ def _register_set(parts: Commands) -> None:
         "set",
         run_set,
         summary="override caps of a tenant",
-        description="Override caps of a tenant, or of the deployment (TENANT *), without restarting anything.",
+        description="Override caps of a tenant, or of the deployment (TENANT *), without a restart.",
         more=_MORE_SET,
     )
-    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults, help="or * for the defaults")
+    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults, help=_TENANT)
     parser.add_argument("values", metavar="field=value", nargs="+", help="see below")
     parser.add_argument(
         "--for",
@@ -100,7 +102,7 @@ def _register_set(parts: Commands) -> None:
         type=_span,
         help="how long it lasts: 90s, 30m, 24h, 7d; without this it stays",
     )
-    parser.add_argument("--by", metavar="WHO", help="who changes it, for the record (user@host)")
+    parser.add_argument("--by", metavar="WHO", help="who changes it, for the record (default: user@host)")
     json_option(parser)
 
 
@@ -113,8 +115,8 @@ def _register_unset(parts: Commands) -> None:
         description="Remove overrides of a tenant: the named fields, or all of them.",
         more="examples:\n  fanout-guard caps unset acme\n  fanout-guard caps unset '*' mode\n",
     )
-    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults, help="or * for the defaults")
-    parser.add_argument("fields", metavar="field", nargs="*")
+    parser.add_argument("tenant", metavar="TENANT", type=tenant_or_defaults, help=_TENANT)
+    parser.add_argument("fields", metavar="field", nargs="*", help="which overrides; without any, all of them")
     json_option(parser)
 
 
@@ -137,7 +139,7 @@ def run_set(arguments: argparse.Namespace) -> int:
 
 
 def run_unset(arguments: argparse.Namespace) -> int:
-    """Take back."""
+    """Remove overrides."""
     unknown = [_unknown(field) for field in arguments.fields if field not in CAP_FIELDS]
     if unknown:
         raise ConfigurationError(unknown)
@@ -147,7 +149,7 @@ def run_unset(arguments: argparse.Namespace) -> int:
         if arguments.json:
             say_json({"tenant": arguments.tenant, "unset": gone})
         else:
-            say(clean(f"{arguments.tenant}: {plural(gone, 'override')} taken back"))
+            say(clean(f"{arguments.tenant}: {plural(gone, 'override')} removed"))
         return Exit.DONE
 
     return with_deployment("caps", change)

@@ -19,7 +19,7 @@ from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings
 
 _MORE = """\
-Connects, and tries the real scripts on keys of its own that expire within a minute. A problem is something that does
+It connects, and tries the real scripts on keys of its own that expire within a minute. A problem is something that does
 not work; a warning is for you to decide on.
 
 exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 bad configuration, 3 the server is out of reach

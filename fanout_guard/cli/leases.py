@@ -13,9 +13,11 @@ from fanout_guard.core.model import Lease
 from fanout_guard.core.words import plural
 
 _MORE = """\
-A lease ends when the application has answered and returned, when its holder releases it, or by itself after
-FANOUT_GUARD_LEASE_TTL.
-Releasing one whose work still runs lets more into flight than the cap. Exit status 1: there was no such lease.
+A lease ends when the application's call returns, or when whoever holds it releases it; otherwise by itself, after
+FANOUT_GUARD_LEASE_TTL or the time for which it is held. If you release a lease whose work still runs, more than the cap
+can be in flight.
+
+exit status: 0 done, 1 there was no such lease, 2 bad usage or configuration, 3 the server is out of reach
 
 examples:
   fanout-guard leases acme

@@ -14,9 +14,9 @@ from fanout_guard.core.digests import Digests
 from fanout_guard.core.words import plural
 
 _MORE = """\
-Without --document: the tenant's rates and all its documents start again from zero. Entries in flight
-stay counted; see `fanout-guard leases`. The document's digest depends on FANOUT_GUARD_DIGEST_KEY and
-FANOUT_GUARD_KEY_PREFIX, so the environment must be the application's.
+Without --document, the tenant's rates and all its documents start again from zero. Entries in flight stay counted; see
+`fanout-guard leases`. A document is found by its digest, which depends on FANOUT_GUARD_DIGEST_KEY and
+FANOUT_GUARD_KEY_PREFIX: use the application's environment.
 
 examples:
   fanout-guard reset acme --document d-1

@@ -25,12 +25,12 @@ from fanout_guard.guard import FanoutGuard
 from fanout_guard.settings import PREFIX, Settings
 
 _MORE = """\
-FILE is a request's body, read as strictly as the guard reads it; - is standard input. Nothing is charged and nothing
-is sent. Caps that the application takes from a caps= hook are not known here. Without FANOUT_GUARD_REDIS_URL this
-can only judge what needs no counters, such as the circulation cap.
+FILE is read as strictly as the guard reads a request's body. Nothing is charged and nothing is sent. Caps that the
+application takes from a caps= hook are not known here. Without FANOUT_GUARD_REDIS_URL the command can only tell what
+needs no counters, such as a refusal by the circulation cap.
 
-exit status: 0 it would be let through, 1 it would be refused, 2 it cannot be read or the counters are not shared,
-3 the counters are out of reach
+exit status: 0 it would be let through, 1 it would be refused, 2 the body cannot be read, or deciding on it would need
+FANOUT_GUARD_REDIS_URL, 3 the counters are out of reach
 
 examples:
   fanout-guard simulate payload.json --tenant acme

@@ -34,9 +34,9 @@ _FEWEST_ROWS = 5
 _AROUND = 8  # lines of a screen above and below the tenants
 
 _MORE = """\
-The application counts rejections, not the counters' server: --metrics names the address of its metrics
-(FANOUT_GUARD_METRICS=prometheus), once per server. End with Ctrl-C. If standard output is not a terminal,
-and with --json, it prints one picture.
+Only the application counts rejections. To see them, run it with FANOUT_GUARD_METRICS=prometheus and give the address
+of its metrics, once per server. End with Ctrl-C. If standard output is not a terminal, and with --json, top prints one
+picture and exits.
 
 examples:
   fanout-guard top
@@ -58,8 +58,11 @@ def register(commands: Commands) -> None:
         description="Watch tenants: sites in flight, rate against cap, rejections by reason, outage.",
         more=_MORE,
     )
-    parser.add_argument("--interval", metavar="S", type=_interval, default=2.0, help="seconds between pictures (2)")
-    parser.add_argument("--metrics", metavar="URL", type=_address, action="append", default=[], help="may be repeated")
+    parser.add_argument(
+        "--interval", metavar="S", type=_interval, default=2.0, help="seconds between pictures (default: 2)"
+    )
+    address = "the address of the application's metrics; may be repeated"
+    parser.add_argument("--metrics", metavar="URL", type=_address, action="append", default=[], help=address)
     parser.add_argument("--once", action="store_true", help="print one picture and exit")
     json_option(parser)
 

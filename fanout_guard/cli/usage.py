@@ -15,9 +15,9 @@ from fanout_guard.core.model import CIRCULATION
 from fanout_guard.core.usage import Usage
 
 _MORE = f"""\
-Without TENANT: every tenant that is configured, overridden, or has anything counted. Documents are known by digest;
---document looks one up by its id. Of a tenant's documents at most {DOCUMENTS_AT_MOST} are looked at. Caps that the
-application takes from a caps= hook are not known here. Charges nothing.
+Without TENANT it shows every tenant that is configured, overridden, or has anything counted. The server knows documents
+only by digest; --document looks one up by its id. At most {DOCUMENTS_AT_MOST} documents of a tenant are looked at.
+Caps that the application takes from a caps= hook are not known here. Nothing is charged.
 
 examples:
   fanout-guard usage
@@ -40,8 +40,8 @@ def register(commands: Commands) -> None:
         more=_MORE,
     )
     parser.add_argument("tenant", metavar="TENANT", nargs="?", type=tenant_id, help="only this tenant")
-    parser.add_argument("--document", metavar="ID", help="this document of TENANT")
-    fullest = "list each tenant's N fullest documents (10; 1 in the table of every tenant)"
+    parser.add_argument("--document", metavar="ID", help="only this document of TENANT, by its id")
+    fullest = "list each tenant's N fullest documents (default: 10, or 1 in the table of all tenants)"
     parser.add_argument("--documents", metavar="N", type=count, help=fullest)
     json_option(parser)
 

@@ -12,7 +12,7 @@ from tests.cli.conftest import Run
 from tests.cli.servers import command
 
 
-def test_a_cap_is_set_listed_and_taken_back(url: str, run: Run) -> None:
+def test_a_cap_is_set_listed_and_removed(url: str, run: Run) -> None:
     """Who, what, since when, until when: the audit that a cap changed at night needs."""
     assert run("caps", "set", "acme", "max_sites=500", "rate=6000/minute", "--for", "24h", "--by", "ann").code == 0
     document = run("caps", "list", "acme", "--json").document
@@ -26,7 +26,7 @@ def test_a_cap_is_set_listed_and_taken_back(url: str, run: Run) -> None:
     assert document["effective"]["acme"]["max_sites"] == 500
     assert document["effective"]["acme"]["document_max_sites"] == 500
     assert run("caps", "unset", "acme", "rate", "--json").document == {"tenant": "acme", "unset": 1}
-    assert "1 override taken back" in run("caps", "unset", "acme").out
+    assert "1 override removed" in run("caps", "unset", "acme").out
     assert run("caps", "list", "--json").document["overrides"] == []
 
 
