@@ -20,12 +20,13 @@ except KeyboardInterrupt:  # loading takes its time
     sys.exit(3)
 
 COMMANDS = ("sweep", "analyze", "compare", "isolation", "overhead", "peers.command")
+ABOUT = "To how many sites may one document go before everybody's latency rises? Measures it, and judges the cap."
 EPILOG = "exit codes: 0 pass, 1 the cap or a goal fails, 2 bad usage, 3 cannot tell, 4 target or generator failed"
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands; each module adds its own with ``register``."""
-    root = Parser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
+    root = Parser(prog="python -m benchmarks", description=ABOUT, epilog=EPILOG)
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         try:

@@ -16,9 +16,11 @@ from fanout_guard.stress.verdict import judge
 def register(commands: Any) -> None:
     """Add the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "analyze", help="judge saved samples again and rewrite the judgement", description=__doc__
+        "analyze",
+        help="judge saved samples again and rewrite the judgement",
+        description="Judge the saved samples of a run again, and rewrite the judgement and the report.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder of a run")
     parser.add_argument("--cap", type=options.whole, help="judge this cap instead of the run's own")
     parser.add_argument("--goal", action="append", default=[], help="goals instead of the run's own")
     parser.add_argument("--strict", action="store_true", help="fail (1) if the cap is at risk")

@@ -27,10 +27,12 @@ UNKNOWN = (Verdict.INCONCLUSIVE, Verdict.ERROR)
 def register(commands: Any) -> None:
     """Add the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "compare", help="fail only on a real regression between two runs", description=__doc__
+        "compare",
+        help="fail only on a real regression between two runs",
+        description="Say whether a later run is worse than an earlier one, beyond what noise explains.",
     )
-    parser.add_argument("old", type=Path, metavar="OLD")
-    parser.add_argument("new", type=Path, metavar="NEW")
+    parser.add_argument("old", type=Path, metavar="OLD", help="the folder of the earlier run")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the folder of the later run")
     parser.set_defaults(run=run)
 
 

@@ -38,7 +38,9 @@ RESAMPLES = 2000
 def register(commands: Any) -> None:
     """Add the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "isolation", help="bystanders' latency beside a flooding tenant, guard off and on", description=__doc__
+        "isolation",
+        help="bystanders' latency beside a flooding tenant, guard off and on",
+        description="Measure how much one tenant's large circulations hurt the others, without the guard and with it.",
     )
     parser.add_argument("--cap", type=options.whole, help="cap of the guard (FANOUT_GUARD_MAX_SITES, or 300)")
     parser.add_argument("--flood-sites", type=options.whole, default=500, help="sites of the flood's documents (500)")

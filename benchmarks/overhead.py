@@ -17,7 +17,8 @@ from examples.publishing_api.servers import ServerFailed
 
 def register(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("overhead", help="requests/s of the bare app, guarded in-process, guarded with Redis")
+    summary = "requests/s of the bare app, guarded in-process, guarded with Redis"
+    parser = commands.add_parser("overhead", help=summary, description=f"Measure {summary}.")
     parser.add_argument("--loop", choices=(*STACKS, "both"), default="both", help="event loop of the server (both)")
     parser.add_argument("--quick", action="store_true", help="shorter, for a first look")
     parser.add_argument("--json", action="store_true", help="print JSON")

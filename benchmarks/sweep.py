@@ -40,7 +40,9 @@ MORE_DOCUMENTS = 60
 def register(commands: Any) -> None:
     """Add the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "sweep", help="measure every level, find the knee, judge the cap", description=__doc__
+        "sweep",
+        help="measure every level, find the knee, judge the cap",
+        description="Stress test the example API, or yours (--host), and give a verdict on the cap.",
     )
     parser.add_argument(
         "--sites", type=options.site_counts, help="levels to measure (a third to five thirds of the cap)"

@@ -18,7 +18,8 @@ LOOPS = ("asyncio", "uvloop")
 
 def register(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("peers", help="the guard beside every comparable library, in one run")
+    summary = "the guard beside every comparable library, in one run"
+    parser = commands.add_parser("peers", help=summary, description=f"Measure {summary}.")
     parser.add_argument("--loop", choices=(*LOOPS, "both"), default="both", help="event loop (both)")
     parser.add_argument("--runs", type=int, choices=range(1, 10), default=1, help="a bound must hold in each (1)")
     parser.add_argument("--quick", action="store_true", help="shorter, for a first look")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main, parser
+from benchmarks.__main__ import COMMANDS, main, parser
 from benchmarks.folder import output_folder
 from benchmarks.options import BadUsage, read_names
 from benchmarks.request import notice, read_request
@@ -214,3 +214,13 @@ def test_a_file_of_names_is_checked_line_by_line(content: bytes, problem: str, t
     path.write_bytes(content)
     with pytest.raises(BadUsage, match=problem):
         read_names(path)
+
+
+@pytest.mark.parametrize("command", ["", *(name.partition(".")[0] for name in COMMANDS)])
+def test_a_help_says_what_the_command_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words for a terminal: a docstring's marks are for another reader."""
+    with pytest.raises(SystemExit):
+        parser().parse_args([*command.split(), "--help"])
+    _, description, *_ = capsys.readouterr().out.split("\n\n")
+    assert description.endswith(".")
+    assert "`" not in description
