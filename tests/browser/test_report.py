@@ -43,10 +43,13 @@ def stages() -> dict[str, Any]:
     def stage(name: str, slow: float) -> dict[str, Any]:
         latencies = [400.0 + slow * number for number in range(30)]
         middle = {"p50_ms": 450.0, "p95_ms": 450 + slow * 28, "ratio": 1.0 + slow / 20}
-        return {"name": name, "latencies_ms": latencies, "flood_refused": 0, "flood_documents": 0} | middle
+        counted = {"failed": 0, "flood_refused": 0, "flood_documents": 0}
+        return {"name": name, "latencies_ms": latencies} | counted | middle
 
     return {
+        "verdict": "pass",
         "reason": "the flood hurts",
+        "environment": {},
         "stages": [stage("alone", 3), stage("without the guard", 30), stage("with the guard", 3.1)],
     }
 
