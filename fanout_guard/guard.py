@@ -26,7 +26,7 @@ from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CirculationError, FanoutRejected
-from fanout_guard.observe.hooks import OnDecision
+from fanout_guard.observe.hooks import DecisionHook, OnDecision
 from fanout_guard.observe.install import observers
 from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook, Tenants
@@ -208,12 +208,12 @@ class FanoutGuard:
         if policy.mode is not OFF:
             self.observers.decided(decision, monotonic() - began_s)
             if self.observers.hook is not None:
-                await self._tell(decision)
+                await self._tell(self.observers.hook, decision)
         return decision
 
-    async def _tell(self, decision: Decision) -> None:
+    async def _tell(self, hook: DecisionHook, decision: Decision) -> None:
         try:
-            await self.observers.notify(decision)
+            await hook(decision)
         except BaseException:
             # The task was cancelled while the user's hook ran: nobody will use this decision.
             self.charges.undo(decision)

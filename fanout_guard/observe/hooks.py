@@ -100,7 +100,7 @@ class DecisionHook:
 class Observers:
     """Tells every observer, in order; an error of one is logged and stops neither the others nor the request.
 
-    ``hook`` is None where no ``on_decision=`` is given, so that a caller can do without ``notify`` and await nothing.
+    ``hook`` is the user's ``on_decision=``, for the caller to await; None if there is none.
     """
 
     def __init__(self, observers: Iterable[Observer] = (), on_decision: OnDecision | None = None) -> None:
@@ -117,11 +117,6 @@ class Observers:
         self._close = _overridden(watching, "close")
         self.count_inflight = bool(self._inflight)
         """Whether anybody wants to know what is in flight."""
-
-    async def notify(self, decision: Decision) -> None:
-        """Call the user's ``on_decision=``, if there is one."""
-        if self.hook is not None:
-            await self.hook(decision)
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Tell of one decision."""

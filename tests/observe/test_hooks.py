@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fanout_guard.core.model import Decision
-from fanout_guard.observe.hooks import Observer, Observers
+from fanout_guard.observe.hooks import DecisionHook, Observer, Observers
 from tests.observe.conftest import Decide
 
 
@@ -125,18 +125,16 @@ def test_an_error_whose_text_cannot_be_made_is_logged_too(decide: Decide, log: p
     assert "Unspeakable: ?" in log.text
 
 
-async def test_no_hook_is_none_so_that_nothing_is_awaited(decide: Decide) -> None:
+def test_no_hook_is_none_so_that_nothing_is_awaited() -> None:
     """A hook that nobody configured must cost a request nothing, not even an await."""
-    observers = Observers()
-    assert observers.hook is None
-    await observers.notify(decide())
+    assert Observers().hook is None
 
 
 async def test_a_sync_hook_gets_the_decision(decide: Decide) -> None:
     """The simplest hook is a list's append."""
     seen: list[Decision] = []
     decision = decide()
-    await Observers(on_decision=seen.append).notify(decision)
+    await DecisionHook(seen.append)(decision)
     assert seen == [decision]
 
 
@@ -148,7 +146,7 @@ async def test_an_async_hook_is_awaited(decide: Decide) -> None:
         await asyncio.sleep(0)
         seen.append(decision)
 
-    await Observers(on_decision=store).notify(decide())
+    await DecisionHook(store)(decide())
     assert len(seen) == 1
 
 
@@ -160,7 +158,7 @@ async def test_an_object_with_an_async_call_is_awaited(decide: Decide) -> None:
         async def __call__(self, decision: Decision) -> None:
             seen.append(decision)
 
-    await Observers(on_decision=Store()).notify(decide())
+    await DecisionHook(Store())(decide())
     assert len(seen) == 1
 
 
@@ -173,8 +171,8 @@ async def test_the_error_of_a_hook_is_logged_not_raised(decide: Decide, log: pyt
     async def failing_later(decision: Decision) -> None:
         raise TimeoutError
 
-    await Observers(on_decision=failing).notify(decide())
-    await Observers(on_decision=failing_later).notify(decide())
+    await DecisionHook(failing)(decide())
+    await DecisionHook(failing_later)(decide())
     first, second = (record.getMessage() for record in log.records)
     assert first.startswith("on_decision failed and was ignored: KeyError: 'acme' (")
     assert first.endswith(" in failing)")
@@ -191,7 +189,7 @@ async def test_a_hook_that_awaits_a_cancelled_task_does_not_cancel_the_request(
         task.cancel()
         await task
 
-    await Observers(on_decision=awaiting).notify(decide())
+    await DecisionHook(awaiting)(decide())
     assert "on_decision failed and was ignored: CancelledError" in log.text
 
 
@@ -204,7 +202,7 @@ async def test_a_hook_that_panics_is_logged_and_ignored(decide: Decide, log: pyt
     def panicking(_: Decision) -> None:
         raise Panic
 
-    await Observers(on_decision=panicking).notify(decide())
+    await DecisionHook(panicking)(decide())
     assert "on_decision failed and was ignored: Panic" in log.text
 
 
@@ -222,7 +220,7 @@ async def test_a_hook_that_hangs_does_not_keep_the_request(
             ended.append(decision)
 
     async with asyncio.timeout(5):
-        await Observers(on_decision=hanging).notify(decide())
+        await DecisionHook(hanging)(decide())
     assert len(ended) == 1
     assert "on_decision failed and was ignored: no answer within 0.01 s" in log.text
 
@@ -235,7 +233,7 @@ async def test_a_request_that_is_cancelled_during_a_hook_is_cancelled(decide: De
         started.set()
         await asyncio.sleep(60)
 
-    request = asyncio.create_task(Observers(on_decision=slow).notify(decide()))
+    request = asyncio.create_task(DecisionHook(slow)(decide()))
     await started.wait()
     request.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -26,7 +26,9 @@ def test_rejections_are_logged_by_default(reject: Decide, log: pytest.LogCapture
 async def test_the_users_hook_is_installed(decide: Decide) -> None:
     """``on_decision=`` is the one hook that a user writes, so it must arrive here."""
     seen: list[Decision] = []
-    await observers(on_decision=seen.append).notify(decide())
+    hook = observers(on_decision=seen.append).hook
+    assert hook is not None
+    await hook(decide())
     assert len(seen) == 1
 
 
