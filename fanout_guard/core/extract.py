@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from fanout_guard.core.circulation import Circulation, document_text
+from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.fields import AmbiguousField, Fields, Path
 from fanout_guard.core.model import Spelling
 from fanout_guard.core.problem import UnreadableKind
@@ -239,7 +239,11 @@ def _text(source: Source, value: object) -> str:
     if isinstance(value, Spelling) and _INTEGER.fullmatch(value.text):
         return "0" if value.text == "-0" else value.text
     if isinstance(value, int) and not isinstance(value, bool):
-        return document_text(value)
+        try:
+            # The base class's, since an enum of integers prints its member's name.
+            return int.__repr__(value)
+        except ValueError:
+            raise _Refused(f"{source} is an integer too long to write") from None
     raise _Refused(f"{source} is neither a string nor an integer")
 
 

@@ -276,6 +276,13 @@ def test_a_tenant_may_stand_in_path_query_or_scope() -> None:
         reader("path:tenant").tenant({}, {"tenant": "a\n"})
 
 
+def test_an_integer_too_long_to_write_names_no_tenant() -> None:
+    """Python raises where it is asked for the decimal text, and the request must not end in a 500."""
+    refused = refusal(reader("scope:user.id"), user={"id": 10**5000})
+    assert (refused.kind, refused.tenant_read) == (TENANT_UNIDENTIFIED, False)
+    assert refused.detail == "The scope entry 'user.id' is an integer too long to write."
+
+
 def test_a_scope_entry_whose_own_code_fails_is_not_told_as_an_encoding() -> None:
     """What authentication leaves for nobody may raise, and there is no encoding that a client could mend."""
 
