@@ -16,7 +16,7 @@ SourceKind: TypeAlias = Literal["header", "path", "query", "json", "scope"]
 _KINDS = get_args(SourceKind)
 _ARRAY_KINDS = ("json", "query", "scope")
 _NESTED = ("json", "scope")
-_VALUE = re.compile(rb"(?:[^%\x80-\xff]|%[0-9A-Fa-f]{2})*")
+_VALUE = re.compile(rb"(?:[^%\x80-\xff]|%[0-9A-Fa-f]{2})*+")
 
 
 @dataclass(frozen=True, slots=True)
