@@ -231,8 +231,9 @@ class FanoutGuard:
             return 0
         if len(charged) == 1:
             return await settle(charged[0], lease)
-        # At one time: one after the other, a cancellation could keep it from being done at the second, or owed to it.
-        return sum(await asyncio.gather(*(settle(each, lease) for each in charged)))
+        # At one time, and shielded: a cancellation, which may come before either has begun, would keep it from being
+        # done, or owed, where the charge is.
+        return sum(await asyncio.shield(asyncio.gather(*(settle(each, lease) for each in charged))))
 
     def _open(self, settings: Settings) -> RedisCounters | None:
         if not settings.redis_url:

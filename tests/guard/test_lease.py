@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from fanout_guard import Caps, FanoutGuard
@@ -72,6 +74,22 @@ async def test_a_charge_can_be_settled_where_it_was_counted(
     assert [await other.release("acme", decision.lease_id) for _ in range(2)] == [True, False]
     assert [await other.refund("acme", decision.lease_id) for _ in range(2)] == [2, 0]
     assert (await used(one, "acme"))["inflight"] == 0
+
+
+@pytest.mark.parametrize("unknown", ["own", "shared"])
+async def test_a_caller_that_is_cancelled_settles_all_the_same(make: Make, unknown: str) -> None:
+    """A handler gives back in its ``finally`` while anyio cancels it anew with every turn of the loop."""
+    guard = make(**ALL_CAPS, UNKNOWN_TENANTS=unknown)
+    lease_ids = [(await guard.admit(tenant="acme", document="d", sites=sites(3))).lease_id or "" for _ in range(2)]
+    calls = [guard.release("acme", lease_ids[0]), guard.refund("acme", lease_ids[1])]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await guard.aclose()
+    counted = await used(guard, "acme")
+    assert (counted["inflight"], counted["rate-60"]) == (0, 3)
 
 
 async def test_a_lease_that_nobody_returns_comes_back() -> None:
