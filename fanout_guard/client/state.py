@@ -132,7 +132,7 @@ class Journal:
     """
 
     def __init__(self, state: State | None = None) -> None:
-        self.state = state
+        self.state: State | None = state
         self._turn = Lock()
 
     def save(self, state: State) -> None:
