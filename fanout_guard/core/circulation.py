@@ -51,7 +51,7 @@ def document_text(document: object) -> str:
             raise CirculationError("the document id is empty")
         if not is_encodable(document):
             raise CirculationError("the document id has a lone surrogate")
-        return document
+        return str.__str__(document)  # the base class's, since an enum of strings prints its member's name
     if isinstance(document, int) and not isinstance(document, bool):
         try:
             return _decimal(document)

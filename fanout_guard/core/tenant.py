@@ -13,7 +13,7 @@ ACCEPTED = f"1 to {MAX_TENANT_BYTES} bytes of UTF-8, no spaces around it, not {D
 
 
 def check_tenant(tenant: object) -> str:
-    """``tenant`` itself; ValueError where it cannot name one, with what is the matter as the end of a sentence."""
+    """``tenant`` as a plain text; ValueError where it cannot name one, with what is the matter as a sentence's end."""
     if not isinstance(tenant, str):
         raise ValueError("is not a string")
     if not tenant:
@@ -29,4 +29,5 @@ def check_tenant(tenant: object) -> str:
         raise ValueError("is not UTF-8") from None
     if size > MAX_TENANT_BYTES:
         raise ValueError(f"is longer than {MAX_TENANT_BYTES} bytes of UTF-8")
-    return tenant
+    # The base class's text, since an enum of strings prints its member's name: in logs, and in idempotency keys.
+    return str.__str__(tenant)

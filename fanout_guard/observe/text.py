@@ -14,6 +14,7 @@ def printable(text: str) -> str:
     Line and paragraph separators, terminal escapes, direction marks and lone surrogates do not print. A
     backslash is escaped too. Long texts are cut, since a document id may be as long as a body.
     """
+    text = str.__str__(text)  # a tenant may be a member of an enum, which prints its name instead of its text
     if len(text) > _MAX_CHARACTERS:
         text = text[:_MAX_CHARACTERS] + "…"
     if text.isprintable() and "\\" not in text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import pytest
 
 from fanout_guard import FanoutGuard
@@ -12,6 +14,12 @@ from fanout_guard.errors import CirculationError, UnknownTenant
 from tests.configured import settings
 from tests.guard.guards import Make
 from tests.sites import sites
+
+
+class _Name(str, Enum):  # noqa: UP042 - a StrEnum prints its text
+    X = "x"
+    ACME = "acme"
+    D_1 = "d-1"
 
 
 async def test_the_kill_switch_is_known_before_the_first_request_that_cannot_be_read(url: str) -> None:
@@ -69,6 +77,16 @@ async def test_a_key_is_its_tenants_own_where_unknown_tenants_share(make: Make) 
     for tenant, used in (("x", 10), ("x", 10), ("y", 20), ("default", 30), (None, 30), ("y", 30)):
         await guard.admit(tenant=tenant, document="d", sites=sites(10), idempotency_key="k")
         assert (await guard.usage())["rate-60"].used == used
+
+
+async def test_a_member_of_an_enum_is_its_text(make: Make) -> None:
+    """It prints its own name, and the log and the idempotency key had that: another tenant than the header's."""
+    guard = make(UNKNOWN_TENANTS="shared", TENANT__acme__MAX_SITES="1")
+    for tenant, document, repeated in (("x", "d-1", False), (_Name.X, _Name.D_1, True)):
+        decision = await guard.admit(tenant=tenant, document=document, sites=sites(1), idempotency_key="k")
+        assert (decision.repeated, f"{decision.document}") == (repeated, "d-1")
+    decision = await guard.admit(tenant=_Name.ACME, sites=sites(2))
+    assert (decision.admitted, f"{decision.tenant}") == (False, "acme")
 
 
 async def test_unknown_tenants_can_share_one_set_of_counters(make: Make) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,15 @@ def test_every_text_becomes_one_printable_line(text: str) -> None:
 def test_quotes_are_there_only_where_needed(value: object, said: str) -> None:
     """Lines are read by people and by tools that split at spaces and at the equals sign."""
     assert quoted(value) == said
+
+
+def test_a_member_of_an_enum_is_told_by_its_text() -> None:
+    """A ``tenant=`` hook may give one, and who looks for the tenant in the log does not know the member's name."""
+
+    class Tenant(str, Enum):  # noqa: UP042 - a StrEnum prints its text
+        ACME = "acme"
+
+    assert quoted(printable(Tenant.ACME)) == "acme"
 
 
 def test_an_error_is_told_with_the_line_that_raised_it() -> None:
