@@ -43,8 +43,8 @@ class FanoutGuardMiddleware:
     Pass either ``guard``, which several applications may share, or what the middleware makes one from: ``settings`` (by
     default those of the environment), ``caps`` and ``on_decision``, as FanoutGuard takes them. The hooks ``tenant``
     (scope → id or None) and ``circulation`` (scope, body → Circulation) say what settings cannot. All four hooks may be
-    async. Raises ConfigurationError if the settings are wrong, and TypeError if a hook is not a function or if
-    ``guard`` is combined with something that it brings itself.
+    async. Raises ConfigurationError if the settings are wrong, and TypeError if a hook is not a function, ``guard`` is
+    no FanoutGuard, or it is combined with something that it brings itself.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class FanoutGuardMiddleware:
     ) -> None:
         if guard is not None and any(each is not None for each in (settings, caps, on_decision)):
             raise TypeError("guard= brings its own settings, caps= and on_decision=; pass them to FanoutGuard instead")
+        if guard is not None and not isinstance(guard, FanoutGuard):
+            raise TypeError(f"guard= is of type {type(guard).__name__}; expected a FanoutGuard")
         for name, hook in (("tenant=", tenant), ("circulation=", circulation)):
             if hook is not None:
                 check_hook(name, hook)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -84,3 +86,10 @@ async def test_one_guard_serves_several_applications() -> None:
     for given in ({"settings": Settings()}, {"caps": lambda _: None}, {"on_decision": RecordedDecisions()}):
         with pytest.raises(TypeError, match="brings its own"):
             FanoutGuardMiddleware(Recorder(), guard=guard, **given)
+
+
+@pytest.mark.parametrize("given", [Settings(), FanoutGuard, {}], ids=lambda given: type(given).__name__)
+def test_a_guard_of_another_type_is_refused_by_name(given: Any) -> None:
+    """Settings given as ``guard=`` ended in an AttributeError, and an empty dict in a guard of the environment."""
+    with pytest.raises(TypeError, match=f"guard= is of type {type(given).__name__}; expected a FanoutGuard"):
+        FanoutGuardMiddleware(Recorder(), guard=given)
