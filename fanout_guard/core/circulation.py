@@ -31,9 +31,9 @@ class Circulation:
 
     document: str | None
     sites: Sequence[object]
-    keys: Sequence[SiteKey] = field(repr=False, compare=False)
+    keys: Sequence[SiteKey] = field(init=False, repr=False, compare=False)
     """The identity of each entry."""
-    text: str | None = field(repr=False, compare=False)
+    text: str | None = field(init=False, repr=False, compare=False)
     """The keys joined by NUL, or None if one of them is not a string."""
 
     def __init__(self, *, sites: Sequence[object], document: str | int | None = None) -> None:

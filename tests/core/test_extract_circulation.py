@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import time
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
@@ -25,6 +26,12 @@ class _Number(IntEnum):
 def test_an_integer_document_is_its_decimal_text(given: Any, document: str | None) -> None:
     """Else ``7`` and ``"7"`` would be two documents with a cap each."""
     assert Circulation(document=given, sites=[]).document == document
+
+
+def test_a_circulation_can_be_made_of_another() -> None:
+    """A ``circulation=`` hook may expand the groups of one; its sites are identified anew."""
+    made = replace(Circulation(document="d", sites=["group", 1]), sites=["a", "b"])
+    assert (made, made.keys, made.text) == (Circulation(document="d", sites=["a", "b"]), ["a", "b"], "a\0b")
 
 
 @pytest.mark.parametrize(
