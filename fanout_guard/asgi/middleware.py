@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
-from typing import TypeAlias, TypeGuard, TypeVar, cast
+from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
 
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
@@ -85,7 +85,7 @@ class FanoutGuardMiddleware:
         self._with_fields = settings.headers
         self._idempotency_header = settings.idempotency_header.lower().encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         params = None if self._off or scope["type"] != "http" else self._routes.match(scope)
         if params is None or _SEEN in scope:
             await self.app(scope, receive, send)

@@ -37,7 +37,7 @@ async def test_no_path_below_a_root_path_goes_round_the_guard(path: str) -> None
     bare: Any = Litestar([circulate_document], logging_config=None)
     inside: Any = Litestar(
         [circulate_document],
-        middleware=[DefineMiddleware(FanoutGuardMiddleware, guard=guard)],  # type: ignore[arg-type]
+        middleware=[DefineMiddleware(FanoutGuardMiddleware, guard=guard)],
         logging_config=None,
     )
     headers = [("content-type", "application/json")]

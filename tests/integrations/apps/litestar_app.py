@@ -44,7 +44,7 @@ app = Litestar(
     [circulate, stream, proceed, health],
     middleware=[
         DefineMiddleware(Authentication),  # type: ignore[arg-type]  # Litestar has its own types for ASGI
-        DefineMiddleware(FanoutGuardMiddleware, guard=FanoutGuard()),  # type: ignore[arg-type]
+        DefineMiddleware(FanoutGuardMiddleware, guard=FanoutGuard()),
     ],
     cors_config=CORSConfig(allow_origins=[ORIGIN], expose_headers=EXPOSED),
     compression_config=CompressionConfig("gzip", minimum_size=100),
