@@ -50,11 +50,12 @@ def circulate(
     Blocks for as long as that takes, bounded by ``rules``. ``state`` records what was done, even after an interrupt;
     pass the same one again to continue. If you pass a client of your own (``http``), let it keep no idle connections,
     as the built-in one does: a server that closes one at the wrong moment leaves a circulation in doubt. Neither
-    follows redirects. Raises ValueError for an invalid URL, site list or document, and StateError for a state that
-    cannot be used. Whatever the API does is reported, and so is a state that can no longer be saved once something was
-    sent.
+    follows redirects. Raises ValueError for an invalid URL, client, site list or document, and StateError for a state
+    that cannot be used. Whatever the API does is reported, and so is a state that can no longer be saved once something
+    was sent.
     """
     headers, rules = headers or {}, rules or Rules()
+    _check_client(http, httpx.Client)
     with ExitStack() as stack:
         client = stack.enter_context(httpx.Client(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
         journal = stack.enter_context(_journal(state).circulating())
@@ -87,6 +88,7 @@ async def circulate_async(
 ) -> Report:
     """Like ``circulate``, but async; cancelling it leaves the state correct."""
     headers, rules = headers or {}, rules or Rules()
+    _check_client(http, httpx.AsyncClient)
     async with AsyncExitStack() as stack:
         client = (
             await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS)) if http is None else http
@@ -114,6 +116,16 @@ def _journal(state: Journal | None) -> Journal:
     if not isinstance(state, Journal):
         raise ValueError(f"the state must be a Journal, a StateFile(path) for one, not {type(state).__name__}")
     return state
+
+
+def _check_client(http: httpx.Client | httpx.AsyncClient | None, kind: type[object]) -> None:
+    """Raise ValueError for a client that cannot send: a request that fails by it has its sites in doubt already."""
+    if http is None:
+        return
+    if not isinstance(http, kind):
+        raise ValueError(f"http must be an httpx.{kind.__name__}, not {type(http).__name__}")
+    if http.is_closed:
+        raise ValueError("http is a client that is closed")
 
 
 def _check_request(

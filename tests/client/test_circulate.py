@@ -296,6 +296,20 @@ def test_a_client_of_ones_own_may_know_the_address() -> None:
         assert circulate("/circulate-document", DOCUMENT, ["A"], http=http).complete
 
 
+def test_a_client_that_cannot_send_puts_no_site_in_doubt(client: Circulate, tmp_path: Path) -> None:
+    """It failed at the first request, which the file then had as under way: its sites were never sent again."""
+    path = tmp_path / "d-1.json"
+    http, http_async = httpx.Client(), httpx.AsyncClient()
+    http.close()
+    asyncio.run(http_async.aclose())
+    own, other = (http, http_async) if client is circulate else (http_async, http)
+    wrong = f"http must be an httpx.{type(own).__name__}, not {type(other).__name__}"
+    for given, problem in ((own, "http is a client that is closed"), (other, wrong)):
+        with pytest.raises(ValueError, match=problem):
+            client("http://127.0.0.1:1", DOCUMENT, ["A"], http=given, state=StateFile(path))
+    assert not path.exists()
+
+
 def test_a_path_where_a_state_belongs_is_told_what_is_expected(client: Circulate, tmp_path: Path) -> None:
     """It is the first thing that one tries."""
     for state in (str(tmp_path / "s"), tmp_path / "s"):
