@@ -66,19 +66,19 @@ class FanoutGuardMiddleware:
             if hook is not None:
                 check_hook(name, hook)
         self.app = app
-        self.guard = guard = guard or FanoutGuard(settings, caps=caps, on_decision=on_decision)
+        self.guard = guard = FanoutGuard(settings, caps=caps, on_decision=on_decision) if guard is None else guard
         settings = guard.settings
         self._off = settings.mode is OFF
         self._routes = Routes(settings.routes, root_path=root_path_of(app))
         self._tenant_hook = tenant
         self._circulation_hook = circulation
         source = parse_source(settings.tenant)
-        self._tenant_expected = "" if tenant else f"; expected {source}"
+        self._tenant_expected = f"; expected {source}" if tenant is None else ""
         self._failures = Failures()
         self._reader = Reader(
-            tenant=None if tenant else source,
+            tenant=source if tenant is None else None,
             document=parse_source(settings.document) if settings.document else None,
-            sites=() if circulation else parse_sources(settings.sites),
+            sites=parse_sources(settings.sites) if circulation is None else (),
         )
         self._max_body = settings.max_body_bytes
         self._reject_status = settings.reject_status

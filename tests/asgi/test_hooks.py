@@ -30,6 +30,17 @@ async def test_hooks_say_what_settings_cannot() -> None:
     assert app.scopes[0]["fanout_guard"].tenant == "from-token"
 
 
+async def test_a_hook_may_be_an_object_that_is_empty() -> None:
+    """One that keeps what it has looked up is empty at first, and was then taken for none: its requests got 400."""
+
+    class Groups(dict[str, list[str]]):
+        def __call__(self, scope: Scope, body: bytes) -> Circulation:
+            return Circulation(document="d", sites=sites(3))
+
+    guard = FanoutGuardMiddleware(Recorder(), settings=Settings(), circulation=Groups())
+    assert (await post(guard, b'{"group": "all"}')).status == 200
+
+
 async def test_a_tenant_hook_stands_above_the_configured_source() -> None:
     """What the body says is the client's own word."""
     app = Recorder()
