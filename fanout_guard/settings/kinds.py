@@ -9,6 +9,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
+from fanout_guard.core.circulation import is_encodable
 from fanout_guard.core.policy import CAP_FIELDS
 from fanout_guard.core.redis_url import MASK, SCHEMES, check_redis_url, masked_redis_url
 from fanout_guard.core.routes import parse_routes
@@ -112,10 +113,8 @@ def _check_metrics(value: Any) -> str:
 
 
 def _check_digest_key(value: Any) -> str:
-    try:
-        _text(value).encode()
-    except UnicodeEncodeError:  # a lone surrogate stands for a byte that is not UTF-8
-        raise ValueError("not UTF-8") from None
+    if not is_encodable(_text(value)):  # a lone surrogate stands for a byte that is not UTF-8
+        raise ValueError("not UTF-8")
     return str(value)
 
 
