@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from fanout_guard.core.circulation import Circulation
+from fanout_guard.core.circulation import Circulation, document_text
 from fanout_guard.core.fields import AmbiguousField, Fields, Path
 from fanout_guard.core.model import Spelling
 from fanout_guard.core.problem import UnreadableKind
@@ -202,22 +202,21 @@ def _tenant(place: _Place, scope: _Scope, path_params: _Params, members: _Member
         value = _single(source, found) if found else None
         if value is None or value == "":
             return None
-        tenant = _text(source, value)
-        _check_tenant(source, tenant)
+        return _checked_tenant(source, _text(source, value))
     except _Refused as error:
         raise Unreadable(TENANT_UNIDENTIFIED, sentence(str(error))) from None
-    return tenant
 
 
-def _check_tenant(source: Source, tenant: str) -> None:
-    if source.kind == "header" and "," in tenant:
+def _checked_tenant(source: Source, text: str) -> str:
+    if source.kind == "header" and "," in text:
         raise _Refused(f"{source} names more than one tenant; a tenant id has no comma there")
     try:
-        check_tenant(tenant)
+        tenant = check_tenant(text)
     except ValueError as error:
         raise _Refused(f"{source}, the tenant id, {error}") from None
     if not (tenant.isascii() and tenant.isprintable()) and _CONTROLS.search(tenant):
         raise _Refused(f"{source}, the tenant id, has a control character")
+    return tenant
 
 
 def _document(source: Source, found: Sequence[object]) -> str:
@@ -240,9 +239,8 @@ def _text(source: Source, value: object) -> str:
         return "0" if value.text == "-0" else value.text
     if isinstance(value, int) and not isinstance(value, bool):
         try:
-            # The base class's, since an enum of integers prints its member's name.
-            return int.__repr__(value)
-        except ValueError:
+            return document_text(value)
+        except CirculationError:
             raise _Refused(f"{source} is an integer too long to write") from None
     raise _Refused(f"{source} is neither a string nor an integer")
 

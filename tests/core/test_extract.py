@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -274,6 +275,15 @@ def test_a_tenant_may_stand_in_path_query_or_scope() -> None:
             tenant_of("scope:user.id", user={"id": value})
     with pytest.raises(Unreadable):
         reader("path:tenant").tenant({}, {"tenant": "a\n"})
+
+
+def test_a_tenant_that_the_scope_holds_as_a_member_of_an_enum_is_its_text() -> None:
+    """It prints its own name, and the idempotency key of tenants that share counters had that."""
+
+    class Tenant(str, Enum):  # noqa: UP042 - a StrEnum prints its text
+        ACME = "acme"
+
+    assert f"{tenant_of('scope:user.id', user={'id': Tenant.ACME})}" == "acme"
 
 
 def test_an_integer_too_long_to_write_names_no_tenant() -> None:
