@@ -211,7 +211,7 @@ def _check(settings: Settings, tenant: str, values: dict[str, Any]) -> None:
 
 
 def _unknown(field: str) -> str:
-    return f"{field!a} is not a cap field; expected {_FIELDS}"
+    return f"{field!a} is not a cap field; expected {', '.join(CAP_FIELDS)}"
 
 
 def _span(text: str) -> int:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
+from fanout_guard.core.policy import CAP_FIELDS
 from tests.cli.conftest import Run
 from tests.cli.servers import command
 
@@ -89,6 +90,13 @@ def test_an_unknown_field_is_not_taken_back(url: str, run: Run) -> None:
     """It would look as if something had been done."""
     answer = run("caps", "unset", "acme", "max_site", "rat")
     assert (answer.code, answer.err.count("\n")) == (2, 2)
+
+
+@pytest.mark.parametrize("part", ["set", "unset"])
+def test_an_unknown_field_is_told_the_fields_there_are(part: str, url: str, run: Run) -> None:
+    """Their names, on the one line that a problem has."""
+    answer = run("caps", part, "acme", "max_site=5" if part == "set" else "max_site")
+    assert answer.err == f"fanout-guard: 'max_site' is not a cap field; expected {', '.join(CAP_FIELDS)}\n"
 
 
 def test_a_value_that_is_left_out_is_said_to_be_empty(url: str, run: Run) -> None:
