@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -15,7 +16,7 @@ from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.using import HOUR_MS, charge, refusal, used, works
 from tests.counters.watching import Edges
-from tests.faults.network import HELLO, answering
+from tests.faults.network import HELLO, answering, saying
 from tests.faults.servers import ClusterOfThree, running
 from tests.ports import free_port
 from tests.waiting import becomes, until
@@ -44,6 +45,82 @@ async def test_slots_may_move_while_they_are_used(nodes: ClusterOfThree) -> None
         nodes.move(slot, nodes.masters[(here + 1) % 3])
         assert await used(counters, policy=plain) == {"rate-3600": number * 10}
     await counters.aclose()
+
+
+LOCALHOST = b"$9\r\n127.0.0.1\r\n"
+
+
+def slots(*masters: tuple[int, int, bytes, int]) -> bytes:
+    """An answer to CLUSTER SLOTS: the first and the last slot of each master, its host and its port."""
+    rows = (b"*3\r\n:%d\r\n:%d\r\n*2\r\n%b:%d\r\n" % each for each in masters)
+    return b"*%d\r\n%b" % (len(masters), b"".join(rows))
+
+
+def served(words: bytes, *masters: tuple[int, int, bytes, int]) -> Callable[[list[bytes]], bytes]:
+    """An ``answer`` of a node of such a cluster, with these words for everything else."""
+    return lambda command: slots(*masters) if command[0] == b"CLUSTER" else saying(words)(command)
+
+
+@pytest.mark.parametrize("host", [b"$-1\r\n", b"$0\r\n\r\n", b"$1\r\n?\r\n", LOCALHOST])
+async def test_a_master_without_a_name_is_where_it_was_asked_for(host: bytes) -> None:
+    """A node that does not know its own address yet tells the port alone."""
+    async with (
+        answering(saying(b"$4\r\nhere\r\n")) as master,
+        answering(served(b"-ERR\r\n", (0, 16_383, host, master.port))) as seed,
+    ):
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{seed.port}", timeout_ms=5000)
+        assert await counters.command("GET", "key") == b"here"
+        await counters.aclose()
+
+
+@pytest.mark.parametrize("host", [b"", b"127.0.0.1"])
+@pytest.mark.parametrize(("word", "later"), [(b"MOVED", b"new"), (b"ASK", b"old")])
+async def test_a_slot_is_asked_for_where_its_redirections_say(host: bytes, word: bytes, later: bytes) -> None:
+    """One that has moved stays there, one that is being moved is asked for there once; the host may be left out."""
+    redirections = 0
+
+    def old(command: list[bytes]) -> bytes:
+        nonlocal redirections
+        if command[0] == b"HELLO":
+            return HELLO
+        if command[0] == b"CLUSTER":
+            return slots((0, 16_383, LOCALHOST, seed.port))
+        redirections += 1
+        return b"-%b 1 %b:%d\r\n" % (word, host, target.port) if redirections == 1 else b"$3\r\nold\r\n"
+
+    async with answering(saying(b"$3\r\nnew\r\n")) as target, answering(old) as seed:
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{seed.port}", timeout_ms=5000)
+        assert [await counters.command("GET", "key") for _ in range(2)] == [b"new", later]
+        assert ("ASKING" in target.names()) is (word == b"ASK")
+        await counters.aclose()
+
+
+async def test_a_master_that_has_a_name_is_asked_nowhere_else() -> None:
+    """Another server may have its port where the cluster was asked."""
+    elsewhere = b"$9\r\n127.0.0.2\r\n"
+    async with (
+        answering(saying(b"$5\r\nwrong\r\n")) as other,
+        answering(served(b"-ERR\r\n", (0, 16_383, elsewhere, other.port))) as listing,
+        answering(lambda command: moving(command)) as redirecting,
+    ):
+        moving = served(b"-MOVED 1 127.0.0.2:%d\r\n" % other.port, (0, 16_383, LOCALHOST, redirecting.port))
+        for seed in (listing, redirecting):
+            counters = RedisCounters(f"redis+cluster://127.0.0.1:{seed.port}", timeout_ms=5000)
+            with pytest.raises(CountersUnavailable):
+                await counters.command("GET", "key")
+            await counters.aclose()
+        assert other.commands == []
+
+
+async def test_a_master_of_a_single_slot_is_asked_for_it() -> None:
+    """The first and the last slot of a part belong to it, in whatever order the parts are told."""
+    slot = slot_of(b"key")
+    async with answering(saying(b"$4\r\nhere\r\n")) as one, answering(lambda command: others(command)) as rest:
+        parts = (slot, slot, one.port), (0, slot - 1, rest.port), (slot + 1, 16_383, rest.port)
+        others = served(b"$5\r\nthere\r\n", *((first, last, LOCALHOST, port) for first, last, port in parts))
+        counters = RedisCounters(f"redis+cluster://127.0.0.1:{rest.port}", timeout_ms=5000)
+        assert await counters.command("GET", "key") == b"here"
+        await counters.aclose()
 
 
 async def test_what_is_given_back_while_a_slot_moves_is_given_back_afterwards(nodes: ClusterOfThree) -> None:
@@ -104,7 +181,7 @@ async def test_a_slot_in_between_is_waited_for_once() -> None:
         if command[0] == b"HELLO":
             return HELLO
         if command[0] == b"CLUSTER":
-            return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % node.port
+            return slots((0, 16_383, LOCALHOST, node.port))
         return b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
 
     async with answering(answer) as node:
@@ -167,9 +244,8 @@ async def test_a_master_that_says_nothing_is_not_left_asked_where_another_one_fa
         if command[0] == b"HELLO":
             return HELLO
         if command[0] == b"CLUSTER":
-            masters = [(0, 8000, gone), (8001, 16_000, silent.port), (16_001, 16_383, fake.port)]
-            slots = (b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % each for each in masters)
-            return b"*3\r\n" + b"".join(slots)
+            masters = (0, 8000, gone), (8001, 16_000, silent.port), (16_001, 16_383, fake.port)
+            return slots(*((first, last, LOCALHOST, port) for first, last, port in masters))
         return b"+PONG\r\n"
 
     gone = free_port()
@@ -198,7 +274,7 @@ async def test_nodes_that_left_the_cluster_are_asked_no_more() -> None:
         if command[0] == b"HELLO":
             return HELLO
         if command[0] == b"CLUSTER":
-            return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % master
+            return slots((0, 16_383, LOCALHOST, master))
         return b"+PONG\r\n"
 
     async with answering(answer) as seed:
