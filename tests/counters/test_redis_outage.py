@@ -221,6 +221,16 @@ def test_a_loop_that_ends_in_an_outage_has_not_seen_its_end(edges: Edges) -> Non
     assert edges == [(True, "connection"), (False, UNWATCHED)] * 2
 
 
+async def test_what_a_decision_has_waited_before_is_part_of_its_budget(proxy: Proxy) -> None:
+    """Overrides may have been read for it: it must not wait for the server once more as long as it may."""
+    counters = RedisCounters(proxy.url, timeout_ms=60_000)
+    assert (await counters.decide(charge())).charged
+    proxy.lose_replies = True
+    with pytest.raises(CountersUnavailable, match="timeout"):
+        await asyncio.wait_for(counters.decide(replace(charge(), waited_s=59.9)), 20)
+    await counters.aclose()
+
+
 async def test_a_decision_that_waits_for_a_release_keeps_its_budget(proxy: Proxy, edges: Edges) -> None:
     """What is refused in flight looks again after this worker's own releases, but not where it has no time for that."""
     counters = RedisCounters(proxy.url, timeout_ms=600)
