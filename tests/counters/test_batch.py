@@ -26,7 +26,7 @@ class Call:
         """End when told to."""
         await self.sink.go_on.wait()
         if not self.cancelled:
-            self.done(self.sink.error or [request * 10 for request in self.requests])
+            self.done(self.sink.error or [self.sink.errors.get(request, request * 10) for request in self.requests])
 
     def cancel(self) -> None:
         """Nobody is told."""
@@ -43,6 +43,7 @@ class Sink:
         self.calls: list[Call] = []
         self.go_on = asyncio.Event()
         self.error: Exception | None = None
+        self.errors: dict[int, Exception | int] = {}
         self.unable: Exception | None = None
         self.cancelled = 0
 
@@ -60,9 +61,17 @@ async def sink() -> Sink:
     return Sink()
 
 
-def lane(sink: Sink, *, calls: int = 1, items: int = 10, weight: int = 100, quick_s: float = FOREVER) -> Lane[int, int]:
+def lane(
+    sink: Sink,
+    *,
+    calls: int = 1,
+    items: int = 10,
+    weight: int = 100,
+    quick_s: float = 60.0,
+    failed: Callable[[int, Exception], None] = lambda request, error: None,
+) -> Lane[int, int]:
     """A lane to it."""
-    return Lane(sink, calls=calls, items=items, weight=weight, quick_s=quick_s)
+    return Lane(sink, calls=calls, items=items, weight=weight, quick_s=quick_s, failed=failed)
 
 
 async def turns(count: int = 5) -> None:
@@ -78,6 +87,25 @@ async def test_a_lone_request_waits_for_nobody(sink: Sink) -> None:
     assert sink.batches == [[1]]
     sink.go_on.set()
     assert await one == 10
+
+
+async def test_one_caller_after_the_other_waits_not_even_a_turn(sink: Sink) -> None:
+    """But as soon as there is another one, those who come together go out together."""
+    busy = lane(sink, calls=2)
+    futures = [busy.submit(1, FOREVER)]
+    await turns(1)
+    sink.calls[0].done([10])
+    futures.append(busy.submit(2, FOREVER))
+    assert sink.batches == [[1], [2]]
+    futures += [busy.submit(number, FOREVER) for number in (3, 4)]
+    await turns()
+    assert sink.batches == [[1], [2], [3, 4]]
+    for call in sink.calls[1:]:
+        call.done([request * 10 for request in call.requests])
+    futures.append(busy.submit(5, FOREVER))
+    assert len(sink.batches) == 3
+    sink.go_on.set()
+    assert await asyncio.gather(*futures) == [10, 20, 30, 40, 50]
 
 
 async def test_what_comes_while_a_call_is_under_way_shares_the_next(sink: Sink) -> None:
@@ -98,9 +126,9 @@ async def test_a_call_is_bounded_by_number_and_by_weight(sink: Sink) -> None:
     sink.go_on.set()
     busy = lane(sink, items=3, weight=10)
     await asyncio.gather(
-        *(busy.submit(number, FOREVER, weight) for number, weight in enumerate((1, 1, 1, 1, 6, 6, 50, 1)))
+        *(busy.submit(number, FOREVER, weight) for number, weight in enumerate((1, 1, 1, 4, 6, 5, 6, 50, 1)))
     )
-    assert sink.batches == [[0, 1, 2], [3, 4], [5], [6], [7]]
+    assert sink.batches == [[0, 1, 2], [3, 4], [5], [6], [7], [8]]
 
 
 async def test_at_most_so_many_calls_are_under_way(sink: Sink) -> None:
@@ -182,6 +210,47 @@ async def test_a_caller_that_leaves_is_not_sent_or_does_not_matter(sink: Sink) -
     assert sink.batches == [[1, 2], [4]]
 
 
+async def test_nothing_is_sent_where_everybody_has_left(sink: Sink) -> None:
+    """A call without a request would be an error of its own."""
+    busy = lane(sink)
+    busy.submit(1, FOREVER).cancel()
+    await turns()
+    assert sink.batches == []
+    assert not busy.busy
+
+
+async def test_a_lane_is_busy_from_the_first_request_to_the_last_answer(sink: Sink) -> None:
+    """A decision that is refused beside a release asks again when that is done, and not before it is even sent."""
+    busy = lane(sink)
+    one = busy.submit(1, FOREVER)
+    states = [busy.busy]
+    await turns()
+    states.append(busy.busy)
+    sink.go_on.set()
+    await one
+    assert [*states, busy.busy] == [True, True, False]
+
+
+async def test_each_error_is_told_once_with_a_request_that_met_it(sink: Sink) -> None:
+    """The outage that it begins is looked into with that request; what ends after all was given up tells nothing."""
+    told: list[tuple[int, str]] = []
+    busy = lane(sink, failed=lambda request, error: told.append((request, str(error))))
+    sink.errors = {2: OSError("own")}
+    sink.go_on.set()
+    answers = await asyncio.gather(*(busy.submit(number, FOREVER) for number in (1, 2, 3)), return_exceptions=True)
+    assert (answers[0], str(answers[1]), answers[2]) == (10, "own", 30)
+    sink.error = OSError("all")
+    await asyncio.gather(*(busy.submit(number, FOREVER) for number in (4, 5)), return_exceptions=True)
+    assert told == [(2, "own"), (4, "all")]
+    sink.go_on.clear()
+    given_up = busy.submit(6, FOREVER)
+    await turns()
+    busy.fail(lambda was_sent: OSError("given up"))
+    sink.calls[-1].done(OSError("late"))
+    await asyncio.gather(given_up, return_exceptions=True)
+    assert told == [(2, "own"), (4, "all")]
+
+
 async def test_an_error_of_a_call_is_everybodys_in_it(sink: Sink) -> None:
     """And of nobody else."""
     busy = lane(sink)
@@ -199,6 +268,7 @@ async def test_failing_ends_what_is_under_way_and_what_waits(sink: Sink) -> None
     sent = busy.submit(1, FOREVER)
     await turns()
     waiting = busy.submit(2, FOREVER)
+    busy.submit(3, FOREVER).cancel()
     busy.fail(lambda was_sent: OSError("sent" if was_sent else "not sent"))
     assert [str(error) for error in await asyncio.gather(sent, waiting, return_exceptions=True)] == ["sent", "not sent"]
     await turns()
