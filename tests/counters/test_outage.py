@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from fanout_guard.core.model import UNWATCHED
-from fanout_guard.counters.budget import Deadlines, ends_within
+from fanout_guard.counters.budget import Deadlines, ends_within, within
 from fanout_guard.counters.debts import AT_MOST, Debts
 from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker
 from fanout_guard.counters.scripts import Packed
@@ -140,6 +141,45 @@ async def test_a_loop_that_is_held_again_and_again_gives_so_many_turns(answered_
     assert await in_time == (answered_after < 40)
     assert late == ([] if answered_after < 40 else [True])
     deadlines.cancel()
+
+
+@pytest.mark.parametrize(("timeout_s", "budget_s"), [(0.1, 0.095), (0.011, 0.006), (0.008, 0.004), (0.001, 0.0005)])
+async def test_the_first_grace_lies_within_the_time_that_was_given(timeout_s: float, budget_s: float) -> None:
+    """A request is not to wait for longer than it may; of a short time, half is left to the server."""
+    assert Deadlines(timeout_s, lambda: None, lambda: None).budget_s == pytest.approx(budget_s)
+
+
+async def test_what_never_ends_is_not_waited_for_again_and_again() -> None:
+    """Where the event loop was not held, the time was the server's: ten graces as long as that would be an outage."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert not await ends_within(0.5, loop.create_future())
+    assert 0.4 < loop.time() - began < 3
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_work_ends_with_its_time_and_without_a_word_in_the_log(fails: bool) -> None:
+    """Also where it cannot even be cancelled well: whoever waited has an answer, and an outage is told once."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.set()
+            if fails:
+                raise OSError("gone") from None
+            raise
+
+    assert await within(60, asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(TimeoutError):
+        await within(0.01, work())
+    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert reported == []
 
 
 def owed(name: str, number: int, fields: tuple[Any, ...] = ()) -> Packed:
