@@ -131,8 +131,8 @@ class Session:
             future.add_done_callback(partial(self._owe_if_failed, request))
 
     def _owe_if_failed(self, request: Packed, future: asyncio.Future[Any]) -> None:
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or (isinstance(error, CountersUnavailable) and worth_retrying(error)):
+        error = future.exception()
+        if isinstance(error, CountersUnavailable) and worth_retrying(error):
             self.channel.owe("release", request)
 
     async def _own_first(self, name: str, requests: Sequence[Packed]) -> int:
