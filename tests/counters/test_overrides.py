@@ -14,7 +14,7 @@ from fanout_guard.core.policy import Caps
 from fanout_guard.counters.overrides import Override, Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
-from tests.faults.network import answering
+from tests.faults.network import answering, hanging
 from tests.waiting import until
 
 FIELDS, VERSION = "fanout:1:{*}:o", "fanout:1:{*}:v"
@@ -246,25 +246,19 @@ async def test_what_was_seen_last_holds_in_an_outage(store: Counted) -> None:
 async def test_a_silent_server_is_waited_for_once() -> None:
     """The decision behind the look finds the outage known, and waits no second time."""
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    counters = RedisCounters(f"redis://127.0.0.1:{port}", timeout_ms=100)
-    view = Overrides(OverrideStore(counters), ttl_s=60)
-    with pytest.raises(CountersUnavailable):
-        await view.refresh()
-    assert counters.out_of_reach is not None
-    assert not view.stale, "the next request does not wait for it either"
-    charge = Charge(lease=Lease(b"x" * 16), tenant="a", cost=1, sites=b"", policy=Policy(inflight=5), lease_ms=1000)
-    with pytest.raises(CountersUnavailable) as caught:
-        await counters.decide(charge)
-    assert not caught.value.sent
-    await view.aclose()
-    await counters.aclose()
-    server.close()
+    async with hanging("answering") as url:
+        counters = RedisCounters(url, timeout_ms=100)
+        view = Overrides(OverrideStore(counters), ttl_s=60)
+        with pytest.raises(CountersUnavailable):
+            await view.refresh()
+        assert counters.out_of_reach is not None
+        assert not view.stale, "the next request does not wait for it either"
+        charge = Charge(lease=Lease(b"x" * 16), tenant="a", cost=1, sites=b"", policy=Policy(inflight=5), lease_ms=1000)
+        with pytest.raises(CountersUnavailable) as caught:
+            await counters.decide(charge)
+        assert not caught.value.sent
+        await view.aclose()
+        await counters.aclose()
 
 
 async def test_what_is_no_outage_is_told_once(store: Counted, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
 
 import hiredis
+
+_STEP_S = 0.05
 
 
 class Proxy:
@@ -16,7 +17,6 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.delay_s = 0.0
@@ -38,33 +38,20 @@ class Proxy:
         for writer in tuple(self._writers):
             writer.transport.abort()
 
-    async def close(self) -> None:
-        """Cut, and wait for what is under way."""
-        self.cut()
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client."""
         self.connections += 1
         if self.refuse:
-            writer.transport.abort()
             return
         try:
             upstream, server = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
-            writer.transport.abort()
             return
         self._writers |= {writer, server}
-        self._start(self._requests(reader, server, writer))
-        self._start(self._replies(upstream, writer, server))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.gather(self._requests(reader, server, writer), self._replies(upstream, writer, server))
+        finally:
+            self._end(writer, server)
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
@@ -79,13 +66,18 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if self.delay_s:
-                    await asyncio.sleep(self.delay_s)
+                await self._delay()
                 if self.rewrite is not None:
                     data = self.rewrite(data)
                 if not self.lose_replies:
                     writer.write(data)
         self._end(writer, back)
+
+    async def _delay(self) -> None:
+        left_s = self.delay_s
+        while left_s > 0:  # in steps, since what the machine stands still meanwhile is not the network's delay
+            await asyncio.sleep(min(left_s, _STEP_S))
+            left_s -= _STEP_S
 
     def _end(self, *writers: asyncio.StreamWriter) -> None:
         for writer in writers:
@@ -97,11 +89,8 @@ class Proxy:
 async def proxied(port: int) -> AsyncIterator[Proxy]:
     """A proxy in front of a server on this machine."""
     proxy = Proxy(port)
-    try:
-        async with _accepting(proxy.accept) as proxy.port:
-            yield proxy
-    finally:
-        await proxy.close()
+    async with accepting(proxy.accept) as proxy.port:
+        yield proxy
 
 
 @contextmanager
@@ -150,27 +139,45 @@ class Answering:
                 while (command := parser.gets()) is not False:
                     self.commands.append(command)
                     writer.write(self._answer(command))
-        writer.transport.abort()
 
 
 @asynccontextmanager
 async def answering(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[Answering]:
     """A server that is none."""
     fake = Answering(answer)
-    async with _accepting(fake.accept) as fake.port:
+    async with accepting(fake.accept) as fake.port:
         yield fake
 
 
 @asynccontextmanager
-async def _accepting(
+async def accepting(
     accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """A free port where ``accept`` gets each client."""
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    """A free port where ``accept`` gets each client; whoever is still connected at the end is cut off."""
+    clients: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await accept(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not listener.is_serving():  # accepted just before the end
+            writer.transport.abort()
+            return
+        client = asyncio.create_task(serve(reader, writer))
+        clients.add(client)
+        client.add_done_callback(clients.discard)
+
+    listener = await asyncio.start_server(take, "127.0.0.1", 0)
     try:
         yield int(listener.sockets[0].getsockname()[1])
     finally:
         listener.close()
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
 
 
 HELLO = b"*2\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n"
