@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import pytest
@@ -12,13 +14,16 @@ from msgspec.structs import replace
 
 from fanout_guard import Admission, Decision, FanoutGuard, Settings
 from fanout_guard.admission import _under_way
+from fanout_guard.testing import MemoryCounters
+from tests.waiting import stopwatch
 
 TTL_S = 0.3
 
 
-def guard() -> FanoutGuard:
+def guard(passed_s: Callable[[], float] = time.monotonic) -> FanoutGuard:
     """A guard with short leases."""
-    return FanoutGuard(Settings.from_env({"FANOUT_GUARD_MAX_INFLIGHT": "10", "FANOUT_GUARD_LEASE_TTL": str(TTL_S)}))
+    settings = Settings.from_env({"FANOUT_GUARD_MAX_INFLIGHT": "10", "FANOUT_GUARD_LEASE_TTL": str(TTL_S)})
+    return FanoutGuard(settings, counters=MemoryCounters(lambda: round(passed_s() * 1000)))
 
 
 async def in_flight(of: FanoutGuard) -> int:
@@ -28,33 +33,35 @@ async def in_flight(of: FanoutGuard) -> int:
 
 async def test_leases_that_begin_at_any_time_are_renewed_while_their_work_runs() -> None:
     """Work that takes longer than ``LEASE_TTL`` still counts, and what ends counts no more."""
-    one = guard()
-    async with one.circulation(tenant="acme", document="d", sites=["a", "b"]):
-        await asyncio.sleep(TTL_S / 4)
-        async with one.circulation(tenant="acme", document="d", sites=["c"]):
+    async with stopwatch() as waited:
+        one = guard(waited)
+        async with one.circulation(tenant="acme", document="d", sites=["a", "b"]):
+            await asyncio.sleep(TTL_S / 4)
+            async with one.circulation(tenant="acme", document="d", sites=["c"]):
+                await asyncio.sleep(TTL_S * 2)
+                assert await in_flight(one) == 3
             await asyncio.sleep(TTL_S * 2)
-            assert await in_flight(one) == 3
-        await asyncio.sleep(TTL_S * 2)
-        assert await in_flight(one) == 2
-    assert await in_flight(one) == 0
+            assert await in_flight(one) == 2
+        assert await in_flight(one) == 0
 
 
 async def test_one_that_fails_to_renew_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Renewing goes on after an error: the next turn comes whatever this one met."""
-    one, other = guard(), guard()
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
 
     def renew_soon(_: object) -> None:
         raise RuntimeError
 
-    async with one.circulation(tenant="acme", document="d", sites=["a"]):
-        async with other.circulation(tenant="acme", document="d", sites=["a"]):
-            monkeypatch.setattr(other.charges, "renew_soon", renew_soon)
-            await asyncio.sleep(TTL_S / 2)
-        await asyncio.sleep(TTL_S)
-        assert failures
-        assert await in_flight(one) == 1
+    async with stopwatch() as waited:
+        one, other = guard(waited), guard(waited)
+        async with one.circulation(tenant="acme", document="d", sites=["a"]):
+            async with other.circulation(tenant="acme", document="d", sites=["a"]):
+                monkeypatch.setattr(other.charges, "renew_soon", renew_soon)
+                await asyncio.sleep(TTL_S / 2)
+            await asyncio.sleep(TTL_S)
+            assert failures
+            assert await in_flight(one) == 1
 
 
 async def test_renewing_many_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
