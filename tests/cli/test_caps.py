@@ -154,6 +154,7 @@ async def test_workers_that_run_already_obey_within_the_ttl(
 async def test_overrides_cost_a_decision_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One look, then one script call per decision and nothing else."""
     monkeypatch.setenv("FANOUT_GUARD_OVERRIDES_TTL", "60")
+    monkeypatch.setenv("FANOUT_GUARD_REDIS_TIMEOUT", "20")
     guard = FanoutGuard(Settings.from_env())
     await asyncio.to_thread(command, url, "CONFIG", "RESETSTAT")
     for number in range(100):

@@ -22,6 +22,7 @@ SOUND = {
     "FANOUT_GUARD_MAX_INFLIGHT": "1000",
     "FANOUT_GUARD_DIGEST_KEY": "hunter22",
     "FANOUT_GUARD_REDIS_URL": "redis://localhost",
+    "FANOUT_GUARD_REDIS_TIMEOUT": "20",  # on a busy machine too, a round trip takes no half of it
 }
 
 ENOUGH = ("+@read", "+@write", "+@scripting", "+time")
