@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -13,6 +14,7 @@ WITHIN_S = 60.0
 """After so long it will never be."""
 _ANSWER_WITHIN_S = 20.0  # no lease ends by itself so soon, so that one which was lost is found
 _PAUSE_S = 0.01
+_TICK_S = 0.005
 
 
 def until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "not met") -> None:
@@ -36,3 +38,32 @@ async def becomes(wanted: T, ask: Callable[[], Awaitable[T]]) -> None:
         await asyncio.sleep(_PAUSE_S)
         found = await ask()
     assert found == wanted
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what waits for nobody, or what it raises."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    work.close()
+    raise AssertionError("it waits")
+
+
+@asynccontextmanager
+async def stopwatch() -> AsyncIterator[Callable[[], float]]:
+    """How many seconds the block waits, counted in turns of the loop: none in which the machine stands still."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(_TICK_S)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    try:
+        yield lambda: ticks * _TICK_S
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)

@@ -94,6 +94,8 @@ async def counters(proxy: Proxy, edges: Edges) -> AsyncIterator[RedisCounters]:
 @pytest.fixture(scope="module")
 def _masters() -> Iterator[ClusterOfThree]:
     with cluster() as three:
+        for node in three.masters:  # none is to die, nor to be taken for dead where the machine stood still
+            node.ask("CONFIG", "SET", "cluster-node-timeout", 60_000)
         yield three
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from itertools import count
-from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,8 +14,7 @@ from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.testing import FakeClock
 from tests.counters.bench import digest, packed
 from tests.counters.oracle import Oracle
-
-T = TypeVar("T")
+from tests.waiting import at_once
 
 TENANTS = ("a", "b")
 DOCUMENTS = ("d", "e", "")
@@ -42,15 +39,6 @@ def policies(draw: st.DrawFn) -> Policy:
     )
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of what waits for nothing."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("a decision in this process waits for nobody")
-
-
 class Counting(RuleBasedStateMachine):
     """Charges go to both; every answer is compared."""
 
@@ -67,7 +55,7 @@ class Counting(RuleBasedStateMachine):
 
     def decide(self, charge: Charge, sites: frozenset[int]) -> Tally:
         expected = self.oracle.decide(charge, sites, self.clock())
-        assert run(self.counters.decide(charge)) == expected
+        assert at_once(self.counters.decide(charge)) == expected
         return expected
 
     def _look(self, charge: Charge) -> Tally:
@@ -135,35 +123,35 @@ class Counting(RuleBasedStateMachine):
     def release(self, charge: Charge) -> None:
         own = charge.lease
         expected = self.oracle.release(charge.tenant, own.id, self.clock())
-        assert run(self.counters.release(charge.tenant, own)) == expected
+        assert at_once(self.counters.release(charge.tenant, own)) == expected
 
     @rule(charge=charges, lease_ms=st.sampled_from((1, 300, 5000, 120_000)), exact=st.booleans())
     def renew(self, charge: Charge, lease_ms: int, exact: bool) -> None:
         own = charge.lease
         expected = self.oracle.renew(charge.tenant, own.id, lease_ms, exact, self.clock())
-        assert run(self.counters.renew(charge.tenant, own, lease_ms, exact=exact)) == expected
+        assert at_once(self.counters.renew(charge.tenant, own, lease_ms, exact=exact)) == expected
 
     @rule(charge=charges)
     def refund(self, charge: Charge) -> None:
         expected = self.oracle.refund(charge.tenant, charge.lease.id, self.clock())
-        assert run(self.counters.refund(charge.tenant, charge.lease)) == expected
+        assert at_once(self.counters.refund(charge.tenant, charge.lease)) == expected
 
     @rule(charge=charges, entries=st.integers(0, 15))
     def refund_entries(self, charge: Charge, entries: int) -> None:
         expected = self.oracle.refund_part(charge.tenant, charge.lease.id, entries, (), self.clock())
-        assert run(self.counters.refund(charge.tenant, charge.lease, Part(entries=entries))) == expected
+        assert at_once(self.counters.refund(charge.tenant, charge.lease, Part(entries=entries))) == expected
 
     @rule(charge=charges, chosen=st.data())
     def refund_sites(self, charge: Charge, chosen: st.DataObject) -> None:
         sites = chosen.draw(st.sets(st.sampled_from(sorted(self.sites[charge.lease.id])), min_size=1))
         expected = self.oracle.refund_part(charge.tenant, charge.lease.id, 0, sorted(sites), self.clock())
-        assert run(self.counters.refund(charge.tenant, charge.lease, Part(sites=packed(sites)))) == expected
+        assert at_once(self.counters.refund(charge.tenant, charge.lease, Part(sites=packed(sites)))) == expected
 
     @rule(tenant=st.sampled_from(TENANTS), document=st.one_of(st.none(), st.sampled_from(("d", "e"))))
     def reset(self, tenant: str, document: str | None) -> None:
         which = digest(document) if document else None
         self.oracle.reset(tenant, which)
-        run(self.counters.reset(tenant, which))
+        at_once(self.counters.reset(tenant, which))
 
     @rule(ms=st.one_of(st.integers(1, 2100), st.sampled_from((1, 25, 100, 499, 500, 501, 1001, 1502, 61_000))))
     def pass_time(self, ms: int) -> None:
@@ -189,7 +177,7 @@ class Counting(RuleBasedStateMachine):
                     look=True,
                 )
                 expected = self.oracle.decide(charge, (), self.clock())
-                found = run(self.counters.decide(charge))
+                found = at_once(self.counters.decide(charge))
                 assert found == expected
                 assert all(r.used >= 0 and r.wait_ms >= 0 and r.reset_ms >= 0 for r in found.readings)
 

@@ -16,7 +16,7 @@ from tests.counters.bench import packed
 from tests.counters.watching import ALL, TIMEOUT_MS, Edges, charge, used
 from tests.faults.network import Proxy
 from tests.faults.servers import Node
-from tests.waiting import becomes, until
+from tests.waiting import becomes, stopwatch, until
 
 
 async def test_a_decision_given_up_is_undone_when_the_server_answers_again(
@@ -74,15 +74,15 @@ async def test_what_was_held_before_an_outage_is_released_after_it(
     assert await used(counters) == [6, 6, 6, 6]
     proxy.refuse = True
     proxy.cut()
-    began = time.monotonic()
-    for undoing in (
-        counters.release("acme", one.lease),
-        counters.refund("acme", two.lease),
-        counters.refund("acme", three.lease, Part(entries=1)),
-    ):
-        with pytest.raises(CountersUnavailable):
-            await undoing
-    assert time.monotonic() - began < 3 * TIMEOUT_MS / 1000
+    async with stopwatch() as waited:
+        for undoing in (
+            counters.release("acme", one.lease),
+            counters.refund("acme", two.lease),
+            counters.refund("acme", three.lease, Part(entries=1)),
+        ):
+            with pytest.raises(CountersUnavailable):
+                await undoing
+        assert waited() < 3 * TIMEOUT_MS / 1000
     proxy.refuse = False
     await edges.back()
     assert await used(counters) == [4, 3, 2, 2]
@@ -170,10 +170,10 @@ async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: N
         counters.release_soon("acme", Lease(new_id()))
     counters.release_soon("acme", held.lease)
     proxy.delay_s = 0.03
-    began = time.monotonic()
     breaker = counters.session.channel.breaker
-    await asyncio.to_thread(until, lambda: breaker.reason is None)
-    assert time.monotonic() - began < 2
+    async with stopwatch() as waited:
+        await asyncio.to_thread(until, lambda: breaker.reason is None)
+        assert waited() < 2
     look = Charge(lease=Lease(new_id()), tenant="acme", cost=0, sites=b"", policy=ALL, lease_ms=60_000, look=True)
 
     async def held_still() -> int:
@@ -220,7 +220,7 @@ async def test_a_refund_that_the_server_half_forbids_is_not_done_twice(server: N
 
 async def test_what_is_being_given_back_is_not_held_against_the_next_request(server: Node) -> None:
     """A client that circulates one after the other at its cap must never be told that too much is in flight."""
-    counters = RedisCounters(f"redis://127.0.0.1:{server.port}", timeout_ms=2000)
+    counters = RedisCounters(server.url, timeout_ms=20_000)
     policy = Policy(document=None, inflight=300)
     for _ in range(300):
         asked = Charge(lease=Lease(new_id()), tenant="acme", cost=300, sites=b"", policy=policy, lease_ms=60_000)

@@ -16,6 +16,7 @@ from tests.counters.watching import DOCUMENT, TIMEOUT_MS, Edges, charge
 from tests.faults.network import Proxy
 from tests.faults.servers import Node
 from tests.ports import free_port
+from tests.waiting import at_once, stopwatch
 
 
 async def test_nobody_waits_while_an_outage_lasts(counters: RedisCounters, proxy: Proxy, edges: Edges) -> None:
@@ -23,12 +24,10 @@ async def test_nobody_waits_while_an_outage_lasts(counters: RedisCounters, proxy
     proxy.lose_replies = True
     with pytest.raises(CountersUnavailable):
         await counters.decide(charge())
-    began = time.monotonic()
     for _ in range(200):
         with pytest.raises(CountersUnavailable) as caught:
-            await counters.decide(charge())
+            at_once(counters.decide(charge()))
         assert not caught.value.sent
-    assert time.monotonic() - began < 0.1
     assert edges == [(True, "timeout")]
 
 
@@ -107,10 +106,10 @@ async def test_a_start_without_a_server_works_and_recovers(edges: Edges) -> None
     edges.watch(counters)
     with pytest.raises(CountersUnavailable, match="connection"):
         await counters.decide(charge())
-    node.start()
-    began = time.monotonic()
-    await edges.back()
-    assert time.monotonic() - began < 2
+    await asyncio.to_thread(node.start)
+    async with stopwatch() as waited:
+        await edges.back()
+        assert waited() < 2
     assert (await counters.decide(charge())).charged
     await counters.aclose()
     node.close()
@@ -120,8 +119,6 @@ async def test_an_outage_ends_though_the_application_holds_the_event_loop(server
     """Under full load every turn of the loop takes longer than a decision may; the server is there all the same."""
     counters = RedisCounters(server.url, timeout_ms=50)
     edges.watch(counters)
-    assert (await counters.decide(charge(sites=(1,)))).charged
-    counters.give_up("timeout")
     loop, stop = asyncio.get_running_loop(), False
 
     def hold() -> None:
@@ -130,6 +127,8 @@ async def test_an_outage_ends_though_the_application_holds_the_event_loop(server
             loop.call_soon(hold)
 
     hold()
+    assert (await counters.decide(charge(sites=(1,)))).charged
+    counters.give_up("timeout")
     await edges.back()
     assert (await counters.decide(charge(sites=(2,)))).charged
     stop = True
@@ -233,18 +232,18 @@ async def test_what_a_decision_has_waited_before_is_part_of_its_budget(proxy: Pr
 
 async def test_a_decision_that_waits_for_a_release_keeps_its_budget(proxy: Proxy, edges: Edges) -> None:
     """What is refused in flight looks again after this worker's own releases, but not where it has no time for that."""
-    counters = RedisCounters(proxy.url, timeout_ms=600)
+    counters = RedisCounters(proxy.url, timeout_ms=2000)
     edges.watch(counters)
     policy = Policy(document=None, inflight=300)
     full = Charge(lease=Lease(new_id()), tenant="acme", cost=300, sites=b"", policy=policy, lease_ms=60_000)
     assert (await counters.decide(full)).charged
     await counters.release("acme", Lease(new_id()))
-    proxy.delay_s = 0.36
-    began = time.monotonic()
-    asking = asyncio.create_task(counters.decide(replace(full, lease=Lease(new_id()))))
-    await asyncio.sleep(0.05)
-    counters.release_soon("acme", full.lease)
-    assert not (await asking).charged
-    assert time.monotonic() - began < 0.65
+    proxy.delay_s = 1.2
+    async with stopwatch() as waited:
+        asking = asyncio.create_task(counters.decide(replace(full, lease=Lease(new_id()))))
+        await asyncio.sleep(0.05)
+        counters.release_soon("acme", full.lease)
+        assert not (await asking).charged
+        assert waited() < 2.05
     await counters.aclose()
     assert edges == []

@@ -13,7 +13,7 @@ from tests.waiting import until
 HOUR_MS = 3_600_000
 ALL = Policy(document=300, document_window_ms=HOUR_MS, rates=(Rate(1000, HOUR_MS),), inflight=500, inflight_global=900)
 DOCUMENT = b"d" * 16
-TIMEOUT_MS = 100
+TIMEOUT_MS = 250
 
 
 class Edges(list[tuple[bool, str]]):
