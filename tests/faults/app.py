@@ -34,10 +34,19 @@ async def stream(request: Request) -> Response:
     return StreamingResponse(parts())
 
 
+_told_to_end = asyncio.Event()
+
+
 async def background(request: Request) -> Response:
-    """Answer, and circulate afterwards."""
+    """Answer, and circulate afterwards, until ``/end`` is asked for."""
     await request.body()
-    return Response(background=BackgroundTask(asyncio.sleep, 0.6))
+    return Response(background=BackgroundTask(_told_to_end.wait))
+
+
+async def end(request: Request) -> Response:
+    """End what goes on in the background."""
+    _told_to_end.set()
+    return Response()
 
 
 async def wait(request: Request) -> Response:
@@ -63,6 +72,7 @@ app = Starlette(
         _post("/stream", stream),
         _post("/background", background),
         _post("/wait", wait),
+        _post("/end", end),
         Route("/health", health),
     ],
     middleware=[Middleware(FanoutGuardMiddleware)],
