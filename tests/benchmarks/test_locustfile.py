@@ -24,7 +24,7 @@ from benchmarks.generator import LOCUSTFILE, generate, in_processes
 from benchmarks.plan import Outcome, Phase, Plan
 from examples.publishing_api.servers import Servers, Setup, free_port, serve
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def example() -> Iterator[Servers]:
 def locust(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Locust as its users start it, from any folder."""
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *arguments]
-    return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=80)
+    return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280)
 
 
 def samples_of(path: Path) -> list[Outcome]:
@@ -150,7 +150,7 @@ def test_the_web_ui_runs_it_too(example: Servers, tmp_path: Path) -> None:
 def asked(url: str, form: dict[str, str] | None = None) -> dict[str, object]:
     """What the web UI answers its page."""
     data = None if form is None else urlencode(form).encode()
-    with urlopen(url, data=data, timeout=10) as answer:
+    with urlopen(url, data=data, timeout=60) as answer:
         found: dict[str, object] = json.load(answer)
     return found
 
@@ -166,7 +166,7 @@ def test_the_web_ui_starts_one_test_after_the_other(example: Servers, tmp_path: 
 
     def started(name: str, documents: int, sites: str = "3") -> Path:
         form = {"sites": sites, "documents": str(documents), "rate": "10", "samples": name}
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             try:
                 asked(f"{url}/swarm", form)
@@ -177,7 +177,7 @@ def test_the_web_ui_starts_one_test_after_the_other(example: Servers, tmp_path: 
 
     def over() -> None:
         time.sleep(2.1)  # an answer may be that old
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while asked(f"{url}/stats/requests")["state"] != "stopped":
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.1)
@@ -196,7 +196,7 @@ def test_the_web_ui_starts_one_test_after_the_other(example: Servers, tmp_path: 
         over()
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
     assert [(one.index, one.result) for one in samples_of(first)] == [(index, "ok") for index in (-1, 0, 1)]
     assert [(one.index, one.result) for one in samples_of(last)] == [(index, "ok") for index in (-1, 0, 1, 2, 3)]
     assert process.returncode == 0
@@ -309,11 +309,10 @@ def test_a_level_that_mostly_fails_is_cut_short_and_stays_in_the_figures(tmp_pat
     phase = Phase(sweep=1, sites=1, documents=200, rate=20.0, discarded=0)
     plan = Plan(phases=(phase,), site_names=("a",), path="/circulate-document")
     port = free_port()
-    begin = time.monotonic()
     records = list(generate(plan, f"http://127.0.0.1:{port}", tmp_path, started=lambda _: None))
     results = [r.result for r in records if isinstance(r, Outcome)]
-    assert time.monotonic() - begin < 9
     assert set(results) == {"failed", "unfinished"}
+    assert results.count("unfinished") > 100
     assert len(results) == 200
 
 
@@ -330,4 +329,4 @@ def test_no_process_of_the_generator_is_left_behind(tmp_path: Path) -> None:
             results += [record.result] if isinstance(record, Outcome) else []
     assert results == ["ok"] * 2
     assert len(started) >= 3
-    assert not psutil.wait_procs(started, timeout=5)[1]
+    assert not psutil.wait_procs(started, timeout=60)[1]
