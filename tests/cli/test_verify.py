@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from fanout_guard.core.policy import Caps
 from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.settings import Settings
+from tests.faults.servers import running
 from tests.ports import free_port
 
 STORY = "sites,p95_ms\n100,500\n200,500\n300,500\n400,620\n500,740\n"
@@ -250,7 +249,7 @@ def test_the_command_line_loads_no_numpy_for_other_commands() -> None:
         "import fanout_guard.stress.proof\n"
         "assert not {'locust', 'gevent', 'prometheus_client'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_overrides_change_the_caps_that_are_verified() -> None:
@@ -264,18 +263,10 @@ def test_overrides_change_the_caps_that_are_verified() -> None:
 
 
 @pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
+def redis_url() -> Iterator[str]:
     """A Redis server of this test's own."""
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}"
-        server.terminate()
+    with running(kind="redis") as node:
+        yield node.url
 
 
 def test_overrides_on_the_server_are_verified_too(
