@@ -36,11 +36,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
 
 
-def wait_for(log: Path, text: str, seconds: float = 40.0) -> None:
+def wait_for(log: Path, text: str, seconds: float = 120.0) -> None:
     """Until the command has said something."""
     deadline = time.monotonic() + seconds
     while text not in log.read_text():

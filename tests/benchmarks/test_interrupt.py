@@ -97,7 +97,7 @@ def test_a_run_whose_terminal_was_closed_ends_in_order() -> None:
     os.close(inside)
     assert b"ready" in os.read(terminal, 100)
     os.close(terminal)
-    assert process.wait(20) == 3
+    assert process.wait(60) == 3
 
 
 def test_a_server_is_gone_though_waiting_for_its_end_was_interrupted() -> None:
@@ -112,4 +112,4 @@ def test_a_server_is_gone_though_waiting_for_its_end_was_interrupted() -> None:
         with pytest.raises(KeyboardInterrupt):
             stop(process)
     assert len(group) == 2
-    assert not psutil.wait_procs(group, timeout=10)[1]
+    assert not psutil.wait_procs(group, timeout=60)[1]

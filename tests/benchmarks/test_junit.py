@@ -190,7 +190,7 @@ def test_the_reports_are_written_in_any_locale(tmp_path: Path) -> None:
     write_results(tmp_path / "results.json", run_of(pool_of(300)))
     environ = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     command = [sys.executable, "-m", "benchmarks", "analyze", str(tmp_path)]
-    answer = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=150)
     assert answer.returncode == 0, answer.stderr
     assert "\u2013" in (tmp_path / "report.html").read_text(encoding="utf-8")
 

@@ -18,7 +18,7 @@ from benchmarks.target import TargetFailed
 from examples.publishing_api.servers import Servers, Setup, serve
 from tests.benchmarks.running import SMALL_TARGET, TINY, run, start, wait_for
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_interrupting_keeps_the_levels_that_were_measured(tmp_path: Path) -> Non
     process = start("sweep", *TINY[:-1], "12", *SMALL_TARGET, "--out", str(tmp_path / "out"), log=log)
     wait_for(log, "slowest")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 3, log.read_text()
+    assert process.wait(60) == 3, log.read_text()
     results = results_in(tmp_path / "out")
     assert results["interrupted"] is True
     assert 1 <= len(results["levels"]) < 4

@@ -32,7 +32,7 @@ def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """One run of the browser with a profile of its own."""
     assert CHROMIUM is not None
     command = [CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
 
 
 def width_of(folder: Path, page: Path, window: int) -> str:

@@ -16,7 +16,7 @@ from tests.docs.blocks import ROOT
 pytestmark = [
     needs_chromium,
     pytest.mark.skipif(find_spec("mkdocstrings") is None or find_spec("material") is None, reason="needs extra docs"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
 ]
 
 

@@ -19,7 +19,7 @@ from tests.stress.story import flat, pool_of, run_of
 
 pytestmark = [
     needs_chromium,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
 ]
 
 

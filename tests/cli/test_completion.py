@@ -28,7 +28,7 @@ def script(run: Run, shell: str, folder: Path) -> Path:
 
 
 def out(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 @pytest.mark.parametrize(("words", "expected"), LINES, ids=lambda value: " ".join(sorted(value)))

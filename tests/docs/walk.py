@@ -25,8 +25,8 @@ from tests.docs.rules import check_command, commands_of, only_parsed
 from tests.stress.story import pool_of, run_of
 
 PRINTS = "prints"
-BLOCK_S = 50.0
-SERVER_S = 20.0
+BLOCK_S = 150.0
+SERVER_S = 90.0
 
 
 class Walk:

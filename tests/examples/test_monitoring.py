@@ -130,7 +130,7 @@ def test_promtool_agrees(command: list[str]) -> None:
 
 
 def get(url: str, **parameters: str) -> bytes:
-    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(parameters)}", timeout=60) as answer:
         body: bytes = answer.read()
         return body
 
@@ -175,7 +175,7 @@ class Api:
         headers = {"X-Tenant-ID": tenant, "Content-Type": "application/json"}
         request = urllib.request.Request(url, body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refusal:
             with refusal:

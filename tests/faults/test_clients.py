@@ -82,7 +82,7 @@ def api(server: Node) -> Iterator[Api]:
         yield Api(port, process)
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(60)
 
 
 @pytest.fixture

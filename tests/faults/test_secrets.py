@@ -142,7 +142,7 @@ def test_no_command_prints_it(server: Node, command: str) -> None:
         environ = {**own, "FANOUT_GUARD_REDIS_URL": login(url, password)}
         ended = subprocess.run(
             [sys.executable, "-m", "fanout_guard", *command.split()],
-            cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30,
+            cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert hides(ended.stdout + ended.stderr, password)
         assert "Traceback" not in ended.stderr

@@ -16,7 +16,7 @@ import httpx
 from examples.publishing_api.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 
 Command = Callable[[str, int], list[str]]
 
@@ -42,7 +42,7 @@ def serving(server: str, app: str, environ: Mapping[str, str]) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=15)
+        process.wait(timeout=60)
 
 
 def _wait(url: str, nonce: str, process: subprocess.Popen[bytes]) -> None:

@@ -35,7 +35,7 @@ def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     server, app = request.param
     with (
         serving(server, app, ENVIRON) as url,
-        httpx.Client(base_url=url, headers={"Authorization": "Bearer acme"}, timeout=15) as client,
+        httpx.Client(base_url=url, headers={"Authorization": "Bearer acme"}, timeout=60) as client,
     ):
         yield client
 

@@ -34,12 +34,12 @@ class Workers:
     def post(self, path: str) -> int:
         """Return the process id of the worker that answered."""
         request = urllib.request.Request(f"{self._url}{path}", method="POST")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.read())
 
     def metrics(self) -> dict[str, float]:
         """Return the values of all samples by name and labels, as a scrape sees them."""
-        with urllib.request.urlopen(f"{self._url}/metrics/", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self._url}/metrics/", timeout=60) as answer:
             text = answer.read().decode()
         return {
             sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
@@ -59,7 +59,7 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
         yield workers
     finally:
         workers.process.terminate()
-        workers.process.wait(20)
+        workers.process.wait(60)
 
 
 def test_workers_add_up_and_a_killed_one_gives_back_what_it_had_in_flight(workers: Workers) -> None:
