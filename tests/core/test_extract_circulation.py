@@ -119,9 +119,9 @@ def test_a_long_text_deep_inside_an_entry_is_copied_once() -> None:
     entry: Any = "\U0001f600" + "x" * 10_000_000
     for _ in range(120):
         entry = {"": entry}
-    started = time.perf_counter()
+    started = time.process_time()
     (key,) = site_keys([entry])
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert len(key.text) == 10_000_003 + 120 * len('{"":}')  # type: ignore[union-attr]
 
 

@@ -109,10 +109,10 @@ def test_a_refusal_quotes_nothing_of_the_body(whole: bytes) -> None:
 @pytest.mark.parametrize("times", [2000, 20_000, 100_000])
 def test_deep_nesting_is_refused_at_once(opened: str, times: int) -> None:
     """The interpreter's own limit differs by version, and its RecursionError was a 500."""
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(NotStrictJson, match="nested"):
         parse(b'{"ignored":' + opened.encode() * times)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_the_bound_of_nesting_is_exact() -> None:
@@ -150,10 +150,10 @@ def test_the_interpreters_own_limit_is_a_refusal_too() -> None:
 )
 def test_hostile_bodies_take_linear_time(body: bytes) -> None:
     """A quadratic scan of one body of 1 MiB would stop a worker for minutes."""
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(NotStrictJson):
         parse(body)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 FIELDS = Fields([("target", "sites"), ("document_id",)])
@@ -249,9 +249,9 @@ def test_the_long_s_and_the_kelvin_sign_are_letters() -> None:
 )
 def test_a_long_name_is_compared_in_linear_time(name: str) -> None:
     """Normalising a long run of marks is quadratic in the standard library, and so is reading a growing text again."""
-    started = time.perf_counter()
+    started = time.process_time()
     assert name not in Lookalikes(["target_sites"])
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_what_is_remembered_of_letters_is_bounded() -> None:

@@ -42,7 +42,11 @@ def serving(server: str, app: str, environ: Mapping[str, str]) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _wait(url: str, nonce: str, process: subprocess.Popen[bytes]) -> None:
