@@ -101,7 +101,6 @@ class Watched:
 
     def fail_over(self) -> None:
         """The master dies; returns when its replica is the master."""
-        self.sentinel.ask("SENTINEL", "SET", self.SERVICE, "down-after-milliseconds", 400)
         self.master.kill()
         until(lambda: self.replica.ask("ROLE")[0] == b"master")
 
@@ -136,8 +135,7 @@ def watched(password: str = "") -> Iterator[Watched]:
         config = master.folder / "sentinel.conf"
         config.write_text(
             f"sentinel monitor {Watched.SERVICE} 127.0.0.1 {master.port} 1\n"
-            # Until it is to die, it is not to be taken for dead where the machine stood still.
-            f"sentinel down-after-milliseconds {Watched.SERVICE} 60000\n"
+            f"sentinel down-after-milliseconds {Watched.SERVICE} 400\n"
             f"sentinel failover-timeout {Watched.SERVICE} 2000\n"
             + (f"sentinel auth-pass {Watched.SERVICE} {password}\nrequirepass {password}\n" if password else "")
         )
