@@ -15,6 +15,7 @@ WITHIN_S = 60.0
 _ANSWER_WITHIN_S = 20.0  # no lease ends by itself so soon, so that one which was lost is found
 _PAUSE_S = 0.01
 _TICK_S = 0.005
+_STILL_S = 0.05  # more is a machine that stands still
 
 
 def until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "not met") -> None:
@@ -52,18 +53,23 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def stopwatch() -> AsyncIterator[Callable[[], float]]:
-    """How many seconds the block waits, counted in turns of the loop: none in which the machine stands still."""
-    ticks = 0
+    """How many seconds the block waits; of a moment in which nothing here ran at all, at most ``_STILL_S`` counts."""
+    passed_s, seen_s = 0.0, time.monotonic()
+
+    def waited() -> float:
+        nonlocal passed_s, seen_s
+        now_s = time.monotonic()
+        passed_s, seen_s = passed_s + min(now_s - seen_s, _STILL_S), now_s
+        return passed_s
 
     async def tick() -> None:
-        nonlocal ticks
         while True:
+            waited()
             await asyncio.sleep(_TICK_S)
-            ticks += 1
 
     ticking = asyncio.create_task(tick())
     try:
-        yield lambda: ticks * _TICK_S
+        yield waited
     finally:
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)
