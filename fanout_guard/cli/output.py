@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import os
@@ -19,6 +20,9 @@ from fanout_guard.log import logger
 if TYPE_CHECKING:
     from rich.table import Table
 
+
+TELL_AFTER_S = 1.0
+"""After so long without a word, whoever looks at a terminal wonders whether a command hangs."""
 
 _PROSE = 30
 """Cells that are wider than this may be folded; others are shown whole."""
@@ -63,6 +67,19 @@ def fail(*problems: str) -> None:
     """Print problems on stderr, one line each."""
     for problem in problems:
         _write(sys.stderr, f"fanout-guard: {clean(problem)}\n")
+
+
+@contextmanager
+def told_if_slow(doing: str) -> Iterator[None]:
+    """Print on stderr, where it is a terminal, what is being done, if that takes longer than one expects."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(TELL_AFTER_S, fail, f"{doing} …")
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

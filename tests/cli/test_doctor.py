@@ -10,7 +10,7 @@ import pytest
 from fanout_guard.cli.config_findings import config_findings
 from fanout_guard.cli.finding import Level
 from fanout_guard.cli.info_findings import cluster_finding, info_findings
-from fanout_guard.cli.probe import clock_finding, latency_finding
+from fanout_guard.cli.probe import clock_finding, latency_finding, server_findings
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.settings import Settings
 from tests.cli.conftest import Run
@@ -58,6 +58,42 @@ def test_it_leaves_no_key_that_stays(url: str, run: Run) -> None:
     _, keys = command(url, "SCAN", 0)
     assert keys
     assert all(0 < command(url, "PTTL", key) <= 60_000 for key in keys)
+
+
+async def test_a_server_far_away_is_asked_less(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 300 ms for a round trip, what is soon known would take longer than anybody waits for a command."""
+    now_s, asked = 0.0, 0
+
+    class FarAway(RedisCounters):
+        async def now_ms(self) -> int:
+            nonlocal now_s, asked
+            now_s, asked = now_s + 0.3, asked + 1
+            return await super().now_ms()
+
+    monkeypatch.setattr("fanout_guard.cli.probe.time.perf_counter", lambda: now_s)
+    counters = FarAway(url, timeout_ms=5000)
+    findings = await server_findings(Settings.from_env(), counters)
+    await counters.aclose()
+    assert "a round trip takes 300.00 ms" in findings[0].text
+    assert asked < 10
+
+
+def test_its_keys_are_given_back_together(url: str, run: Run) -> None:
+    """A round trip for each of them would double the time that its end takes."""
+    command(url, "CONFIG", "RESETSTAT")
+    run("doctor")
+    assert b"cmdstat_unlink:calls=1," in command(url, "INFO", "commandstats")
+
+
+def test_who_waits_at_a_terminal_is_told_for_what(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing tells a slow server from a command that hangs; but files and pipes get no more than before."""
+    monkeypatch.setattr("fanout_guard.cli.output.TELL_AFTER_S", 0)
+    assert run("doctor", "--json").err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    answer = run("doctor", "--json")
+    assert answer.document["ok"] is True
+    asked = ["connection", "version", "key format", "overrides", "scripts"]
+    assert answer.err.splitlines() == [f"fanout-guard: asking the server: {name} …" for name in asked]
 
 
 def test_it_is_no_tenant(url: str, run: Run) -> None:
