@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from fanout_guard.cli.output import told_if_slow
 from fanout_guard.core.model import Policy
 from fanout_guard.core.times import milliseconds
 from fanout_guard.counters.overrides import OverrideStore
@@ -73,8 +74,9 @@ async def deployment(settings: Settings) -> AsyncIterator[Deployment]:
     guard = FanoutGuard(replace(settings, metrics=""), counters=counters)
     try:
         store = OverrideStore(counters)
-        await store.read()  # tells why it cannot, where it cannot
-        await guard.refresh()
+        with told_if_slow("reaching the counters"):
+            await store.read()  # tells why it cannot, where it cannot
+            await guard.refresh()
         yield Deployment(settings, counters, store, guard)
     finally:
         await guard.aclose()
@@ -82,4 +84,5 @@ async def deployment(settings: Settings) -> AsyncIterator[Deployment]:
 
 async def _with_deployment(settings: Settings, work: Callable[[Deployment], Awaitable[int]]) -> int:
     async with deployment(settings) as reached:
-        return await work(reached)
+        with told_if_slow("asking the counters"):
+            return await work(reached)

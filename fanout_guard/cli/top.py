@@ -19,7 +19,7 @@ from fanout_guard.cli.command import Commands, add_command
 from fanout_guard.cli.deployment import Deployment, deployment, shared_settings
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.frame import COLUMNS, Frame
-from fanout_guard.cli.output import cells, clean, fail, fits, grid, json_option, say, say_json, table
+from fanout_guard.cli.output import cells, clean, fail, fits, grid, json_option, say, say_json, table, told_if_slow
 from fanout_guard.cli.scrape import Scraped, check_address, scrape
 from fanout_guard.cli.survey import Survey, standings, survey
 from fanout_guard.core.values import TIMEOUT, problem
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _once(settings: Settings, arguments: argparse.Namespace) -> int:
     async with deployment(settings) as reached:
         watcher = Watcher(reached, arguments.metrics)
-        frame = await watcher.look()
+        frame = await _first(watcher)
         if frame.outage is not None:
             raise CountersUnavailable(frame.outage)
     if arguments.json:
@@ -101,10 +101,17 @@ async def _once(settings: Settings, arguments: argparse.Namespace) -> int:
 async def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
     async with deployment(settings) as reached:
         watcher = Watcher(reached, arguments.metrics)
+        frame = await _first(watcher)
         with _screen() as show:
             while True:
-                show(await watcher.look())
+                show(frame)
                 await asyncio.sleep(arguments.interval)
+                frame = await watcher.look()
+
+
+async def _first(watcher: Watcher) -> Frame:
+    with told_if_slow("looking at all tenants"):
+        return await watcher.look()
 
 
 class Watcher:

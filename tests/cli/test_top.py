@@ -301,6 +301,39 @@ def test_it_is_live_until_it_is_ended(before: str, columns: str, term: str, end:
 
 
 @pytest.mark.usefixtures("_in_flight")
+def test_before_the_first_picture_it_tells_what_it_does() -> None:
+    """A server far away, with many tenants, would leave nothing but an empty screen for a minute."""
+    code = "from fanout_guard.cli import main, output; output.TELL_AFTER_S = 0; raise SystemExit(main(['top'])) "
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=its_end, stdout=its_end, stderr=its_end, env=os.environ | {"TERM": "xterm"}
+    )
+    with process, killed_at_last(process):
+        os.close(its_end)
+        seen = b""
+        while b"counters: reached" not in seen:
+            seen += os.read(terminal, 65536)
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the terminal is closed when the process has ended
+            while os.read(terminal, 65536):
+                pass
+        assert process.wait(20) == 0
+    os.close(terminal)
+    assert seen.index(b"reaching the counters") < seen.index(b"looking at all tenants") < seen.index(b"\x1b")
+
+
+@pytest.mark.parametrize("command", [("usage",), ("leases", "acme"), ("top", "--once")], ids=" ".join)
+def test_who_waits_at_a_terminal_is_told_for_what(
+    command: tuple[str, ...], url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other commands wait as long; files and pipes get no more than before."""
+    monkeypatch.setattr("fanout_guard.cli.output.TELL_AFTER_S", 0)
+    assert run(*command).err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert run(*command).err.startswith("fanout-guard: reaching the counters …\nfanout-guard: ")
+
+
+@pytest.mark.usefixtures("_in_flight")
 def test_a_process_that_is_not_watched_prints_one_picture() -> None:
     """``fanout-guard top | head`` ends."""
     done = subprocess.run(
