@@ -243,4 +243,5 @@ class FanoutGuard:
         )
         counters.on_outage = self.observers.outage
         counters.on_error = self.observers.counter_error
+        counters.on_refund = self.observers.refunded
         return counters

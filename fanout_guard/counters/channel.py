@@ -20,7 +20,7 @@ from fanout_guard.counters.calls import Calls
 from fanout_guard.counters.debts import Debts, Payer
 from fanout_guard.counters.outage import Breaker
 from fanout_guard.counters.redis import Server
-from fanout_guard.counters.scripts import CALL_WEIGHT, Packed, pack_probe, stem_of, weight
+from fanout_guard.counters.scripts import CALL_WEIGHT, Packed, is_undo, pack_probe, stem_of, weight
 from fanout_guard.errors import CountersUnavailable
 
 _LOOP_ENDS_WITHIN_S = 1.0
@@ -39,8 +39,8 @@ class Channel:
 
     Opens at most five connections to each server: two for decisions, one each for releases, refunds and debts. Plain
     commands (for overrides, say) open more as needed. A channel ends with its event loop or by ``aclose``; from then on
-    every request fails at once. ``on_end`` is called if the loop still runs a second later, so that it can have another
-    one.
+    every request fails at once. ``on_refund`` is told the entries of each refund that was owed. ``on_end`` is called if
+    the loop still runs a second later, so that it can have another one.
     """
 
     def __init__(
@@ -51,12 +51,15 @@ class Channel:
         timeout_s: float,
         on_outage: Callable[[bool, str], None],
         on_error: Callable[[str], None],
+        on_refund: Callable[[int], None],
         on_end: Callable[[], None],
     ) -> None:
         self.server = server
         self._calls = Calls(server, space.everybody + LEASES_KEY)
         self._timeout_s = timeout_s
         self._on_error = on_error
+        self._on_refund = on_refund
+        self._everybody = space.everybody
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(self._probe, on_outage)
         self._deadlines = Deadlines(timeout_s, self._first_wait, late=partial(self.give_up, "timeout"))
@@ -67,7 +70,7 @@ class Channel:
         refunds = self._lane("refund", calls=1, items=32)
         self.lanes = {"decide": self.decisions, "release": self.releases, "refund": refunds}
         """By the name of the script that they run."""
-        self._debts = Debts()
+        self._debts = Debts(self._paid)
         self._payer = Payer(
             self._debts, self._in_time, within_s=self.budget_s, may_pay=self._may_pay, failed=self.give_up
         )
@@ -139,6 +142,11 @@ class Channel:
             self._suspect = stem_of(request)
             # Later, since going down cancels the calls under way, and this runs inside one of them.
             self._loop.call_soon(self._go_down, error.reason)
+
+    def _paid(self, name: str, request: Packed, answer: int) -> None:
+        # Everybody's counters are only told of what the tenant's own have given back.
+        if name == "refund" and answer > 0 and not is_undo(request) and stem_of(request) != self._everybody:
+            self._on_refund(answer)
 
     def _first_wait(self) -> float | None:
         waits = (lane.first_wait() for lane in self.lanes.values())

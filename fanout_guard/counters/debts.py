@@ -27,10 +27,17 @@ Run: TypeAlias = Callable[[str, Sequence[Packed]], Awaitable[Sequence[Any]]]
 """Runs a script on a batch of requests; gives an answer or an error for each."""
 
 
-class Debts:
-    """Requests still to be made, in order; of several releases or renewals of one lease only the last one counts."""
+Paid: TypeAlias = Callable[[str, Packed, Any], None]
 
-    def __init__(self) -> None:
+
+class Debts:
+    """Requests still to be made, in order; of several releases or renewals of one lease only the last one counts.
+
+    ``paid`` is told each script, request and answer.
+    """
+
+    def __init__(self, paid: Paid = lambda name, request, answer: None) -> None:
+        self._paid = paid
         self._owed: dict[_Key, Packed] = {}
         self._added = 0
 
@@ -64,6 +71,8 @@ class Debts:
                 if not isinstance(answer, CountersUnavailable) or not worth_retrying(answer):
                     if self._owed.get(key) is request:  # else it was replaced meanwhile, by one that is not paid yet
                         del self._owed[key]
+                    if not isinstance(answer, CountersUnavailable):
+                        self._paid(name, request, answer)
                 elif answer.alone:
                     moving.add(key)
                 else:

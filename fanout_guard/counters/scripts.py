@@ -203,6 +203,11 @@ def pack_probe(stem: bytes) -> Packed:
     return keys, (numbers, _DECISION(RECORD | DOCUMENT | RATES | LEASES | SITES, 1, 1)), bytes(8)
 
 
+def is_undo(refund: Packed) -> bool:
+    """Whether a refund takes back a decision that nobody has got."""
+    return bool(refund[1][-1])
+
+
 def stem_of(request: Packed) -> bytes:
     """What all keys of the request's tenant begin with, its hash tag included."""
     key = request[0][0]

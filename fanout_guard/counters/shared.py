@@ -33,13 +33,15 @@ class RedisCounters:
     """Counters on one server, a Sentinel-watched master or a cluster, usable from any event loop.
 
     ``on_outage`` is told the begin (True) and the end of an outage with its reason, or with UNWATCHED if nobody saw it
-    end. ``on_error`` is told the reason of every failed call.
+    end. ``on_error`` is told the reason of every failed call, ``on_refund`` the entries of every refund that an outage
+    or a cancellation had put off.
     """
 
     def __init__(self, url: str, *, prefix: str = "fanout", timeout_ms: int = 100) -> None:
         self.space = KeySpace(prefix)
         self.on_outage: Callable[[bool, str], None] = lambda active, reason: None
         self.on_error: Callable[[str], None] = lambda reason: None
+        self.on_refund: Callable[[int], None] = lambda entries: None
         self.timeout_s = timeout_ms / 1000
         self._url = url
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
@@ -149,6 +151,7 @@ class RedisCounters:
             timeout_s=self.timeout_s,
             on_outage=partial(self._edge, loop),
             on_error=lambda reason: self.on_error(reason),
+            on_refund=lambda entries: self.on_refund(entries),
             on_end=lambda: self._forget(loop, session),
         )
         session = self._sessions[loop] = Session(channel, self.space)

@@ -8,14 +8,18 @@ import time
 import pytest
 from msgspec.structs import replace
 
+from fanout_guard import FanoutGuard
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Part, Policy
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
+from fanout_guard.observe.hooks import Observers
+from tests.configured import settings
 from tests.counters.bench import packed
 from tests.counters.watching import ALL, TIMEOUT_MS, Edges, charge, used
 from tests.faults.network import Proxy
-from tests.faults.servers import Node
+from tests.faults.servers import ClusterOfThree, Node
+from tests.sites import sites
 from tests.waiting import becomes, stopwatch, until
 
 
@@ -86,6 +90,44 @@ async def test_what_was_held_before_an_outage_is_released_after_it(
     proxy.refuse = False
     await edges.back()
     assert await used(counters) == [4, 3, 2, 2]
+
+
+async def test_a_refund_is_told_when_it_is_paid(counters: RedisCounters, proxy: Proxy, edges: Edges) -> None:
+    """Else metrics would show none of an outage's refunds; an undo is none, since nobody got its decision."""
+    told: list[int] = []
+    counters.on_refund = told.append
+    one, two, lost = charge(sites=(1, 2, 3)), charge(sites=(4, 5)), charge(sites=(6,))
+    for each in (one, two):
+        assert (await counters.decide(each)).charged
+    proxy.lose_replies = True
+    for unanswered in (
+        counters.decide(lost),
+        counters.refund("acme", one.lease),
+        counters.refund("acme", two.lease, Part(entries=1)),
+    ):
+        with pytest.raises(CountersUnavailable):
+            await unanswered
+    proxy.lose_replies = False
+    proxy.cut()
+    await edges.back()
+    assert await used(counters) == [2, 1, 1, 1]
+    assert told == [3, 1]
+
+
+async def test_a_refund_whose_caller_is_cancelled_is_told_once(
+    nodes: ClusterOfThree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster it is paid in two slots, the tenant's and everybody's."""
+    told: list[int] = []
+    monkeypatch.setattr(Observers, "refunded", lambda observers, entries: told.append(entries))
+    guard = FanoutGuard(settings(REDIS_URL=nodes.url, REDIS_TIMEOUT="5", GLOBAL_MAX_INFLIGHT="99"))
+    decision = await guard.admit(tenant="acme", document="d", sites=sites(5))
+    refunding = asyncio.create_task(guard.refund("acme", decision.lease_id or ""))
+    await asyncio.sleep(0)
+    refunding.cancel()
+    await asyncio.gather(refunding, return_exceptions=True)
+    await guard.aclose()
+    assert told == [5]
 
 
 async def test_a_refund_repeated_after_an_outage_gives_back_once(
