@@ -12,7 +12,7 @@ from fanout_guard.core.model import Policy
 from fanout_guard.core.times import milliseconds
 from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
-from fanout_guard.errors import ConfigurationError
+from fanout_guard.errors import ConfigurationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
 from fanout_guard.settings import PREFIX, Settings
 
@@ -33,12 +33,27 @@ class Deployment:
         tenants = self.guard.tenants
         return await tenants.resolve(tenants.name(tenant))
 
-    async def own(self, tenant: str) -> Policy:
-        """The caps of a tenant that is counted for itself; ConfigurationError where it is not."""
-        counted, policy = await self.resolve(tenant)
-        if counted != tenant:
-            raise ConfigurationError([f"tenant {tenant!a} is not known and counted as {counted!a}; name that one"])
-        return policy
+    async def own(self, tenant: str) -> Policy | None:
+        """The caps of a tenant that is counted for itself; None where it no longer is, but has something counted.
+
+        For any other, a name that was mistyped say, UnknownTenant or ConfigurationError.
+        """
+        try:
+            counted, policy = await self.resolve(tenant)
+        except UnknownTenant:
+            if await self._holds_anything(tenant):
+                return None
+            raise
+        if counted == tenant:
+            return policy
+        if await self._holds_anything(tenant):
+            return None
+        raise ConfigurationError([f"tenant {tenant!a} is not known and counted as {counted!a}; name that one"])
+
+    async def _holds_anything(self, tenant: str) -> bool:
+        async for _ in self.counters.scan(self.counters.space.of(tenant)):
+            return True
+        return False
 
 
 def with_deployment(command: str, work: Callable[[Deployment], Awaitable[int]]) -> int:

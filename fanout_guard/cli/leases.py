@@ -50,12 +50,13 @@ async def _list(deployment: Deployment, arguments: argparse.Namespace) -> int:
     policy = await deployment.own(arguments.tenant)
     leases = sorted(await deployment.counters.leases(arguments.tenant), key=lambda lease: lease.expires_ms)
     total = sum(lease.sites for lease in leases)
+    limit = None if policy is None else policy.inflight
     if arguments.json:
         rows = [{"id": lease.id, "sites": lease.sites, "expires_in": lease.expires_ms / 1000} for lease in leases]
-        say_json({"tenant": arguments.tenant, "sites": total, "limit": policy.inflight, "leases": rows})
+        say_json({"tenant": arguments.tenant, "sites": total, "limit": limit, "leases": rows})
         return Exit.DONE
     table(("lease", "sites", "ends in"), [(each.id, each.sites, f"{each.expires_ms / 1000:.1f} s") for each in leases])
-    say(f"{plural(total, 'site')} in flight" + ("" if policy.inflight is None else f", cap {policy.inflight}"))
+    say(f"{plural(total, 'site')} in flight" + ("" if limit is None else f", cap {limit}"))
     return Exit.DONE
 
 

@@ -133,6 +133,22 @@ def test_another_tenants_lease_is_none_of_this_one(run: Run) -> None:
     assert run("leases", "acme", "--json").document["sites"] == 3
 
 
+@pytest.mark.parametrize("unknown", ["reject", "shared"])
+def test_a_tenant_that_was_removed_can_be_cleared(unknown: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it held is in the way of the others, or of its own return; a name that was mistyped holds nothing."""
+    (first, second) = circulate("d-1", "d-2", tenant="gone")
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", unknown)
+    listed = run("leases", "gone", "--json").document
+    assert (sorted(lease["id"] for lease in listed["leases"]), listed["limit"]) == (sorted([first, second]), None)
+    assert run("leases", "gone").out.endswith("6 sites in flight\n")
+    assert run("leases", "gone", "--release", first).code == 0
+    assert run("reset", "gone", "--json").document["documents_forgotten"] == 2
+    for mistyped in (("leases", "gon"), ("leases", "gon", "--release", second), ("reset", "gon")):
+        answer = run(*mistyped)
+        assert (answer.code, answer.out) == (2, "")
+        assert "tenant 'gon' is not known" in answer.err
+
+
 @pytest.mark.parametrize("lease", ["", "x", "AAAA", "é", str(Lease(b"a" * 16, local=True))])
 def test_what_is_no_lease_is_status_2(lease: str, run: Run) -> None:
     """One of a process's own counters cannot be reached from here, and that is said."""
