@@ -61,7 +61,7 @@ class Channel:
         self._on_refund = on_refund
         self._everybody = space.everybody
         self._loop = asyncio.get_running_loop()
-        self.breaker = Breaker(self._probe, on_outage)
+        self.breaker = Breaker(self._probe, on_outage, on_error)
         self._deadlines = Deadlines(timeout_s, self._first_wait, late=partial(self.give_up, "timeout"))
         self.budget_s = self._deadlines.budget_s
         """How long one request may take."""

@@ -18,12 +18,19 @@ PROBE_EVERY_S = 0.25
 class Breaker:
     """Open while the server does not answer; one probe after the other finds out whether it is back.
 
-    A probe has to limit its own time. ``on_edge`` is told the begin (True) and the end of an outage, with its reason.
+    A probe has to limit its own time. ``on_edge`` is told the begin (True) and the end of an outage, with its reason;
+    ``on_change`` is told a reason that takes its place meanwhile.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[None]], on_edge: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[None]],
+        on_edge: Callable[[bool, str], None],
+        on_change: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self._probe = probe
         self._on_edge = on_edge
+        self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
         self.reason: str | None = None
         """Why the breaker is open; None while it is closed."""
@@ -50,15 +57,20 @@ class Breaker:
             try:
                 await self._probe()
             except CountersUnavailable as error:
-                self.reason = error.reason
+                self._goes_on(error.reason)
             except TimeoutError:
-                self.reason = "timeout"
+                self._goes_on("timeout")
             except Exception:  # whatever went wrong, probing must go on
-                self.reason = "other"
+                self._goes_on("other")
             else:
                 break
         self._task = None
         self._end()
+
+    def _goes_on(self, reason: str) -> None:
+        if reason != self.reason:
+            self.reason = reason
+            self._on_change(reason)
 
     def _end(self, reason: str | None = None) -> None:
         """Report the end of the outage, if there is one, with ``reason`` or else its own."""

@@ -11,6 +11,10 @@ from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
 from fanout_guard.observe.sampling import Sampler
 from fanout_guard.observe.text import printable, quoted
 
+_ONE_TENANT = ("wrongtype", "script")
+_NO_ANSWER = ("connection", "timeout", "loading", "busy")
+"""Reasons that may follow each other while a server is down or starts: they ask for nothing new."""
+
 _CONSEQUENCES = {
     "local": "this process decides by its own counters",
     "open": "circulations are admitted without counting",
@@ -21,6 +25,8 @@ _CONSEQUENCES = {
 class LogObserver(Observer):
     """One structured record per rejection (the first few per second and policy); a line per end of an outage.
 
+    If an outage goes on for a reason that asks for something else (a password that is wrong, say), one line for that.
+
     A record carries its numbers as attributes too (``record.policy``, ``record.limit``, …), for JSON.
     Text that a client chose is escaped in both, so that no formatter writes it as a second line.
     """
@@ -30,6 +36,7 @@ class LogObserver(Observer):
         self._sampler = Sampler(burst=burst, clock=clock)
         self._clock = clock
         self._outage: tuple[float, str] | None = None
+        self._reasons: set[str] = set()  # those of this outage that were told
 
     def decided(self, decision: Decision, seconds: float) -> None:
         if not self._sampler.idle:
@@ -60,18 +67,29 @@ class LogObserver(Observer):
 
     def counter_error(self, reason: str) -> None:
         # The other reasons end in an outage, which has a line of its own.
-        if reason in ("wrongtype", "script") and self._sampler.passes(f"counters-{reason}"):
-            extra = {"event": "counters-unreadable", "reason": reason}
-            logger.error("the counters of a tenant cannot be read (%s): decided as in an outage", reason, extra=extra)
+        if reason in _ONE_TENANT:
+            if self._sampler.passes(f"counters-{reason}"):
+                extra = {"event": "counters-unreadable", "reason": reason}
+                what = "the counters of a tenant cannot be read (%s): decided as in an outage"
+                logger.error(what, reason, extra=extra)
+        elif self._outage is not None:
+            self._outage_goes_on(reason if reason in REASONS else "other")
 
     def close(self) -> None:
         self._summarise(at_once=True)
 
     def _outage_begins(self, reason: str) -> None:
         self._outage = (self._clock(), reason)
+        self._reasons = {reason}
         consequence = f"; until it ends, {self._consequence}" if self._consequence else ""
         extra = {"event": "outage-began", "reason": reason}
         logger.error("outage began: counters out of reach (%s)%s", reason, consequence, extra=extra)
+
+    def _outage_goes_on(self, reason: str) -> None:
+        if reason not in _NO_ANSWER and reason not in self._reasons:
+            self._reasons.add(reason)
+            extra = {"event": "outage-goes-on", "reason": reason}
+            logger.error("outage goes on for another reason (%s)", reason, extra=extra)
 
     def _outage_ends(self, began: float, reason: str, *, seen: bool) -> None:
         self._outage = None

@@ -58,6 +58,18 @@ async def test_an_outage_begins_and_ends_once() -> None:
     assert prober.asked == 3
 
 
+async def test_a_reason_that_changes_is_told() -> None:
+    """A server that comes back with another password is waited for in vain; the same reason again is nothing new."""
+    reasons = ("connection", "connection", "auth", "auth", "loading")
+    changes: list[str] = []
+    over = asyncio.Event()
+    prober = Prober(*(CountersUnavailable(reason) for reason in reasons), RuntimeError("what"), TimeoutError())
+    breaker = Breaker(prober, lambda active, reason: None if active else over.set(), changes.append)
+    breaker.open("connection")
+    await over.wait()
+    assert changes == ["auth", "loading", "other", "timeout"]
+
+
 async def test_a_probe_that_fails_unforeseen_is_not_the_last() -> None:
     """Else a bug would make an outage that never ends."""
     breaker, edges, over = watched(Prober(RuntimeError("what"), TimeoutError()))

@@ -16,7 +16,7 @@ from tests.counters.watching import DOCUMENT, TIMEOUT_MS, Edges, charge
 from tests.faults.network import Proxy
 from tests.faults.servers import Node
 from tests.ports import free_port
-from tests.waiting import at_once, stopwatch
+from tests.waiting import at_once, stopwatch, until
 
 
 async def test_nobody_waits_while_an_outage_lasts(counters: RedisCounters, proxy: Proxy, edges: Edges) -> None:
@@ -29,6 +29,25 @@ async def test_nobody_waits_while_an_outage_lasts(counters: RedisCounters, proxy
             at_once(counters.decide(charge()))
         assert not caught.value.sent
     assert edges == [(True, "timeout")]
+
+
+async def test_an_outage_that_goes_on_for_another_reason_is_told(server: Node, proxy: Proxy) -> None:
+    """The server is back, but with another password: nobody who waits for the network would find out."""
+    server.ask("ACL", "SETUSER", "app", "reset", "on", ">first", "~fanout:*", "+@all")
+    counters = RedisCounters(proxy.url.replace("://", "://app:first@"), timeout_ms=5000)
+    told: list[str] = []
+    counters.on_error = told.append
+    assert (await counters.decide(charge())).charged
+    proxy.refuse = True
+    proxy.cut()
+    with pytest.raises(CountersUnavailable):
+        await counters.decide(charge())
+    server.ask("ACL", "SETUSER", "app", "resetpass", ">second")
+    proxy.refuse = False
+    await asyncio.to_thread(until, lambda: "auth" in told)
+    assert counters.out_of_reach == "auth"
+    await counters.aclose()
+    server.ask("ACL", "DELUSER", "app")
 
 
 @pytest.mark.parametrize("key", ["r", "f", "d:" + DOCUMENT.decode()])

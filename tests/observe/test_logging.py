@@ -161,6 +161,25 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(
     assert (fields(ended)["event"], fields(ended)["seconds"]) == ("outage-ended", 12.5)
 
 
+def test_an_outage_that_goes_on_for_another_reason_says_so_once(log: pytest.LogCaptureFixture) -> None:
+    """A server that is back with another password needs a hand; one that is down, and then starts, does not."""
+    observer = LogObserver()
+    observer.counter_error("auth")  # of the calls that fail when one begins
+    for _ in range(2):
+        observer.outage(True, "connection")
+        for reason in ("connection", "timeout", "loading", "busy", "auth", "connection", "auth", "hunter2"):
+            observer.counter_error(reason)
+        observer.outage(False, "auth")
+        observer.counter_error("auth")
+    told = [(fields(record)["event"], fields(record)["reason"]) for record in log.records]
+    lines = ["outage-began", "outage-goes-on", "outage-goes-on", "outage-ended"]
+    assert told == list(zip(lines, ["connection", "auth", "other", "connection"], strict=True)) * 2
+    assert log.records[1].getMessage() == "outage goes on for another reason (auth)"
+    observer.outage(True, "auth")
+    observer.counter_error("auth")
+    assert fields(log.records[-1])["event"] == "outage-began"
+
+
 def test_an_outage_that_nobody_watches_any_more_is_not_told_as_ended(
     log: pytest.LogCaptureFixture, clock: HandClock
 ) -> None:
