@@ -17,7 +17,7 @@ from fanout_guard.charges import Charges
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.digests import Digests
 from fanout_guard.core.keys import parse_lease
-from fanout_guard.core.model import OFF, Decision, Lease
+from fanout_guard.core.model import OFF, Decision, Lease, Mode, Policy
 from fanout_guard.core.times import milliseconds
 from fanout_guard.core.usage import Usage, usages
 from fanout_guard.core.weigh import Weigher
@@ -25,7 +25,7 @@ from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
 from fanout_guard.counters.overrides import Overrides, OverrideStore
 from fanout_guard.counters.shared import RedisCounters
-from fanout_guard.errors import CirculationError, FanoutRejected
+from fanout_guard.errors import CirculationError, FanoutRejected, UnknownTenant
 from fanout_guard.observe.hooks import DecisionHook, OnDecision
 from fanout_guard.observe.install import observers
 from fanout_guard.settings import Settings
@@ -97,9 +97,12 @@ class FanoutGuard:
 
         ``tenant=None`` is the default tenant. The entries of an admitted circulation are in flight until ``release``,
         or for ``LEASE_TTL``. Raises CirculationError if the arguments are not a circulation, and UnknownTenant if the
-        tenant is unknown and ``UNKNOWN_TENANTS`` is ``reject``.
+        tenant is unknown and ``UNKNOWN_TENANTS`` is ``reject``; in shadow and off mode it is admitted uncounted.
         """
-        decision = await self._admit(tenant, document, sites, idempotency_key)
+        try:
+            decision = await self._admit(tenant, document, sites, idempotency_key)
+        except UnknownTenant as error:
+            decision = await self._pass_uncounted(error, document, sites)
         self.charges.hold(decision, self.settings.lease_ttl)
         return decision
 
@@ -110,6 +113,19 @@ class FanoutGuard:
         if idempotency_key is not None and not (isinstance(idempotency_key, str) and is_encodable(idempotency_key)):
             raise CirculationError("the idempotency key is not a valid string")
         return self.decide(self.tenants.name(tenant), Circulation(document=document, sites=sites), idempotency_key)
+
+    async def _pass_uncounted(
+        self, unknown: UnknownTenant, document: str | int | None, sites: Sequence[object]
+    ) -> Decision:
+        """The decision where the mode refuses nothing, recorded as for a request; raises ``unknown`` where it does."""
+        mode = await self.tenants.mode(unknown.tenant)
+        if mode is Mode.ENFORCE:
+            raise unknown
+        if mode is not OFF:
+            self.observers.unreadable("tenant-unknown", str(unknown), unknown.tenant)
+        circulation = Circulation(document=document, sites=sites)
+        uncounted = Policy(document=None, mode=OFF)
+        return await self.charges.decide(self._weigher.weigh(unknown.tenant, uncounted, circulation))
 
     async def simulate(
         self, *, tenant: str | None = None, document: str | int | None = None, sites: Sequence[object]
@@ -137,7 +153,10 @@ class FanoutGuard:
         CirculationError and UnknownTenant, as ``admit`` does. A block that raises is treated like a response with
         status 500 (``REFUND_ON``).
         """
-        decision = await self._admit(tenant, document, sites, idempotency_key)
+        try:
+            decision = await self._admit(tenant, document, sites, idempotency_key)
+        except UnknownTenant as error:
+            decision = await self._pass_uncounted(error, document, sites)
         if not decision.admitted:
             raise FanoutRejected(decision)
         async with Admission(self.charges, decision) as admission:

@@ -11,6 +11,7 @@ from fanout_guard.core.model import Mode
 from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CirculationError, UnknownTenant
+from fanout_guard.observe.hooks import Observers
 from tests.configured import settings
 from tests.guard.guards import Make
 from tests.sites import sites
@@ -69,6 +70,25 @@ async def test_a_tenant_that_must_be_known_is_refused(make: Make) -> None:
     assert decision.lease_id is not None
     assert await guard.release("globex", decision.lease_id) is False
     assert await guard.refund("globex", decision.lease_id) == 0
+
+
+@pytest.mark.parametrize(("mode", "recorded"), [("shadow", ["tenant-unknown"] * 2), ("off", [])])
+async def test_a_mode_that_refuses_nothing_refuses_no_unknown_tenant(
+    mode: str, recorded: list[str], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published from a queue must feel the kill switch as requests do; and it is recorded as theirs are."""
+    told: list[str] = []
+    monkeypatch.setattr(Observers, "unreadable", lambda observers, kind, detail, tenant: told.append(kind))
+    guard = make(UNKNOWN_TENANTS="reject", MODE=mode, TENANT__acme__MAX_SITES="500", RATE="100/minute")
+    decision = await guard.admit(tenant="globex", document="d", sites=sites(301))
+    assert (decision.admitted, decision.tenant, decision.requested) == (True, "globex", 301)
+    assert decision.lease_id
+    assert await guard.refund("globex", decision.lease_id) == 0
+    async with guard.circulation(tenant="globex", document="d", sites=sites(301)) as admission:
+        assert (admission.tenant, admission.sites) == ("globex", 301)
+    assert told == recorded
+    with pytest.raises(CirculationError):
+        await guard.admit(tenant="globex", document="d", sites=["a", ["nested"]])
 
 
 async def test_a_key_is_its_tenants_own_where_unknown_tenants_share(make: Make) -> None:
