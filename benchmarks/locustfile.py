@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import zlib
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import msgspec
 from gevent.queue import Empty, Queue
 from locust import FastHttpUser, LoadTestShape, events, task
 from locust.argument_parser import LocustArgumentParser
+from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, FastResponse
 from locust.env import Environment
 from locust.exception import LocustError
 from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
@@ -81,6 +83,22 @@ class Sender:
             self.inbox.get()
 
 
+class Undecodable(OSError):
+    """Raised for a body that is not in its ``Content-Encoding``; of what reading raises, Locust expects little more."""
+
+
+class Response(FastResponse):
+    """An answer; whatever keeps its body from being decoded is a failure, and ends no greenlet."""
+
+    def _content(self) -> Any:
+        try:
+            return super()._content()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            if isinstance(error, FAILURE_EXCEPTIONS) and not isinstance(error, zlib.error):
+                raise
+            raise Undecodable(str(error)) from error
+
+
 class Publisher(FastHttpUser):
     """The client of the story; one user is enough, as it sends each circulation aside when its time comes."""
 
@@ -95,6 +113,7 @@ class Publisher(FastHttpUser):
         Once, as Locust's ``allow_redirects`` of one request holds for all that are in flight beside it. Take any
         status, too: of those it does not expect, Locust makes a text, and not every body is one.
         """
+        self.client.client.response_type = Response  # type: ignore[misc]
         self.client.client.redirect_response_codes = frozenset()  # type: ignore[misc]
         self.client.client.valid_response_codes = frozenset(range(1000))  # type: ignore[misc]
 
@@ -117,11 +136,13 @@ class Publisher(FastHttpUser):
         with self.client.post(path, data=body.decode(), headers=headers, name=name, catch_response=True) as response:
             latency_ms = (now() - arrival.due) * 1000
             lowered = {key.lower(): value for key, value in (response.headers or {}).items()}
-            broken = response.request_meta["exception"] is not None
+            error = response.request_meta["exception"]
+            broken = error is not None
             answer = b"" if broken else response.content or b""
             result, detail = classify(response.status_code, lowered, answer, asked=phase.sites)
             if broken and result == "ok":
-                result, detail = "failed", f"status {response.status_code}, and the answer broke off"
+                why = "is not in its content-encoding" if isinstance(error, Undecodable) else "broke off"
+                result, detail = "failed", f"status {response.status_code}, and the answer {why}"
             if phase.refused and result == "ok":
                 result, detail = "failed", "admitted although over the cap"
             response.request_meta["response_time"] = latency_ms

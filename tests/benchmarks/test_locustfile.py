@@ -221,6 +221,12 @@ def test_a_redirect_is_not_followed_to_a_success(status: int, tmp_path: Path) ->
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", "status 200, and the answer broke off"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\n{", "status 200, and the answer broke off"),
         (b"HTTP/1.1 500 Oops\r\ncontent-length: 3\r\n\r\nf\xfcr", "status 500"),
+        (b"HTTP/1.1 500 Oops\r\ncontent-encoding: zstd\r\ncontent-length: 1\r\n\r\n{", "status 500"),
+        (b"HTTP/1.1 500 Oops\r\ncontent-encoding: br\r\ncontent-length: 1\r\n\r\n{", "status 500"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\n{",
+            "status 200, and the answer is not in its content-encoding",
+        ),
     ],
 )
 def test_an_answer_that_cannot_be_read_is_no_success_and_no_silence(answer: bytes, detail: str, tmp_path: Path) -> None:
