@@ -19,6 +19,8 @@ HISTOGRAM = "fanout_guard_circulation_sites"
 DECISIONS = "fanout_guard_decisions_total"
 BUCKET = f"{HISTOGRAM}_bucket"
 MINUTE = 60.0
+MOST_A_SECOND = 1000
+"""So many circulations a second are believed to be what an API has seen."""
 _MOST_MINUTES = 5 * 366 * 1440
 _LATEST_S = 3e11  # in the year 11476; as milliseconds, in 1979
 # The labels end at the first brace that stands in none of their texts.
@@ -55,7 +57,21 @@ class Usage:
 
 
 def read_usage(paths: list[Path], *, interval_s: float | None, cap: int) -> Usage:
-    """Read one CSV, or two scrapes with the seconds between them; raises UsageError."""
+    """Read one CSV, or two scrapes with the seconds between them; raises UsageError.
+
+    Also for more than ``MOST_A_SECOND``: in another unit of time, a quiet API's usage would be a flood.
+    """
+    usage = _read_usage(paths, interval_s=interval_s, cap=cap)
+    if usage.busy_rate > MOST_A_SECOND:
+        unit = "is --interval" if interval_s else "are its times"
+        raise UsageError(
+            f"{paths[0]}: {usage.busy_rate:,.0f} circulations a second; at most {MOST_A_SECOND:,} are believed; "
+            f"{unit} in seconds? If so, give --rate"
+        )
+    return usage
+
+
+def _read_usage(paths: list[Path], *, interval_s: float | None, cap: int) -> Usage:
     if len(paths) == 2:
         if not interval_s:
             raise UsageError("two scrapes need --interval, the seconds between them")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.usage import Usage, UsageError, from_csv, from_scrapes, read_usage
+from benchmarks.usage import MOST_A_SECOND, Usage, UsageError, from_csv, from_scrapes, read_usage
 
 OVER_CAP = 'fanout_guard_decisions_total{outcome="rejected",policy="circulation"}'
 
@@ -149,3 +149,16 @@ def test_a_csv_of_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path: Path) -
     path = tmp_path / "u.csv"
     path.write_bytes(b"\xef\xbb\xbftime,sites\r\n1,10\r\n2,20\r\n")
     assert isinstance(read_usage([path], interval_s=None, cap=300), Usage)
+
+
+def test_a_rate_that_no_api_sees_is_a_unit_of_time_that_is_wrong(tmp_path: Path) -> None:
+    """Times in days, say: all documents of a level would reach somebody's API at once."""
+    rows, first, last = tmp_path / "u.csv", tmp_path / "first", tmp_path / "last"
+    rows.write_text("time,sites\n" + "".join(f"{number / 86_400},10\n" for number in range(100)))
+    with pytest.raises(UsageError, match=f"86,400 circulations a second; at most {MOST_A_SECOND:,} .* its times in"):
+        read_usage([rows], interval_s=None, cap=300)
+    first.write_text(scrape(0, 0, 0, 0))
+    last.write_text(scrape(0, 0, 0, 60_000))
+    with pytest.raises(UsageError, match=r"60,000 circulations a second; .* is --interval in seconds"):
+        read_usage([first, last], interval_s=1, cap=300)
+    assert read_usage([first, last], interval_s=60, cap=300).busy_rate == MOST_A_SECOND
