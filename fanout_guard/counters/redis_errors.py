@@ -17,6 +17,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (exceptions.BusyLoadingError, "loading"),
     (exceptions.OutOfMemoryError, "oom"),
     (exceptions.ClusterError, "cluster"),
+    (exceptions.ClusterCrossSlotError, "cluster"),  # what a node says to whom takes it for a server of its own
     (exceptions.AskError, "cluster"),
     (exceptions.TryAgainError, "cluster"),
     (exceptions.TimeoutError, "timeout"),

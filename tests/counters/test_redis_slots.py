@@ -34,6 +34,11 @@ async def test_a_server_that_is_no_cluster_is_an_outage() -> None:
         assert await refusal(node.url.replace("redis://", "redis+cluster://")) == "cluster"
 
 
+async def test_a_node_of_a_cluster_that_is_taken_for_a_server_is_an_outage_of_that_kind(nodes: ClusterOfThree) -> None:
+    """Whoever looks for the wrong scheme must not be sent to look for a database, or for rights to run scripts."""
+    assert {await refusal(master.url) for master in nodes.masters} == {"cluster"}
+
+
 async def test_slots_may_move_while_they_are_used(nodes: ClusterOfThree) -> None:
     """Redirections are followed; what counts moves with its slot."""
     counters = RedisCounters(nodes.url, timeout_ms=5000)
