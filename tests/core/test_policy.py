@@ -14,9 +14,9 @@ from fanout_guard.core.policy import NO_CAPS, Caps, Policies, share
 from fanout_guard.errors import ConfigurationError
 
 
-def merge(layers: Sequence[Caps | None], defaults: Caps = NO_CAPS) -> Policy:
+def merge(layers: Sequence[Caps], defaults: Caps = NO_CAPS) -> Policy:
     """A tenant's policy by caps from several places, the nearest first."""
-    return Policies(defaults, [{"acme": caps} for caps in layers if caps is not None]).static("acme")
+    return Policies(defaults, [{"acme": caps} for caps in layers]).static("acme")
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,9 @@ def test_a_window_outside_its_range_is_refused(value: Any) -> None:
         Caps(document_window=value)
 
 
-@pytest.mark.parametrize("value", ["on", "Shadow", "", 1, None, [], True])
+@pytest.mark.parametrize("value", ["on", "Shadow", "", 1, [], True])
 def test_only_the_three_modes_are_modes(value: Any) -> None:
     """A misspelt mode must not become the default one."""
-    if value is None:
-        assert Caps(mode=value) == NO_CAPS
-        return
     with pytest.raises(ConfigurationError, match="expected 'enforce', 'shadow' or 'off'"):
         Caps(mode=value)
 
@@ -89,7 +86,7 @@ def test_without_caps_the_deployment_defaults_hold() -> None:
 
 def test_the_nearest_layer_wins_field_by_field() -> None:
     """An override of one field must leave the tenant's other fields alone."""
-    policy = merge([Caps(max_sites=10), None, Caps(max_sites=20, rate="5/minute"), Caps(max_inflight=9)])
+    policy = merge([Caps(max_sites=10), Caps(max_sites=20, rate="5/minute"), Caps(max_inflight=9)])
     assert (policy.circulation, policy.rates, policy.inflight) == (10, (Rate(5, 60_000),), 9)
 
 
@@ -274,13 +271,13 @@ def test_a_share_is_between_one_circulation_and_the_cap(caps: Caps, workers: int
         assert of_one >= min(cap, cap if whole.circulation is None else whole.circulation)
 
 
-@given(st.lists(_CAPS | st.none(), max_size=3), _CAPS)
+@given(_CAPS, _CAPS, _CAPS, _CAPS)
 def test_layers_at_run_time_give_what_the_same_layers_of_a_configuration_give(
-    layers: list[Caps | None], defaults: Caps
+    override: Caps, hook: Caps, plan: Caps, defaults: Caps
 ) -> None:
     """One rule of precedence, wherever the caps come from."""
-    given_layers = [{"acme": caps} for caps in layers if caps is not None]
-    assert merge(layers, defaults) == Policies(defaults, given_layers).static("acme")
+    policies = Policies(defaults, [{"acme": plan}])
+    assert policies.with_layers("acme", hook, override) == merge([override, hook, plan], defaults)
 
 
 def _all_caps() -> Caps:
