@@ -172,18 +172,13 @@ async def test_a_second_tenant_in_the_headers_charges_nobody(api: Api, guard: Fa
 
 @pytest.mark.parametrize(
     "tenant",
-    ["a:b", "a}:r", "{a}", "*", "%2A", "a\tb", "../r", "a?b=c", "a#b", "é", "a" * 256, "#" + "0" * 36],
+    ["a:b", "a}:r", "{a}", "%2A", "a\tb", "../r", "a?b=c", "a#b", "é", "a" * 256, "#" + "0" * 36],
 )
 async def test_no_tenant_id_reaches_another_ones_counters(server: Node, guard: FanoutGuard, tenant: str) -> None:
     """Whatever a client chooses as its id: it has one hash tag, and keys of its own."""
     others = ["a", "b", "r", "everybody", "a:b:r"]
     before = [await used(guard, other) for other in others]
-    try:
-        decision = await guard.admit(tenant=tenant, document="d", sites=["s"])
-    except ValueError:
-        assert tenant in ("*",)
-        return
-    assert decision.admitted
+    assert (await guard.admit(tenant=tenant, document="d", sites=["s"])).admitted
     assert (await used(guard, tenant))["rate-3600"] == 1
     assert [await used(guard, other) for other in others] == before
     assert all(key.count(b"{") == 1 == key.count(b"}") for key in server.ask("KEYS", "*"))
