@@ -270,9 +270,8 @@ async def test_counters_closed_in_the_middle_of_load_refuse_and_leave_nothing(se
 async def test_a_loop_whose_tasks_were_all_cancelled_may_go_on(counters: RedisCounters) -> None:
     """As some applications do when they are told to stop, and then serve on for a while."""
     await counters.decide(charge())
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        if "_keep" in repr(task):
-            task.cancel()
+    (lifetime,) = (task for task in asyncio.all_tasks() if task.get_name() == channel._LIFETIME)
+    lifetime.cancel()
 
     async def charged() -> bool:
         with contextlib.suppress(CountersUnavailable):
