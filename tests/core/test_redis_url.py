@@ -124,13 +124,10 @@ def test_of_an_address_that_is_not_understood_only_the_scheme_is_shown(url: str)
     assert masked_redis_url(url) in ("redis://***", "***")
 
 
-@given(st.text(min_size=1))
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_any_percent_encoded_password_is_accepted_and_hidden(password: str) -> None:
     """Generated passwords hold any character."""
-    try:
-        encoded = quote(password, safe="")
-    except UnicodeEncodeError:
-        return
+    encoded = quote(password, safe="")
     assert masked_redis_url(check_redis_url(f"redis://u:{encoded}@h:1/0")) == "redis://***@h:1/0"
 
 
@@ -145,6 +142,7 @@ def test_a_raw_password_never_shows(password: str) -> None:
 
 def _complaint(url: str) -> str:
     try:
-        return check_redis_url(url)[:0]
+        check_redis_url(url)
     except ValueError as error:
         return str(error)
+    return ""
