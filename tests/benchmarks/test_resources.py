@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -49,11 +51,24 @@ def test_redis_figures_are_differences_per_document() -> None:
 
 
 def test_this_process_is_measured() -> None:
-    """The sampler reads real processes, and forgets none that has ended."""
+    """The sampler reads real processes."""
     cpu, rss = Tree([os.getpid()]).read()
     assert cpu > 0
     assert rss > 1
     assert Tree([]).read() == (0.0, 0.0)
+
+
+def test_what_an_ended_process_has_used_stays_counted() -> None:
+    """Else a target that lost a worker would look as if it had become cheaper."""
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        tree = Tree([process.pid])
+        cpu, _ = tree.read()
+        process.kill()
+    assert cpu > 0
+    assert tree.read() == (cpu, 0.0)
 
 
 def test_a_system_without_pressure_or_cgroups_is_no_error() -> None:
