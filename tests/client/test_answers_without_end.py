@@ -13,10 +13,8 @@ from contextlib import AbstractContextManager, suppress
 import pytest
 
 from fanout_guard.client import Report, Rules, StopReason
+from tests.client.conftest import Circulate
 from tests.client.serving import accepting
-from tests.client.test_circulate import Circulate, client
-
-__all__ = ["client"]
 
 pytestmark = pytest.mark.timeout(300)  # hundreds of megabytes, on a busy machine
 

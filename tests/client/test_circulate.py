@@ -21,7 +21,6 @@ from starlette.routing import Route
 from fanout_guard.client import (
     Journal,
     Progress,
-    Report,
     Rules,
     StateError,
     StateFile,
@@ -29,25 +28,12 @@ from fanout_guard.client import (
     circulate,
     circulate_async,
 )
+from tests.client.conftest import Circulate, circulate_on_asyncio
 from tests.client.model_server import ModelServer
 from tests.client.serving import hanging_up, publishing_api, serving
 
 DOCUMENT = {"document_id": "d-1", "document_headline": "Ünlü"}
 SITES = [f"Site{number}" for number in range(1200)]
-
-Circulate = Callable[..., Report]
-
-
-def circulate_on_asyncio(*args: Any, **options: Any) -> Report:
-    """The asynchronous client, called like the other."""
-    return asyncio.run(circulate_async(*args, **options))
-
-
-@pytest.fixture(params=[circulate, circulate_on_asyncio], ids=["sync", "async"])
-def client(request: pytest.FixtureRequest) -> Circulate:
-    """Each of the two drivers."""
-    chosen: Circulate = request.param
-    return chosen
 
 
 class Seen(NamedTuple):

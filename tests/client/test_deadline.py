@@ -12,10 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from fanout_guard.client import Journal, Report, Rules, StopReason
-from tests.client.test_circulate import Circulate, client
+from tests.client.conftest import Circulate
 from tests.waiting import stopwatch
-
-__all__ = ["client"]
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
 

@@ -18,11 +18,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fanout_guard.client import Progress, Rules, State, StateError, StateFile, StopReason, circulate, circulate_async
+from tests.client.conftest import Circulate
 from tests.client.model_server import ModelServer
 from tests.client.serving import publishing_api, serving
-from tests.client.test_circulate import Circulate, client
-
-__all__ = ["client"]
 
 DOCUMENT = {"document_id": "d-1"}
 SITES = [f"Site{number}" for number in range(1200)]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import anyio
 import httpx
 import pytest
 
 from examples.publishing_api.servers import Setup, serve
-from fanout_guard.client import Report, Rules, circulate, circulate_async
+from fanout_guard.client import Rules, circulate
+from tests.client.conftest import Circulate, circulate_on_asyncio
 from tests.integrations.serving import serving
 
 SITES = [f"Site{number}" for number in range(1200)]
@@ -28,11 +27,6 @@ def url() -> Iterator[str]:
         yield url
 
 
-def circulate_async_too(*args: Any, **options: Any) -> Report:
-    """The asynchronous client, called like the other."""
-    return anyio.run(lambda: circulate_async(*args, **options))
-
-
 def received(url: str) -> Counter[str]:
     """What the application delivered since it started."""
     return Counter(httpx.get(f"{url}/health").json()["received"])
@@ -40,12 +34,10 @@ def received(url: str) -> Counter[str]:
 
 @pytest.mark.parametrize(
     ("client", "tenant", "first_sites"),
-    [(circulate, "default", 300), (circulate_async_too, "default", 1200), (circulate, "small", 300)],
+    [(circulate, "default", 300), (circulate_on_asyncio, "default", 1200), (circulate, "small", 300)],
     ids=["sync", "async-nothing-known", "rate-cap"],
 )
-def test_1200_sites_are_delivered_once_each(
-    url: str, client: Callable[..., Report], tenant: str, first_sites: int
-) -> None:
+def test_1200_sites_are_delivered_once_each(url: str, client: Circulate, tenant: str, first_sites: int) -> None:
     """Whatever the tenant's caps and whatever the client knew of them."""
     before = received(url)
     report = client(
