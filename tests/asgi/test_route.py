@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -19,8 +18,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from fanout_guard.asgi.route import PathParams, Routes, root_path_of
-from fanout_guard.core.routes import Segment, parse_routes
-from fanout_guard.types import ASGIApp, Message, Receive, Scope, Send
+from fanout_guard.types import ASGIApp, Receive, Scope, Send
+from tests.asgi import driving
 from tests.asgi.driving import scope_of
 
 
@@ -54,22 +53,8 @@ class Handled:
 
 
 def drive(app: ASGIApp, scope: dict[str, Any]) -> int:
-    """The status of one request, through the bare ASGI call."""
-    statuses = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            statuses.append(message["status"])
-
-    asyncio.run(_call(app, scope, receive, send))
-    return int(statuses[0])
-
-
-async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    await app(scope, receive, send)
+    """The status of one request."""
+    return asyncio.run(driving.drive(app, scope, driving.chunked(b"{}"))).status
 
 
 PATH = "/circulate-document"
@@ -291,32 +276,10 @@ def test_a_parameter_that_a_root_path_may_be_part_of_is_not_certain() -> None:
     assert match("POST /{tenant}/c", "/acme/c", root_path="/api") == {"tenant": "acme"}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "POST", "/x", "POST x", "post /x", "POST /x,", "HEAD /x", "OPTIONS /x", "GET|POST /x", "POST /{a}/{a}"),
-        *("POST /{a:path}", "POST /a{b}", "POST /{}", "POST /{1}", "POST /a?b", "POST /a#b", "POST /a b", "POST /a\0"),
-        *("POST /a/*", "POST /t/*/c", "POST /t/:tenant/c", "POST /t/<tenant>/c", "POST /t/<str:tenant>/c"),
-        "POST /caf\udce9",
-    ],
-)
-def test_what_is_no_route_is_refused(text: str) -> None:
-    """A route that can never match leaves the handler unguarded."""
-    with pytest.raises(ValueError):
-        parse_routes(text)
-
-
 def test_what_looks_like_another_routers_pattern_can_be_meant() -> None:
     """As it is, it would match nothing that the application serves; percent-encoded, it is the text itself."""
     assert match("POST /t/%2A/%3Aa/%3Cb%3E", "/t/*/:a/<b>") == {}
     assert match("POST /documents:circulate", "/documents:circulate") == {}
-
-
-def test_routes_tell_their_parameters() -> None:
-    """Configuration checks that a ``path:`` source has a segment to come from."""
-    first, second = parse_routes("POST /t/{tenant}/c,  GET   /a%20b/")
-    assert (first.method, first.params) == ("POST", ("tenant",))
-    assert second.segments == (Segment("a b", is_param=False), Segment("", is_param=False))
 
 
 PIECES = (
@@ -355,7 +318,7 @@ def paths(draw: st.DrawFn) -> str:
     return prefix + tenant + "/circulate-document" + draw(st.sampled_from(ENDS))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(paths(), st.sampled_from(["", "/api", "/v", "/api/", "/t", "/t/acme"]))
 @example("/circulate-document\n", "")
 @example("/api/circulate-document", "/api")
@@ -378,7 +341,7 @@ def test_whatever_reaches_a_handler_is_guarded(path: str, root_path: str) -> Non
                 assert app.guarded == handled.params or (prefix and path.endswith("\n"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(paths())
 @example("/api/circulate-document\n")
 @example("/v1/api//circulate-document\n")
@@ -414,10 +377,7 @@ def test_a_root_path_that_the_application_sets_itself_is_honoured() -> None:
 
 def test_the_patterns_of_the_installed_router_are_those_that_were_read() -> None:
     """A new Starlette that lets more spellings through must fail here first."""
-    assert (
-        re.compile("^/circulate\\-document$").pattern
-        == Route(PATH, Handled().handle, methods=["POST"]).path_regex.pattern
-    )
+    assert Route(PATH, Handled().handle).path_regex.pattern == r"^/circulate\-document$"
     assert Route("/t/{tenant}", Handled().handle).path_regex.pattern == "^/t/(?P<tenant>[^/]+)$"
 
 
