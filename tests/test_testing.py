@@ -10,8 +10,9 @@ from fanout_guard.core.model import Charge, Lease
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.testing import FailingCounters, FakeClock, MemoryCounters, RecordedDecisions
 from tests.counters.bench import rates
+from tests.sites import sites
 
-SITES = [f"Site{number}" for number in range(250)]
+SITES = sites(250)
 
 
 def test_a_fake_clock_moves_only_forward_and_only_when_told() -> None:
