@@ -8,7 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -21,6 +21,15 @@ from fanout_guard.testing import FakeClock
 
 LONG_MS = 3_600_000
 """A window or lease in which a test, however slow, sees no time pass."""
+ALL = Policy(
+    circulation=None,
+    document=300,
+    document_window_ms=LONG_MS,
+    rates=(Rate(300, LONG_MS), Rate(300, 24 * LONG_MS)),
+    inflight=300,
+    inflight_global=300,
+)
+"""Every cap."""
 
 _numbers = count(1)
 
@@ -129,6 +138,11 @@ class Bench:
             look=look,
         )
         return Circulated(self, charge, await self.counters.decide(charge), numbers)
+
+    async def command(self, *words: str | bytes | int) -> Any:
+        """One command on the counters' server."""
+        assert isinstance(self.counters, RedisCounters)
+        return await self.counters.command(*words)
 
     async def refused(self, size: int, policy: Policy) -> Circulated:
         """Circulate until one is refused, however slowly this machine asks."""

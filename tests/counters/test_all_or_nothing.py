@@ -8,16 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from fanout_guard.core.model import Policy, Rate
-from tests.counters.bench import LONG_MS, Bench, fresh
+from tests.counters.bench import ALL, LONG_MS, Bench, fresh
 
-ALL = Policy(
-    circulation=None,
-    document=300,
-    document_window_ms=LONG_MS,
-    rates=(Rate(300, LONG_MS), Rate(300, 24 * LONG_MS)),
-    inflight=300,
-    inflight_global=300,
-)
 NAMES = ("document", "rate-3600", "rate-86400", "inflight", "inflight-global")
 ROOMY = replace(
     ALL, document=1000, rates=(Rate(1000, LONG_MS), Rate(1000, 24 * LONG_MS)), inflight=1000, inflight_global=1000

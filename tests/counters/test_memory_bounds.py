@@ -18,6 +18,7 @@ from fanout_guard.counters.memory.agenda import Agenda, Ending
 from fanout_guard.counters.memory.documents import Section, View
 from fanout_guard.testing import FakeClock
 from tests.counters.bench import (
+    ALL,
     Bench,
     FakeTime,
     ServerTime,
@@ -28,7 +29,6 @@ from tests.counters.bench import (
     rates,
     shared_counters,
 )
-from tests.counters.test_all_or_nothing import ALL
 
 MANY = replace(ALL, inflight=None, inflight_global=10**9)
 MIB = 2**20
@@ -172,8 +172,8 @@ async def test_a_document_with_a_great_many_parts_is_joined_on_a_server_too(shar
     """One tenant's site-by-site client must not take the server's time from everybody."""
     for _ in range(14):
         await asyncio.gather(*(shared.circulate(1, documents(10_000)) for _ in range(50)))
-    (key,) = await shared.counters.command("KEYS", "*}:d:*")  # type: ignore[attr-defined]
-    assert await shared.counters.command("STRLEN", key) <= 700 * 8 + 512 * 18  # type: ignore[attr-defined]
+    (key,) = await shared.command("KEYS", "*}:d:*")
+    assert await shared.command("STRLEN", key) <= 700 * 8 + 512 * 18
     await _counts_all_and_frees_the_last(shared, 700)
 
 

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from fanout_guard.core.keys import RATES_KEY
-from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.core.keys import RATES_KEY, KeySpace
 from tests.counters.bench import LONG_MS, Bench, in_memory, rates
 
 SHORT_MS = 1000
@@ -16,8 +15,7 @@ HOUR = (300, LONG_MS)
 
 async def of_rates(shared: Bench, command: str) -> int:
     """What a server says of the key of a tenant's rates."""
-    assert isinstance(shared.counters, RedisCounters)
-    return int(await shared.counters.command(command, shared.counters.space.of("acme") + RATES_KEY))
+    return int(await shared.command(command, KeySpace("fanout").of("acme") + RATES_KEY))
 
 
 @pytest.mark.parametrize(("sizes", "admitted"), [([299, 1], [1, 1]), ([299, 2, 1], [1, 0, 1]), ([300, 1], [1, 0])])
@@ -230,6 +228,16 @@ async def test_a_shortened_window_gives_room_back_after_its_own_length() -> None
     assert (await refused.look()).charged
 
 
+async def test_buckets_that_a_shortened_window_joins_keep_their_sum() -> None:
+    """What two buckets of the old window held is still held, in one of the new."""
+    bench = in_memory(86_400_000 * 10)
+    day = rates((300, 86_400_000))
+    await bench.circulate(100, day)
+    await bench.time.advance(86_400_000 // 20)
+    await bench.circulate(100, day)
+    assert await bench.used(rates((300, 60_000))) == [200]
+
+
 async def test_a_new_window_does_not_count_what_another_knows_to_be_older(bench: Bench) -> None:
     """Half an hour instead of an hour, beside a day: all tenants were refused for what the day's last bucket held."""
     day = (10_000, 24 * LONG_MS)
@@ -309,8 +317,7 @@ async def test_a_clock_that_is_set_back_keeps_no_charge_for_longer(shared: Bench
     policy = rates((10, WINDOW_MS))
     for size in (6, 4):
         assert (await shared.circulate(size, policy)).charged
-    assert isinstance(shared.counters, RedisCounters)
-    await shared.counters.command("EVAL", CHARGED_AHEAD, 1, shared.counters.space.of("acme") + RATES_KEY)
+    await shared.command("EVAL", CHARGED_AHEAD, 1, KeySpace("fanout").of("acme") + RATES_KEY)
     set_back_at = await shared.time.now()
     refused = await shared.circulate(10, policy)
     assert not refused.charged

@@ -8,8 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from fanout_guard.core.keys import parse_lease
-from tests.counters.bench import LONG_MS, Bench, documents, fresh, in_memory, inflight, rates
-from tests.counters.test_all_or_nothing import ALL
+from tests.counters.bench import ALL, LONG_MS, Bench, documents, fresh, in_memory, inflight, rates
 
 
 async def test_a_whole_refund_frees_every_cap_and_ends_the_lease(bench: Bench) -> None:
@@ -117,10 +116,10 @@ async def test_sites_refunded_at_the_same_time_are_each_circulations_own(bench: 
 async def test_a_refund_of_an_unknown_charge_leaves_nothing(shared: Bench) -> None:
     """Ids come back late and from anywhere, and each would be a key."""
     circulated = await shared.circulate(10, ALL)
-    await shared.counters.command("FLUSHALL")  # type: ignore[attr-defined]
+    await shared.command("FLUSHALL")
     assert await circulated.refund() == 0
     assert await circulated.refund(sites=circulated.sites) == 0
-    assert await shared.counters.command("DBSIZE") == 0  # type: ignore[attr-defined]
+    assert await shared.command("DBSIZE") == 0
 
 
 async def test_a_refund_after_the_release_frees_the_other_caps(bench: Bench) -> None:
@@ -207,8 +206,8 @@ async def test_what_is_asked_for_after_everything_came_back_is_not_kept(shared: 
     for number in range(20):
         assert await circulated.refund(1) == 0
         assert await circulated.refund(sites=[number]) == 0
-    (key,) = await shared.counters.command("KEYS", "*}:b:*")  # type: ignore[attr-defined]
-    assert await shared.counters.command("STRLEN", key) == 8  # type: ignore[attr-defined]
+    (key,) = await shared.command("KEYS", "*}:b:*")
+    assert await shared.command("STRLEN", key) == 8
 
 
 async def test_a_process_keeps_no_more_of_it_either() -> None:
