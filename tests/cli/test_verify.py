@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from fanout_guard.core.policy import Caps
 from fanout_guard.counters.overrides import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.settings import Settings
-from tests.faults.servers import running
+from tests.cli.servers import with_counters
 from tests.ports import free_port
 
 STORY = "sites,p95_ms\n100,500\n200,500\n300,500\n400,620\n500,740\n"
@@ -262,27 +260,15 @@ def test_overrides_change_the_caps_that_are_verified() -> None:
     assert configured_caps(settings, overrides) == {"*": 250, "acme": 500, "zenith": None}
 
 
-@pytest.fixture
-def redis_url() -> Iterator[str]:
-    """A Redis server of this test's own."""
-    with running(kind="redis") as node:
-        yield node.url
-
-
-def test_overrides_on_the_server_are_verified_too(
-    story: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overrides_on_the_server_are_verified_too(story: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A cap raised by hand at night is the one that nobody finds in the configuration."""
 
-    async def override() -> None:
-        counters = RedisCounters(redis_url, timeout_ms=2000)
+    async def override(counters: RedisCounters) -> None:
         store = OverrideStore(counters)
         await store.set("acme", {"max_sites": 480, "mode": "shadow"}, by="night")
         await store.set("*", {"max_sites": 299}, by="night")
-        await counters.aclose()
 
-    asyncio.run(override())
-    monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", redis_url)
+    with_counters(url, override)
     code, document = answer(capsys, story)
     assert (code, document["above"]) == (1, [{"tenant": "acme", "cap": 480}])
 
