@@ -13,7 +13,7 @@ from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.bench import rates
 from tests.counters.watching import Edges
-from tests.faults.network import HANGS, HELLO, Answering, Proxy, accepting, answering, hanging, saying
+from tests.faults.network import HANGS, HELLO, Proxy, accepting, answering, hanging, saying
 from tests.faults.servers import Node
 from tests.waiting import at_once, stopwatch, until
 
@@ -342,10 +342,3 @@ async def test_a_user_that_may_not_write_everything_is_an_outage_until_it_may(se
     assert (await counters.decide(charge(policy=held))).charged
     assert await used(counters) == 10
     await counters.aclose()
-
-
-def test_the_double_speaks_the_protocol() -> None:
-    """What the tests above stand on."""
-    fake = Answering(lambda command: b"+OK\r\n")
-    fake.commands = [[b"HELLO", b"2"], [b"EVALSHA"]]
-    assert fake.names() == ["EVALSHA"]
