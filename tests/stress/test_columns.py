@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,27 +10,15 @@ import pytest
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.stress.evidence import Evidence, evidence_of_table
 from fanout_guard.stress.model import Goals, Row
-from fanout_guard.stress.proof import Answer, Proof, prove
-
-from .story import hinge
-
-HUNDREDS = (100, 200, 300, 400, 500)
-STORY = {100: 500.0, 200: 500.0, 300: 500.0, 400: 620.0, 500: 740.0}
+from fanout_guard.stress.proof import Answer
+from tests.stress.proving import HUNDREDS, STORY, answers, proof
+from tests.stress.story import hinge
 
 
 def rows_of(p95: Mapping[int, float], p50: Mapping[int, float] | None = None, repeats: int = 3) -> list[Row]:
     """Three rows a level, 2 ms apart, or one."""
     apart = (-2.0, 0.0, 2.0) if repeats == 3 else (0.0,)
     return [Row(sites=s, p95_ms=v + d, p50_ms=p50[s] + d if p50 else None) for s, v in p95.items() for d in apart]
-
-
-def proof(evidence: Evidence, *caps: int | None) -> Proof:
-    names = [DEFAULTS, "acme", "zenith"]
-    return prove(evidence, dict(zip(names, caps, strict=False)))
-
-
-def answers(evidence: Evidence, caps: Sequence[int]) -> list[str]:
-    return [proof(evidence, cap).answer.value for cap in caps]
 
 
 def table_with_noise(rows: int, noise: float, seed: int, knee: int = 300) -> Evidence:

@@ -18,8 +18,7 @@ from fanout_guard.stress.goals import (
     wilson,
 )
 from fanout_guard.stress.model import Goals, Level, Row
-
-from .story import level_of
+from tests.stress.story import level_of
 
 
 def check(level: Level, goals: Goals) -> GoalCheck:

@@ -10,10 +10,8 @@ import pytest
 from fanout_guard.stress.curve import Curve, curve_of
 from fanout_guard.stress.knee import Detection, Shape, find_knee
 from fanout_guard.stress.model import Results
-
-from .story import SITES, Latency, flat, hinge, line, pool_of, run_of
-
-HUNDREDS = (100, 200, 300, 400, 500)
+from tests.stress.proving import HUNDREDS
+from tests.stress.story import SITES, Latency, flat, hinge, line, pool_of, run_of
 
 
 def curve(results: Results) -> Curve:

@@ -9,23 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fanout_guard.core.tenant import DEFAULTS
-from fanout_guard.stress.evidence import Evidence, evidence_of, evidence_of_table
-from fanout_guard.stress.model import Goals, Results, Row
-from fanout_guard.stress.proof import Answer, Proof, prove
+from fanout_guard.stress.evidence import Evidence, evidence_of_table
+from fanout_guard.stress.model import Goals, Row
+from fanout_guard.stress.proof import Answer, Proof
 from fanout_guard.stress.verdict import Verdict, judge
-
-from .story import changed, flat, hinge, run_of
-
-HUNDREDS = (100, 200, 300, 400, 500)
-
-
-def run(results: Results) -> Evidence:
-    return evidence_of(results, Goals())
-
-
-def proof(evidence: Evidence, cap: int) -> Proof:
-    return prove(evidence, {DEFAULTS: cap})
+from tests.stress.proving import HUNDREDS, proof, run
+from tests.stress.story import changed, flat, hinge, run_of
 
 
 def simulated(knee: int, seed: int, noise: float = 2.0) -> list[Evidence]:

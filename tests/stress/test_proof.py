@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout_guard.core.tenant import DEFAULTS
-from fanout_guard.stress.evidence import Evidence, evidence_of, evidence_of_table
+from fanout_guard.stress.evidence import Evidence, evidence_of_table
 from fanout_guard.stress.model import Goals, Results, Row
-from fanout_guard.stress.proof import Answer, Proof, prove
-
-from .story import flat, hinge, level_of, line, pool_of, run_of
-
-STORY = {100: 500.0, 200: 500.0, 300: 500.0, 400: 620.0, 500: 740.0}
+from fanout_guard.stress.proof import Answer, prove
+from tests.stress.proving import STORY, answers, proof, run
+from tests.stress.story import flat, hinge, level_of, line, pool_of, run_of
 
 
 def table(p95: Mapping[int, float], goals: Goals | None = None) -> Evidence:
     return evidence_of_table([Row(sites=s, p95_ms=value) for s, value in p95.items()], goals or Goals())
-
-
-def run(results: Results, goals: Goals | None = None) -> Evidence:
-    return evidence_of(results, goals or Goals())
-
-
-def proof(evidence: Evidence, *caps: int | None) -> Proof:
-    names = [DEFAULTS, "acme", "zenith"]
-    return prove(evidence, dict(zip(names, caps, strict=False)))
-
-
-def answers(evidence: Evidence, caps: Sequence[int | None]) -> list[str]:
-    return [proof(evidence, cap).answer.value for cap in caps]
 
 
 def test_every_cap_up_to_the_proven_limit_passes() -> None:
@@ -309,7 +293,6 @@ levels_of_a_table = st.dictionaries(
 )
 
 
-@settings(deadline=None)  # a shared machine stalls at times
 @given(levels=levels_of_a_table, cap=st.none() | st.integers(0, 10**9), goal=st.none() | st.floats(1, 1e9))
 def test_any_table_gets_an_answer(levels: dict[int, list[float]], cap: int | None, goal: float | None) -> None:
     """However odd the numbers, nothing but one of the three answers comes out, and no pass beyond what was tested."""

@@ -16,8 +16,7 @@ from fanout_guard.stress.quality import (
     find_row_problems,
     is_capped,
 )
-
-from .story import level_of
+from tests.stress.story import level_of
 
 STEADY = [500.0, 503, 498, 505, 501, 499, 502]
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout_guard.stress.model import Goals, Level, Results, ResultsError, Sample
 from fanout_guard.stress.results import parse_results, percentiles, read_results, render, write_results
 from fanout_guard.stress.verdict import judge
-
-from .story import hinge, level_of, run_of
+from tests.stress.story import hinge, level_of, run_of
 
 
 def stored(**changes: Any) -> dict[str, Any]:
@@ -220,7 +219,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # a shared machine stalls at times
 @given(
     member=st.sampled_from([*sorted(stored()["levels"][0]), "sweeps", "failures", "figures", "refused", "capped"]),
     value=json_values,

@@ -15,8 +15,7 @@ from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Detection
 from fanout_guard.stress.model import Goals, Level, Results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
-
-from .story import SITES, Latency, changed, flat, hinge, level_of, line, pool_of, run_of
+from tests.stress.story import SITES, Latency, changed, flat, hinge, level_of, line, pool_of, run_of
 
 
 def judged(latency: Latency, **options: Any) -> Judgement:
