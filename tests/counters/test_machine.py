@@ -183,4 +183,4 @@ class Counting(RuleBasedStateMachine):
 
 
 TestCounting = Counting.TestCase
-TestCounting.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCounting.settings = settings(max_examples=40, stateful_step_count=40)

@@ -264,7 +264,7 @@ def test_a_logger_that_is_switched_off_gets_nothing(reject: Decide, log: pytest.
 
 
 @given(tenant=st.text(), document=st.text(), policy=st.text())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_text_makes_a_second_line(
     tenant: str, document: str, policy: str, reject: Decide, log: pytest.LogCaptureFixture
 ) -> None:

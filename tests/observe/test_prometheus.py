@@ -294,7 +294,7 @@ words = st.text(max_size=20) | st.sampled_from(["acme", "circulation", "rate-60"
     outcome=st.sampled_from([Outcome.ADMITTED, Outcome.REJECTED, Outcome.SHADOWED]),
     requested=st.integers(0, 10**9),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_tenant_policy_or_reason_makes_labels_without_bound(
     shared: tuple[PrometheusObserver, CollectorRegistry],
     tenant: str,

@@ -149,7 +149,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         pair.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sequence=steps)
 def test_counters_in_the_process_and_on_a_server_agree(pair: Pair, sequence: list[Step]) -> None:
     """During an outage, and where there is no server, the rules must not be other rules."""

@@ -42,7 +42,7 @@ def spelled(members: list[tuple[str, object]]) -> str:
     return "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in members) + "}"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(VALUES, max_size=5), MEMBERS, MEMBERS)
 def test_no_reader_sees_more_entries_among_any_members(
     sites: list[object], before: list[tuple[str, object]], after: list[tuple[str, object]]
@@ -52,7 +52,7 @@ def test_no_reader_sees_more_entries_among_any_members(
     check(spelled(members).encode())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.integers(min_value=0))
 @example(0)
 def test_no_reader_sees_more_entries_in_a_damaged_body(seed: int) -> None:
@@ -70,7 +70,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(PIECES, max_size=6), st.binary(max_size=3), st.integers(0, 80))
 def test_a_plain_body_is_what_the_scanner_says(pieces: list[str], noise: bytes, at: int) -> None:
     """The shorter way may leave a body to the scanner, and must never read one otherwise."""
@@ -80,7 +80,7 @@ def test_a_plain_body_is_what_the_scanner_says(pieces: list[str], noise: bytes, 
     is_plain(whole[:at] + whole[at + len(noise) :])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.integers(0, 60))
 def test_no_bytes_make_the_guard_fail(noise: bytes, at: int) -> None:
     """Whatever is sent gets an answer: an exception other than the refusal would be a 500."""
