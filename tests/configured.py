@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fanout_guard import Settings
+import pytest
+
+from fanout_guard import ConfigurationError, Settings
 
 
 def environ(**variables: str) -> dict[str, str]:
@@ -13,3 +15,10 @@ def environ(**variables: str) -> dict[str, str]:
 def settings(**variables: str) -> Settings:
     """The settings with these variables, all others at their defaults."""
     return Settings.from_env(environ(**variables))
+
+
+def problems(**variables: str) -> list[str]:
+    """What is wrong with these variables."""
+    with pytest.raises(ConfigurationError) as caught:
+        settings(**variables)
+    return list(caught.value.problems)

@@ -7,7 +7,8 @@ import pytest
 from fanout_guard.core.policy import Caps
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import PREFIX, Settings
-from tests.settings.test_variables import problems, read
+from tests.configured import problems
+from tests.configured import settings as read
 
 CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
     ({"MAX_BODY_BYTES": "1199"}, "MAX_BODY_BYTES", "at least 1200"),

@@ -11,7 +11,8 @@ import pytest
 from fanout_guard.core.policy import Caps
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import PREFIX, Settings
-from tests.settings.test_variables import problems, read
+from tests.configured import problems
+from tests.configured import settings as read
 
 
 def test_json_gives_each_tenant_its_caps() -> None:

@@ -14,19 +14,8 @@ from fanout_guard.core.values import shown
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import PREFIX, Settings
 from fanout_guard.settings.model import variables
-
-
-def read(**texts: str) -> Settings:
-    """Settings from variables given without their prefix."""
-    return Settings.from_env({PREFIX + name: text for name, text in texts.items()})
-
-
-def problems(**texts: str) -> list[str]:
-    """What is wrong with such variables."""
-    with pytest.raises(ConfigurationError) as caught:
-        read(**texts)
-    return list(caught.value.problems)
-
+from tests.configured import problems
+from tests.configured import settings as read
 
 ACCEPTED: list[tuple[str, str, Any]] = [
     ("MODE", "shadow", Mode.SHADOW),
