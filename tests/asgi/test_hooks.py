@@ -57,7 +57,7 @@ async def test_a_tenant_hook_may_name_nobody() -> None:
 
 
 @pytest.mark.parametrize("given", [RuntimeError("secret"), None, 5, "text", [1], {"sites": []}])
-async def test_a_hook_that_fails_refuses_with_503(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_that_fails_refuses_with_503(given: Any) -> None:
     """Never a 500, never its words, and nothing is charged."""
 
     def circulation(scope: Scope, body: bytes) -> Circulation:

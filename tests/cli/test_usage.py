@@ -83,7 +83,7 @@ def test_all_tenants_that_have_anything_counted(run: Run) -> None:
     assert all(tenant in out for tenant in TENANTS)
 
 
-def test_an_id_too_long_for_a_key_is_found_by_name(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_too_long_for_a_key_is_found_by_name(url: str, run: Run) -> None:
     """Its key has a digest of it: who is named somewhere can be shown, the rest at least counted."""
     known, unknown = "k" * 100, "u" * 100
 

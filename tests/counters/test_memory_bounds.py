@@ -91,7 +91,7 @@ async def test_keys_count_for_what_they_keep() -> None:
     assert 0.75 * took <= counters._state.weight <= 1.5 * took
 
 
-async def test_the_bound_holds_and_what_frees_soonest_goes_first(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_bound_holds_and_what_frees_soonest_goes_first() -> None:
     """A flood must not take the process down, and must cost as little as possible of what still counts."""
     bench, counters = limited(MIB)
     policy = documents(300)
@@ -229,7 +229,7 @@ async def test_joined_parts_count_from_the_latest_of_them() -> None:
     assert (await bench.used(documents(20, 60_000)))[0] >= 10
 
 
-async def test_an_agenda_forgets_what_was_removed() -> None:
+def test_an_agenda_forgets_what_was_removed() -> None:
     """Leases held for a year and released at once must not stay for the year."""
     agenda: Agenda[Ending] = Agenda()
     kept = Ending(10)

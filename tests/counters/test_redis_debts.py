@@ -145,7 +145,7 @@ async def test_a_refund_repeated_after_an_outage_gives_back_once(
     assert await used(counters) == [10, 6, 6, 6]
 
 
-async def test_a_crowd_that_leaves_at_once_is_no_outage(server: Node, proxy: Proxy, edges: Edges) -> None:
+async def test_a_crowd_that_leaves_at_once_is_no_outage(proxy: Proxy, edges: Edges) -> None:
     """Else whoever cancels enough requests has everybody decided without the server."""
     counters = RedisCounters(proxy.url, timeout_ms=2000)
     edges.watch(counters)
@@ -165,9 +165,7 @@ async def test_a_crowd_that_leaves_at_once_is_no_outage(server: Node, proxy: Pro
     await counters.aclose()
 
 
-async def test_many_that_end_at_once_are_no_outage(
-    server: Node, proxy: Proxy, edges: Edges, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_that_end_at_once_are_no_outage(proxy: Proxy, edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their leases queue for the connection, and nobody waits for any of them."""
     monkeypatch.setattr("fanout_guard.counters.session._UNATTENDED_S", 20.0)
     counters = RedisCounters(proxy.url, timeout_ms=1000)
@@ -202,7 +200,7 @@ async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage
     await counters.aclose()
 
 
-async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(server: Node, proxy: Proxy) -> None:
+async def test_much_that_is_owed_does_not_hold_up_the_end_of_an_outage(proxy: Proxy) -> None:
     """Over a slow network a worker decides again while it still pays."""
     counters = RedisCounters(proxy.url, timeout_ms=2000)
     held = charge(sites=(1,))

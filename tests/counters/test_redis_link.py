@@ -86,7 +86,7 @@ async def test_a_partial_refund_sent_twice_gives_back_once(server: Node, proxy: 
     await counters.aclose()
 
 
-async def test_a_cancelled_caller_leaves_no_answer_for_the_next(server: Node, proxy: Proxy) -> None:
+async def test_a_cancelled_caller_leaves_no_answer_for_the_next(proxy: Proxy) -> None:
     """A tenant must never get another one's numbers, however its predecessor on the connection ended."""
     counters = RedisCounters(proxy.url, timeout_ms=5000)
     limits = {f"tenant-{number}": 1000 + number for number in range(20)}

@@ -170,7 +170,7 @@ async def test_a_server_that_answers_too_late_for_decisions_is_one_outage(
     await edges.back()
 
 
-async def test_an_outage_of_a_server_far_away_ends(server: Node, proxy: Proxy, edges: Edges) -> None:
+async def test_an_outage_of_a_server_far_away_ends(proxy: Proxy, edges: Edges) -> None:
     """A decision may take several long round trips where it may wait for so long; a probe and what is owed may too."""
     counters = RedisCounters(proxy.url, timeout_ms=2000)
     edges.watch(counters)
