@@ -236,35 +236,35 @@ def test_the_same_key_goes_with_the_same_circulation(client: Circulate) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "document", "sites", "error"),
+    ("url", "document", "sites"),
     [
-        ("http://127.0.0.1:1", {"target_sites": []}, ["A"], ValueError),
-        ("http://127.0.0.1:1", {}, "Site1", ValueError),
-        ("http://127.0.0.1:1", {}, {"Site1": 1}, ValueError),
-        ("http://127.0.0.1:1", {}, [["A"]], ValueError),
-        ("http://127.0.0.1:1", {}, ["\ud800"], ValueError),
-        ("http://127.0.0.1:1", {}, [float("nan")], ValueError),
-        ("http://127.0.0.1:1", {}, [b"A"], ValueError),
-        ("http://127.0.0.1:1", {}, 5, ValueError),
-        ("http://127.0.0.1:1", {}, None, ValueError),
-        ("http://127.0.0.1:1", {"at": float("inf")}, ["A"], ValueError),
-        ("http://127.0.0.1:1", {"at": object()}, ["A"], ValueError),
-        ("http://127.0.0.1:1", {"at": nested(100_000)}, ["A"], ValueError),
-        ("http://127.0.0.1:1", None, ["A"], ValueError),
-        ("http://127.0.0.1:1", 5, ["A"], ValueError),
-        ("http://127.0.0.1:1", ["document_id"], ["A"], ValueError),
-        ("http://127.0.0.1:port", {}, ["A"], ValueError),
-        ("/circulate-document", {}, ["A"], ValueError),
-        ("http:///circulate-document", {}, ["A"], ValueError),
-        ("ftp://127.0.0.1/circulate-document", {}, ["A"], ValueError),
+        ("http://127.0.0.1:1", {"target_sites": []}, ["A"]),
+        ("http://127.0.0.1:1", {}, "Site1"),
+        ("http://127.0.0.1:1", {}, {"Site1": 1}),
+        ("http://127.0.0.1:1", {}, [["A"]]),
+        ("http://127.0.0.1:1", {}, ["\ud800"]),
+        ("http://127.0.0.1:1", {}, [float("nan")]),
+        ("http://127.0.0.1:1", {}, [b"A"]),
+        ("http://127.0.0.1:1", {}, 5),
+        ("http://127.0.0.1:1", {}, None),
+        ("http://127.0.0.1:1", {"at": float("inf")}, ["A"]),
+        ("http://127.0.0.1:1", {"at": object()}, ["A"]),
+        ("http://127.0.0.1:1", {"at": nested(100_000)}, ["A"]),
+        ("http://127.0.0.1:1", None, ["A"]),
+        ("http://127.0.0.1:1", 5, ["A"]),
+        ("http://127.0.0.1:1", ["document_id"], ["A"]),
+        ("http://127.0.0.1:port", {}, ["A"]),
+        ("/circulate-document", {}, ["A"]),
+        ("http:///circulate-document", {}, ["A"]),
+        ("ftp://127.0.0.1/circulate-document", {}, ["A"]),
     ],
 )
 def test_what_is_no_circulation_is_refused_before_anything_is_sent(
-    client: Circulate, url: str, document: Any, sites: Any, error: type[Exception]
+    client: Circulate, url: str, document: Any, sites: Any
 ) -> None:
     """A mistake in the call is an exception at once, and leaves no site in doubt."""
     journal = Journal()
-    with pytest.raises(error):
+    with pytest.raises(ValueError):
         client(url, document, sites, state=journal)
     assert journal.state is None
 
