@@ -7,12 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from fanout_guard.client import Journal, Report, Rules, StopReason
 from tests.client.conftest import Circulate
+from tests.client.serving import accepting
+from tests.faults.network import black_hole
 from tests.waiting import stopwatch
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
@@ -21,29 +23,21 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
 @contextmanager
 def dripping(first: bytes, drip: bytes) -> Iterator[str]:
     """A server that takes a request, says ``first``, and then ``drip`` for as long as it is let."""
-    listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
-    def serve() -> None:
-        while not over.is_set():
-            with suppress(OSError):
-                connection, _ = listener.accept()
-                with connection:
-                    while b"target_sites" not in connection.recv(65536):
-                        pass
-                    connection.sendall(first)
-                    while not over.wait(0.1):
-                        connection.sendall(drip)
+    def take(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while b"target_sites" not in connection.recv(65536):
+                pass
+            connection.sendall(first)
+            while not over.wait(0.1):
+                connection.sendall(drip)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        over.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
+    with accepting(take) as url:
+        try:
+            yield url
+        finally:
+            over.set()
 
 
 def stopped_in_time(client: Circulate, url: str, rules: Rules, journal: Journal | None = None) -> Report:
@@ -87,14 +81,8 @@ def test_with_a_key_the_next_call_repeats_what_the_deadline_ended(client: Circul
 
 def test_a_connection_that_is_not_made_by_the_deadline_leaves_nothing_in_doubt(client: Circulate) -> None:
     """Nothing was sent, so a later call may send it."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):  # until the queue is full, the system answers for the server
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        report = stopped_in_time(client, url, Rules(deadline_s=0.5, attempts=1))
+    with black_hole() as port:
+        report = stopped_in_time(client, f"http://127.0.0.1:{port}", Rules(deadline_s=0.5, attempts=1))
     assert (report.unknown, report.not_sent) == ((), ("A", "B", "C"))
 
 
