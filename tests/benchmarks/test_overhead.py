@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from tests.benchmarks.running import start
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -19,11 +19,9 @@ def test_interrupting_says_so_and_leaves_no_server_behind(sent: signal.Signals, 
     """A traceback hides what happened, and a server left behind disturbs the next measurement."""
     log = tmp_path / "log"
     process = start("overhead", "--loop", "asyncio", log=log)
-    started: list[psutil.Process] = []
-    deadline = time.monotonic() + 60
-    while len(started) < 4 and time.monotonic() < deadline:
-        time.sleep(0.1)
-        started = psutil.Process(process.pid).children(recursive=True)
+    command = psutil.Process(process.pid)
+    until(lambda: len(command.children(recursive=True)) >= 4, log.read_text)
+    started = command.children(recursive=True)
     process.send_signal(sent)
     assert process.wait(60) == 3, log.read_text()
     assert log.read_text() == "benchmarks: interrupted\n"

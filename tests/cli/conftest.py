@@ -9,6 +9,7 @@ import pytest
 
 from fanout_guard.cli import main
 from tests.cli.servers import command, serving
+from tests.waiting import until
 
 
 class Answer(NamedTuple):
@@ -64,8 +65,7 @@ def url(_place: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def _cluster_place() -> Iterator[str]:
     with serving("--cluster-enabled", "yes") as place:
         command(f"redis://{place}", "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        while b"cluster_state:ok" not in command(f"redis://{place}", "CLUSTER", "INFO"):
-            pass
+        until(lambda: b"cluster_state:ok" in command(f"redis://{place}", "CLUSTER", "INFO"))
         yield place
 
 

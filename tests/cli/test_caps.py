@@ -11,6 +11,7 @@ from fanout_guard import FanoutGuard, Settings
 from fanout_guard.core.policy import CAP_FIELDS
 from tests.cli.conftest import Run
 from tests.cli.servers import command
+from tests.waiting import becomes
 
 
 def test_a_cap_is_set_listed_and_removed(url: str, run: Run) -> None:
@@ -130,15 +131,10 @@ async def test_workers_that_run_already_obey_within_the_ttl(
     guards = [FanoutGuard(Settings.from_env()) for _ in range(2)]
     over = [str(number) for number in range(301)]
 
-    async def admitted(expected: bool) -> bool:
-        for _ in range(200):
-            decisions = [await guard.admit(tenant="acme", document="d", sites=over) for guard in guards]
-            if all(decision.admitted is expected for decision in decisions):
-                return True
-            await asyncio.sleep(0.05)
-        return False
+    async def admitted() -> set[bool]:
+        return {(await guard.admit(tenant="acme", document="d", sites=over)).admitted for guard in guards}
 
-    assert await admitted(False)
+    await becomes({False}, admitted)
     for arguments, expected in (
         (["caps", "set", "*", "mode=shadow", "--for", "1h"], True),
         (["caps", "unset", "*"], False),
@@ -146,7 +142,7 @@ async def test_workers_that_run_already_obey_within_the_ttl(
         (["caps", "set", "acme", "max_sites=10"], False),
     ):
         assert (await asyncio.to_thread(run, *arguments)).code == 0
-        assert await admitted(expected), arguments
+        await becomes({expected}, admitted)
     for guard in guards:
         await guard.aclose()
 

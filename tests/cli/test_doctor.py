@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import pytest
@@ -16,6 +15,7 @@ from fanout_guard.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.servers import command, serving, with_counters
 from tests.docs.blocks import ROOT
+from tests.waiting import becomes
 
 SOUND = {
     "FANOUT_GUARD_TENANT": "scope:user.tenant",
@@ -223,16 +223,15 @@ def test_the_rights_that_are_asked_for_are_enough_to_end_an_outage(
     single = url.replace("redis+cluster", "redis")
     command(single, "ACL", "SETUSER", "app", "reset", "on", ">hunter22", "~fanout:*", *ENOUGH, "+cluster|slots")
 
-    async def outage_ends(counters: RedisCounters) -> bool:
+    async def outage_ends(counters: RedisCounters) -> None:
+        async def reason() -> str | None:
+            return counters.out_of_reach
+
         await counters.now_ms()
         counters.give_up("timeout")
-        for _ in range(500):
-            if counters.out_of_reach is None:
-                return True
-            await asyncio.sleep(0.01)
-        return False
+        await becomes(None, reason)
 
-    assert with_counters(url.replace("://", "://app:hunter22@"), outage_ends)
+    with_counters(url.replace("://", "://app:hunter22@"), outage_ends)
     command(single, "ACL", "DELUSER", "app")
 
 

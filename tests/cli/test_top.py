@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pty
@@ -26,6 +25,7 @@ from fanout_guard.cli.top import Watcher
 from tests.cli.conftest import Run
 from tests.cli.servers import serving, with_guard
 from tests.ports import free_port
+from tests.waiting import becomes
 
 METRICS = """\
 # TYPE fanout_guard_decisions_total counter
@@ -235,11 +235,11 @@ async def test_an_outage_keeps_the_last_figures_and_ends(monkeypatch: pytest.Mon
             assert [each.tenant for each in during.tenants] == ["acme"]
             assert "OUT OF REACH (timeout)" in during.lines()[0]
             assert during.members()["reached"] is False
-            for _ in range(200):
-                if (await watcher.look()).outage is None:
-                    return
-                await asyncio.sleep(0.02)
-            raise AssertionError("the outage never ended")
+
+            async def outage() -> str | None:
+                return (await watcher.look()).outage
+
+            await becomes(None, outage)
 
 
 PLAIN = "import fanout_guard.cli.top as top; top.find_spec = lambda name: None"
