@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from fanout_guard import FanoutGuard, Settings
-from tests.faults.servers import Node
+from tests.faults.servers import Node, listening_http
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -96,7 +96,7 @@ async def test_an_application_server_may_be_restarted_under_load(server: Node, e
         clients = asyncio.gather(*(_client(client, answers, over) for _ in range(10)))
         for _ in range(2):
             with _process(command, environ) as application:
-                await asyncio.to_thread(until, lambda: _up(port))
+                await asyncio.to_thread(until, lambda: listening_http(port))
                 await asyncio.sleep(0.4)
                 if ending is signal.SIGTERM:
                     application.terminate()  # its supervisor lets the workers finish
@@ -132,10 +132,3 @@ async def _nothing_in_flight(environ: Mapping[str, str], until_s: float) -> None
         used = (await guard.usage("acme"))["inflight"].used
     await guard.aclose()
     assert used == 0
-
-
-def _up(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).is_success
-    except httpx.TransportError:
-        return False
