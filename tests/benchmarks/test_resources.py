@@ -60,7 +60,8 @@ def test_this_process_is_measured() -> None:
 
 def test_what_an_ended_process_has_used_stays_counted() -> None:
     """Else a target that lost a worker would look as if it had become cheaper."""
-    command = [sys.executable, "-c", "print(flush=True); input()"]
+    work = "import time\nwhile time.process_time() < 0.1:\n    pass\nprint(flush=True)\ninput()"
+    command = [sys.executable, "-c", work]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
