@@ -133,6 +133,8 @@ class Publisher(FastHttpUser):
         path, headers, body = plan.request(phase, arrival.index)
         lag_ms = (now() - arrival.due) * 1000
         name = f"{phase.name} {phase.sites} sites"
+        going = {"run": plan.run, "phase": arrival.phase, "index": arrival.index, "lag_ms": lag_ms}
+        self.environment.runner.send_message("circulation-sent", going)
         with self.client.post(path, data=body.decode(), headers=headers, name=name, catch_response=True) as response:
             latency_ms = (now() - arrival.due) * 1000
             lowered = {key.lower(): value for key, value in (response.headers or {}).items()}
@@ -203,6 +205,7 @@ def on_init(environment: Environment, **_: Any) -> None:
         runner.register_message("circulations", sender.accept)
         runner.register_message("drop-circulations", sender.drop)
     if not isinstance(runner, WorkerRunner):
+        runner.register_message("circulation-sent", lambda **message: sequencers[-1].sent(**message))
         runner.register_message("circulation-ended", lambda **message: sequencers[-1].record(**message))
 
 

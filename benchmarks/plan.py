@@ -106,7 +106,7 @@ class Outcome(Struct, frozen=True, kw_only=True, tag="document"):
     """How one circulation ended; times are seconds since the epoch, latency counts from ``scheduled``.
 
     ``result`` is ``ok`` (every site has it), ``refused`` (by the target's cap), ``failed`` or ``unfinished``.
-    A negative ``index`` is a discarded one.
+    A negative ``index`` is a discarded one. ``lag_ms`` is how late it was sent; 0 if it was not sent at all.
     """
 
     phase: int

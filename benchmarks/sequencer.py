@@ -31,8 +31,14 @@ class Sequencer:
         self._runner: Any = environment.runner
         self._samples = samples
         self._now = now
+        self._lags_ms: dict[tuple[int, int], float] = {}
         self._ended: dict[tuple[int, int], Outcome] = {}
         self._greenlet = gevent.spawn(self.run)
+
+    def sent(self, msg: Any, **_: Any) -> None:
+        """A circulation goes out, here or in a worker."""
+        if msg.data["run"] == self.plan.run:
+            self._lags_ms[msg.data["phase"], msg.data["index"]] = msg.data["lag_ms"]
 
     def record(self, msg: Any, **_: Any) -> None:
         """A circulation has ended, here or in a worker."""
@@ -97,8 +103,14 @@ class Sequencer:
             self._runner.send_message("drop-circulations", {})
         for number, index, due in arrivals:
             if (number, index) not in self._ended:
-                latency_ms = max(self._now() - due, 0) * 1000
-                lost = Outcome(phase=number, index=index, scheduled=due, result="unfinished", latency_ms=latency_ms)
+                lost = Outcome(
+                    phase=number,
+                    index=index,
+                    scheduled=due,
+                    result="unfinished",
+                    latency_ms=max(self._now() - due, 0) * 1000,
+                    lag_ms=self._lags_ms.get((number, index), 0.0),
+                )
                 self._ended[number, index] = lost
                 self._write(lost)
 

@@ -310,6 +310,17 @@ def test_documents_that_never_end_are_counted(tmp_path: Path) -> None:
     assert [r.result for r in records if isinstance(r, Outcome)] == ["unfinished"] * 3
 
 
+def test_a_document_that_was_sent_and_never_answered_counts_as_sent(tmp_path: Path) -> None:
+    """The generator kept its schedule: a target that hangs would else pass for a generator that fell behind."""
+    phase = Phase(sweep=1, sites=1, documents=3, rate=10.0, discarded=0)
+    plan = Plan(phases=(phase,), site_names=("a",), drain_seconds=0.5)
+    with answering({2: 3.0}) as host:
+        records = list(generate(plan, host, tmp_path, started=lambda _: None))
+    outcomes = sorted((r for r in records if isinstance(r, Outcome)), key=lambda outcome: outcome.index)
+    assert [outcome.result for outcome in outcomes] == ["ok", "unfinished", "unfinished"]
+    assert all(outcome.lag_ms for outcome in outcomes), "how late each was sent is known"
+
+
 def test_a_level_that_mostly_fails_is_cut_short_and_stays_in_the_figures(tmp_path: Path) -> None:
     """Half an hour of errors tells no more than ten of them."""
     phase = Phase(sweep=1, sites=1, documents=200, rate=20.0, discarded=0)

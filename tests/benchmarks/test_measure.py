@@ -74,7 +74,11 @@ def test_a_generator_that_fell_behind_shows_in_the_achieved_rate() -> None:
     last = late.outcomes[1]
     slow = Outcome(**{name: getattr(last, name) for name in last.__struct_fields__} | {"lag_ms": 2001.0})
     assert Finished(phase=late.phase, end=late.end, outcomes=(late.outcomes[0], slow)).achieved_rate == 0.5
-    assert finished("ok", "unfinished").achieved_rate == pytest.approx(0.5)
+    given_up = finished("ok", "unfinished")
+    assert given_up.achieved_rate == pytest.approx(0.5)
+    sent = replace(given_up.outcomes[1], lag_ms=1.0)
+    hung = Finished(phase=given_up.phase, end=given_up.end, outcomes=(given_up.outcomes[0], sent))
+    assert hung.achieved_rate == pytest.approx(1.0), "that it was never answered is the target's doing"
 
 
 def test_a_level_without_any_answer_means_that_the_target_is_gone() -> None:
