@@ -138,4 +138,6 @@ def _figures(level: Level) -> Iterator[Anomaly]:
 
 
 def _growth(level: Level) -> float:
-    return (level.rss_growth_mb or 0.0) / max(level.documents, 1)
+    """MB per document; the growth is the worst sweep's, so its own documents count, and not those of all sweeps."""
+    sweeps = len({sample.sweep for sample in level.samples})
+    return (level.rss_growth_mb or 0.0) * sweeps / max(level.documents, 1)

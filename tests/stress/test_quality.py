@@ -187,6 +187,12 @@ def test_figures_beyond_their_bounds_are_flagged(figures: dict[str, Any], kind: 
     assert kinds(level_of(300, [STEADY], **figures)) == [kind]
 
 
+def test_memory_that_grows_in_one_sweep_is_not_spread_over_the_documents_of_all() -> None:
+    """The growth is the worst sweep's: over three sweeps, 8 MB for 7 documents would pass for 0.4 MB each."""
+    (found,) = find_anomalies(Results(levels=(level_of(300, [STEADY] * 3, rss_growth_mb=8.0),)))
+    assert found.text == "memory grew by 1.1 MB per document"
+
+
 def test_figures_of_an_anomaly_are_told_as_people_read_them() -> None:
     """A pressure of 98.66075011217124 % stood in the report."""
     level = level_of(300, [[500.0] * 7], pressure_percent=98.66075011217124, drain_s=1.9400000001)
