@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from benchmarks.options import BadUsage
+from fanout_guard.stress.anomalies import Kind
 from fanout_guard.stress.model import Results, ResultsError
 from fanout_guard.stress.results import read_results
 from fanout_guard.stress.verdict import Judgement
@@ -36,8 +37,9 @@ def load(folder: Path) -> Results:
 
 
 def summary(folder: Path, judgement: Judgement) -> str:
-    """The verdict, why, and the line to set."""
+    """The verdict, why, what may mislead whoever goes by it, and the line to set."""
     lines = [f"{judgement.verdict.value}: {judgement.reason}"]
+    lines += [f"note: {anomaly.text}" for anomaly in judgement.anomalies if anomaly.kind is Kind.OVERLAP]
     lines += [f"report: {folder / 'report.html'}, samples: {folder / 'results.json'}"]
     if line := judgement.export_line():
         lines.append(line)

@@ -13,6 +13,7 @@ from math import sqrt
 import numpy as np
 
 from fanout_guard.stress.model import Level, Results
+from fanout_guard.stress.quality import base_of, is_capped
 
 OUTLIER = 5.0  # robust standard deviations from the median
 SWEEP_DIFFERENCE = 0.03  # of the median of the other sweeps
@@ -34,7 +35,8 @@ class Kind(StrEnum):
     MEMORY = "memory"
     PRESSURE = "pressure"
     REFUSED = "refused"
-    UNFINISHED = "failed"
+    FAILED = "failed"
+    OVERLAP = "overlap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,23 @@ class Anomaly:
 
 def find_anomalies(results: Results) -> tuple[Anomaly, ...]:
     """Every anomaly of a run, by ascending fan-out."""
-    return tuple(anomaly for level in results.levels for anomaly in _of_level(level))
+    return (*_overlap(results), *(anomaly for level in results.levels for anomaly in _of_level(level)))
+
+
+def _overlap(results: Results) -> Iterator[Anomaly]:
+    """Whether documents come faster than the flat latency lets them end: then the cap is measured several times over.
+
+    Above the cap they may overlap because the target is saturated, so only the lowest levels' latency counts.
+    """
+    levels = [level for level in results.levels if not is_capped(level)]
+    base_ms = base_of(levels)
+    if base_ms is None:
+        return
+    rate = levels[0].scheduled_rate or 0.0
+    at_once = rate * base_ms / 1000
+    if at_once > 1:
+        text = f"at {rate:g}/s and {base_ms:.0f} ms each, {at_once:.1f} are under way at a time, and bend together"
+        yield Anomaly(sites=levels[0].sites, kind=Kind.OVERLAP, text=f"documents overlap: {text}")
 
 
 def _of_level(level: Level) -> Iterator[Anomaly]:
@@ -120,7 +138,7 @@ def theil_sen(points: Sequence[tuple[float, float]]) -> float:
 def _figures(level: Level) -> Iterator[Anomaly]:
     for kind, odd, text in (
         (Kind.REFUSED, level.refused > 0, f"{level.refused} of {level.documents} were refused by the target's own cap"),
-        (Kind.UNFINISHED, level.failed > 0, f"{level.failed} of {level.answered} documents failed"),
+        (Kind.FAILED, level.failed > 0, f"{level.failed} of {level.answered} documents failed"),
         (
             Kind.SATURATED,
             (level.drain_s or 0) > SATURATED_S,

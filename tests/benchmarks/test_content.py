@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.content import facts, tables
+from benchmarks.folder import summary
 from benchmarks.plots import boxes, timeline
 from fanout_guard.stress.model import Goals, Results
 from fanout_guard.stress.verdict import judge
@@ -44,6 +46,13 @@ def test_the_boxes_of_many_levels_have_labels_that_can_be_read() -> None:
     assert 10 <= sum(f">{sites}<" in svg for sites in range(1001, 1061)) <= 30
     few = boxes(Results(levels=levels[:7], cap=1030))
     assert all(f">{level.sites}<" in few for level in levels[:7])
+
+
+def test_a_run_whose_documents_overlapped_says_so_beside_its_verdict() -> None:
+    """Its line to set is that of several circulations at a time."""
+    crowded = run_of(hinge(300), figures={"scheduled_rate": 4.0})
+    assert "\nnote: documents overlap: " in summary(Path("out"), judge(crowded))
+    assert "note:" not in summary(Path("out"), judge(run_of(hinge(300))))
 
 
 def test_one_level_is_told_as_one() -> None:

@@ -16,7 +16,7 @@ from fanout_guard.stress.quality import (
     find_row_problems,
     is_capped,
 )
-from tests.stress.story import level_of
+from tests.stress.story import flat, level_of, run_of
 
 STEADY = [500.0, 503, 498, 505, 501, 499, 502]
 
@@ -179,12 +179,20 @@ def test_theil_and_sens_slope_ignores_a_single_outlier() -> None:
         ({"pressure_percent": 62.0}, Kind.PRESSURE),
         ({"rss_growth_mb": 8.0}, Kind.MEMORY),
         ({"refused": 3}, Kind.REFUSED),
-        ({"errors": 1}, Kind.UNFINISHED),
+        ({"errors": 1}, Kind.FAILED),
     ],
 )
 def test_figures_beyond_their_bounds_are_flagged(figures: dict[str, Any], kind: Kind) -> None:
     """Each of them can explain a latency that nobody understands."""
     assert kinds(level_of(300, [STEADY], **figures)) == [kind]
+
+
+def test_documents_that_overlap_are_told_of() -> None:
+    """Several under way at a time bend earlier than one, and their knee would be set as the cap of one."""
+    apart, together = (run_of(flat(), figures={"scheduled_rate": rate}) for rate in (1.9, 3.0))
+    assert Kind.OVERLAP not in [anomaly.kind for anomaly in find_anomalies(apart)]
+    (found,) = (anomaly for anomaly in find_anomalies(together) if anomaly.kind is Kind.OVERLAP)
+    assert found.text == "documents overlap: at 3/s and 510 ms each, 1.5 are under way at a time, and bend together"
 
 
 def test_memory_that_grows_in_one_sweep_is_not_spread_over_the_documents_of_all() -> None:
