@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks import machine, options, profiles
-from benchmarks.plan import Plan
+from benchmarks.plan import Phase, Plan
 from benchmarks.profiles import Profile
 from benchmarks.usage import Usage, read_usage
 from fanout_guard.stress.goals import parse_goals
@@ -39,10 +39,17 @@ class Request:
     @property
     def seconds(self) -> float:
         """What is planned takes this long, about."""
-        one = profiles.sweep_phases(
+        return self.profile.sweeps * profiles.duration(self._sweep())
+
+    @property
+    def documents(self) -> int:
+        """What is planned sends so many, the discarded ones included."""
+        return self.profile.sweeps * sum(phase.discarded + phase.documents for phase in self._sweep())
+
+    def _sweep(self) -> list[Phase]:
+        return profiles.sweep_phases(
             self.sites, self.profile, sweep=1, rate=self.rate, cap=self.cap, random=Random(self.seed)
         )
-        return self.profile.sweeps * profiles.duration(one)
 
 
 def read_request(given: argparse.Namespace) -> Request:

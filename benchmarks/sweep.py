@@ -92,11 +92,9 @@ def run(given: argparse.Namespace) -> int:
 
 def ask(given: argparse.Namespace, request: Request) -> None:
     """Ask before the first document, and before a progress bar would draw over the question."""
-    documents = len(request.sites) * request.profile.sweeps * (request.profile.documents + 1)
     tenant, largest = given.tenant or "default", max(request.sites)
-    options.confirm(
-        given, f"About {documents} documents go to up to {largest} real sites of {given.host} as {tenant!r}."
-    )
+    many = f"{request.documents} documents or more"
+    options.confirm(given, f"{many} go to up to {largest} real sites of {given.host} as {tenant!r}.")
 
 
 def run_sweep(given: argparse.Namespace, request: Request, folder: Path) -> Results:

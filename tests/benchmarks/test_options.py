@@ -204,6 +204,14 @@ def test_the_question_is_asked_before_a_progress_bar_draws_over_it(
     assert "nothing was sent" in err
 
 
+def test_the_question_counts_every_document_that_goes_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A soak sends ten times as many at the cap: 316 on real sites, where the question spoke of 64."""
+    (tmp_path / "names").write_text("a\nb\n")
+    host = ["--host", "http://127.0.0.1:9", "--site-names", str(tmp_path / "names"), "--sites", "1,2", "--cap", "2"]
+    assert main(["sweep", *host, "--profile", "soak", "--out", str(tmp_path / "out")]) == 2
+    assert "316 documents or more go to up to 2 real sites of http://127.0.0.1:9 " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(b"", "holds no site names"), (b"a\n\na\n", "line 3 repeats 'a' of line 1"), (b"\xff\n", "cannot be read")],
