@@ -142,6 +142,9 @@ class Publisher(FastHttpUser):
             broken = error is not None
             answer = b"" if broken else response.content or b""
             result, detail = classify(response.status_code, lowered, answer, asked=phase.sites)
+            if not response.status_code:
+                why = getattr(response.error, "original", response.error)  # beneath "retries exceeded", of none
+                detail = f"no answer: {str(why) or type(why).__name__}"
             if broken and result == "ok":
                 why = "is not in its content-encoding" if isinstance(error, Undecodable) else "broke off"
                 result, detail = "failed", f"status {response.status_code}, and the answer {why}"

@@ -55,10 +55,10 @@ class Finished:
 
 
 def usual_failure(outcomes: Sequence[Outcome]) -> str:
-    """What was wrong with most of those that failed: an answer, or none; in brackets."""
+    """What was wrong with most of those that failed: an answer, or why there was none; in brackets."""
     failed = [one for one in outcomes if one.result == "failed"]
     failed = failed or [one for one in outcomes if one.result == "unfinished"]
-    details = [one.detail[:60] if one.status else "no answer" for one in failed]
+    details = [one.detail[:60] or ("" if one.status else "no answer") for one in failed]
     return f" ({Counter(details).most_common(1)[0][0]})" if any(details) else ""
 
 

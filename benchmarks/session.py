@@ -13,7 +13,7 @@ from msgspec.structs import replace as replace_struct
 
 from benchmarks import resources
 from benchmarks.generator import Record, generate
-from benchmarks.measure import Finished
+from benchmarks.measure import Finished, usual_failure
 from benchmarks.plan import Outcome, Phase, PhaseEnd
 from benchmarks.profiles import ROUND_SECONDS, duration, seconds_of
 from benchmarks.progress import Progress
@@ -61,8 +61,10 @@ class Session:
         finally:
             self.finished.extend(done)
         self._target.check()
-        if any(one.unanswered for one in done):
-            raise TargetFailed(f"{self._target.host}: a whole level of documents got no answer")
+        for one in done:
+            if one.unanswered:
+                lost = f"no document to {one.phase.sites} sites got an answer{usual_failure(one.outcomes)}"
+                raise TargetFailed(f"{self._target.host}: {lost}")
         return done
 
     def _drive(self, phases: Sequence[Phase], folder: Path, done: list[Finished]) -> None:

@@ -227,6 +227,7 @@ def test_a_redirect_is_not_followed_to_a_success(status: int, tmp_path: Path) ->
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\n{",
             "status 200, and the answer is not in its content-encoding",
         ),
+        (b"", "no answer: connection closed."),
     ],
 )
 def test_an_answer_that_cannot_be_read_is_no_success_and_no_silence(answer: bytes, detail: str, tmp_path: Path) -> None:

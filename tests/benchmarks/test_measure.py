@@ -118,5 +118,6 @@ def test_the_progress_says_how_most_of_them_failed() -> None:
     given_up = replace(told[0], result="unfinished", detail="", status=0)  # what was not sent any more explains nothing
     outcomes = (*told[1:3], *[given_up] * 3)
     assert "5 failed (status 500)" in Finished(phase=one.phase, end=one.end, outcomes=outcomes).describe()
-    lost = tuple(replace(outcome, detail="status 0", status=0) for outcome in told[:3])
-    assert Finished(phase=one.phase, end=one.end, outcomes=lost).describe() == "300 sites: 3 failed (no answer)"
+    refused = "no answer: [Errno 111] Connection refused"
+    lost = tuple(replace(outcome, detail=refused, status=0) for outcome in told[:3])
+    assert Finished(phase=one.phase, end=one.end, outcomes=lost).describe() == f"300 sites: 3 failed ({refused})"

@@ -50,10 +50,11 @@ def test_a_slow_target_does_not_use_up_the_time_that_is_left(
         for number, phase in enumerate(phases):
             clock[0] += 60.0
             end = PhaseEnd(phase=number, begin=clock[0], end=clock[0], drain_seconds=0.0)
-            done.append(one._finish(phase, end, [Outcome(phase=number, index=0, scheduled=0.0, result="failed")]))
+            lost = Outcome(phase=number, index=0, scheduled=0.0, result="failed", detail="no answer: refused")
+            done.append(one._finish(phase, end, [lost]))
 
     monkeypatch.setattr(Session, "_drive", drive)
-    with pytest.raises(TargetFailed):  # nothing answered
+    with pytest.raises(TargetFailed, match=r"no document to 1 sites got an answer \(no answer: refused\)"):
         Session(target, tmp_path, Progress()).run(phases)
     left = [line.rpartition("(")[2] for line in capsys.readouterr().err.splitlines()]
     assert left == ["23 s left)", "11 s left)", "0 s left)"]
