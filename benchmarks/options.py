@@ -89,7 +89,8 @@ def http_url(text: str) -> str:
     except ValueError:
         wrong = True
     if wrong or parts.path.strip("/") or parts.query or parts.fragment:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address like https://api.example.com")
+        place = "" if wrong or not parts.path.strip("/") else "; its path goes into --path"
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address like https://api.example.com{place}")
     if "@" in parts.netloc:  # it would stand in the results and the report
         raise argparse.ArgumentTypeError(
             "a user and password go into --header 'Authorization: …', not into the address"

@@ -27,6 +27,7 @@ BAD = [
     (["sweep", "--usage", "/no/such/file"], "cannot be read"),
     (["sweep", "--host", "api.example.com"], "is not an address"),
     (["sweep", "--host", "http://x/path"], "is not an address"),
+    (["sweep", "--host", "http://x/path"], "; its path goes into --path"),
     (["sweep", "--host", "http://x#path"], "is not an address"),
     (["sweep", "--nonsense"], "unrecognized arguments: --nonsense (see python -m benchmarks sweep --help)"),
     (["sweep", "--output", "x"], "did you mean --out?"),
