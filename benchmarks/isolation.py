@@ -60,6 +60,9 @@ def run(given: argparse.Namespace) -> int:
     cap = options.cap_from(given, os.environ)
     if given.flood_sites <= cap:
         raise options.BadUsage(f"--flood-sites {given.flood_sites} is not over the cap of {cap}")
+    if given.sites > cap:
+        why = "the guard would refuse the bystanders too"
+        raise options.BadUsage(f"--sites {given.sites} is over the cap of {cap}: {why}")
     folder = output_folder(given.out)
     sweep = load(folder) if (folder / "results.json").exists() else None  # before measuring: it may be unreadable
     try:

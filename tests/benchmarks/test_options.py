@@ -37,6 +37,7 @@ BAD = [
     (["analyze", "/no/such/folder"], "results.json"),
     (["compare", "/no/such/folder", "/nor/this"], "results.json"),
     (["isolation", "--flood-sites", "300"], "is not over the cap of 300"),
+    (["isolation", "--sites", "301"], "--sites 301 is over the cap of 300: the guard would refuse the bystanders too"),
     ([], "COMMAND"),
 ]
 
