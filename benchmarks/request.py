@@ -94,6 +94,8 @@ def notice(request: Request, *, host: str | None) -> str:
             "count as capped where the target refuses them" if host else "go out as a tenant whose cap this run lifts"
         )
         lines.append(f"levels above the cap of {request.cap} {above}")
+    if host and (request.goals.cpu_percent, request.goals.rss_mb) != (None, None):
+        lines.append("CPU and memory of another machine are not measured: with a goal for them, this run cannot pass")
     if request.usage:
         lines.append(f"usage: {request.usage.describe(request.cap)}")
     return "\n".join(lines)

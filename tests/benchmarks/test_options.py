@@ -118,6 +118,17 @@ def test_runs_that_begin_in_one_second_do_not_share_a_folder(tmp_path: Path, mon
     assert output_folder(tmp_path) == output_folder(tmp_path)
 
 
+def test_a_goal_that_cannot_be_measured_at_a_host_is_told_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run would end as inconclusive, with all its documents already on real sites."""
+    (tmp_path / "names").write_text("a\nb\n")
+    host = ["--host", "http://127.0.0.1:9", "--site-names", str(tmp_path / "names"), "--sites", "1,2"]
+    for goal, told in (("cpu=80%", True), ("rss=256MB", True), ("p95=600ms", False)):
+        assert main(["sweep", *host, "--goal", goal, "--out", str(tmp_path / "out")]) == 2
+        assert ("CPU and memory of another machine are not measured" in capsys.readouterr().err) is told
+
+
 def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two sources of one number would leave it to chance which counts."""
     usage = tmp_path / "usage.csv"
