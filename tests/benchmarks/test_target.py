@@ -32,6 +32,12 @@ def test_the_server_that_was_started_is_accepted(servers: Servers) -> None:
     assert target.pids == [servers.api.pid]
 
 
+def test_a_cap_far_above_every_level_is_no_contradiction_to_the_bound_of_bodies() -> None:
+    """The example did not start: its bound was made for the levels alone."""
+    with example(Setup(workers=1, slots=4, redis=False), cap=300_000, largest=8, run="run") as target:
+        target.check()
+
+
 def test_a_stale_server_on_the_port_is_not_measured(servers: Servers) -> None:
     """A server of an earlier run that still holds the port would give the numbers of another product."""
     stale = target_of(replace(servers, nonce="of-another-run"))
