@@ -143,8 +143,7 @@ class Publisher(FastHttpUser):
             answer = b"" if broken else response.content or b""
             result, detail = classify(response.status_code, lowered, answer, asked=phase.sites)
             if not response.status_code:
-                why = getattr(response.error, "original", response.error)  # beneath "retries exceeded", of none
-                detail = f"no answer: {str(why) or type(why).__name__}"
+                detail = f"no answer: {reason(response.error)}"
             if broken and result == "ok":
                 why = "is not in its content-encoding" if isinstance(error, Undecodable) else "broke off"
                 result, detail = "failed", f"status {response.status_code}, and the answer {why}"
@@ -168,6 +167,12 @@ class Publisher(FastHttpUser):
         )
         ended = {"run": plan.run, "outcome": msgspec.json.encode(outcome).decode()}
         self.environment.runner.send_message("circulation-ended", ended)
+
+
+def reason(error: BaseException | None) -> str:
+    """An error in words; of a time-out the client says no more than that it tried once."""
+    cause = getattr(error, "original", error)
+    return str(cause) or type(cause).__name__
 
 
 class Circulations(LoadTestShape):
