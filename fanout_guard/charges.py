@@ -54,7 +54,7 @@ class Charges:
         try:
             tally = await self._counters.decide(charge)
         except CountersUnavailable:
-            return await self._without_counters(policy, asked, charge)
+            return replace(await self._without_counters(policy, asked, charge), degraded=True)
         if tally.expired:
             self.observers.leases_expired(tally.expired)
         return decide(policy, asked, tally, charge.lease)
@@ -140,15 +140,16 @@ class Charges:
         self._held.close()
 
     async def _without_counters(self, policy: Policy, asked: Asked, charge: Charge) -> Decision:
+        """The decision by the rule for outages."""
         if self._on_outage == "local":
             lease = replace(charge.lease, local=True)
             tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
-            return decide(policy, asked, tally, lease, degraded=True)
+            return decide(policy, asked, tally, lease)
         over = precheck(policy, asked)
         if over:
-            return refuse_for_good(policy, asked, over, charge.lease, degraded=True)
+            return refuse_for_good(policy, asked, over, charge.lease)
         if self._on_outage == "open":
-            return admit(policy, asked, charge.lease, degraded=True)
+            return admit(policy, asked, charge.lease)
         return refuse_in_outage(policy, asked, charge.lease)
 
     async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:

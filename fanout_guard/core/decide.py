@@ -61,8 +61,6 @@ def refuse_for_good(
     over: Sequence[tuple[str, int]],
     lease: Lease,
     readings: Sequence[Reading] = (),
-    *,
-    degraded: bool = False,
 ) -> Decision:
     """The decision if ``precheck`` found something; ``readings``, where there are any, tell what else refuses."""
     chunks, wait = _chunks(policy, asked)
@@ -81,18 +79,17 @@ def refuse_for_good(
         chunks=chunks,
         chunk_wait=wait,
         permanent=True,
-        degraded=degraded,
         readings=tuple(readings),
     )
 
 
-def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded: bool = False) -> Decision:
+def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease) -> Decision:
     """The decision from what the counters answered."""
     over = precheck(policy, asked)
     if over:
-        return refuse_for_good(policy, asked, over, lease, tally.readings, degraded=degraded)
+        return refuse_for_good(policy, asked, over, lease, tally.readings)
     if not tally.charged:
-        return _refuse_for_now(policy, asked, tally.readings, lease, degraded=degraded)
+        return _refuse_for_now(policy, asked, tally.readings, lease)
     after = [
         Reading(each.policy, each.limit, each.used + each.needed, 0, each.wait_ms, each.reset_ms)
         for each in tally.readings
@@ -102,15 +99,12 @@ def decide(policy: Policy, asked: Asked, tally: Tally, lease: Lease, *, degraded
         asked,
         lease,
         leased=policy.leased,
-        degraded=degraded,
         repeated=tally.repeated,
         readings=tuple(after),
     )
 
 
-def _refuse_for_now(
-    policy: Policy, asked: Asked, readings: tuple[Reading, ...], lease: Lease, *, degraded: bool
-) -> Decision:
+def _refuse_for_now(policy: Policy, asked: Asked, readings: tuple[Reading, ...], lease: Lease) -> Decision:
     """The decision if a counter has no room, and will have some again."""
     refusing = _refusing(readings)
     first = refusing[0]
@@ -127,14 +121,13 @@ def _refuse_for_now(
         chunks=1,  # it is within every cap
         chunk_wait=0,
         retry_after=max(1, *(-(-reading.wait_ms // 1000) for reading in refusing)),
-        degraded=degraded,
         readings=readings,
     )
 
 
 def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
     """The decision if the counters are out of reach and nothing may pass uncounted."""
-    return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S, degraded=True)
+    return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S)
 
 
 def admit(
@@ -143,7 +136,6 @@ def admit(
     lease: Lease,
     *,
     leased: bool = False,
-    degraded: bool = False,
     repeated: bool = False,
     readings: tuple[Reading, ...] = (),
 ) -> Decision:
@@ -156,7 +148,6 @@ def admit(
         requested=asked.entries,
         lease=lease,
         leased=leased,
-        degraded=degraded,
         repeated=repeated,
         caps=policy,
         readings=readings,
@@ -177,7 +168,6 @@ def _refused(
     chunk_wait: int | None = None,
     retry_after: int | None = None,
     permanent: bool = False,
-    degraded: bool = False,
     readings: tuple[Reading, ...] = (),
 ) -> Decision:
     """A refusal, or in shadow mode an admission that says what would have refused and charged nothing."""
@@ -200,7 +190,6 @@ def _refused(
         retry_after=retry_after,
         permanent=permanent,
         lease=None if enforced else lease,
-        degraded=degraded,
         caps=policy,
         readings=readings,
     )

@@ -261,7 +261,7 @@ def test_shadow_mode_admits_and_says_what_would_have_refused() -> None:
 def test_an_outage_that_is_closed_asks_to_come_back() -> None:
     """The client did nothing wrong, and the counters may be back in a second."""
     refused = refuse_in_outage(Policy(), asked(1), LEASE)
-    assert (refused.admitted, refused.policy, refused.retry_after, refused.degraded) == (False, "outage", 1, True)
+    assert (refused.admitted, refused.policy, refused.retry_after) == (False, "outage", 1)
     assert (refused.limit, refused.excess, refused.permanent) == (None, None, False)
 
 
@@ -273,9 +273,8 @@ def test_an_outage_refuses_nothing_in_shadow_mode() -> None:
 
 def test_an_uncounted_admission_names_its_charge_too() -> None:
     """Callers may refund or release whatever was admitted, without looking at why it was."""
-    decision = admit(Policy(), asked(1), LEASE, degraded=True)
-    assert (decision.admitted, decision.lease_id) == (True, str(LEASE))
-    assert (decision.degraded, decision.readings) == (True, ())
+    decision = admit(Policy(), asked(1), LEASE)
+    assert (decision.admitted, decision.lease_id, decision.readings) == (True, str(LEASE), ())
 
 
 @given(POLICIES, asked_for())
