@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -79,7 +78,6 @@ def _check_name(source: Source) -> None:
         raise ValueError("only SITES takes several sources, joined by '|'")
 
 
-@lru_cache(maxsize=64)
 def parse_statuses(text: str) -> frozenset[int]:
     """The statuses that ``3xx,4xx,503`` names."""
     found: set[int] = set()
