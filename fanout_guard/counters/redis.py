@@ -11,8 +11,7 @@ from redis.crc import key_slot
 from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.budget import within
 from fanout_guard.counters.redis_address import Servers, parse_address
-from fanout_guard.counters.redis_cluster import Cluster, scan
-from fanout_guard.counters.redis_errors import reason_of
+from fanout_guard.counters.redis_cluster import Cluster
 from fanout_guard.counters.redis_link import Address, Evaluation, Link, outcome_of
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
@@ -53,15 +52,12 @@ class Single:
         return await outcome_of(partial(self.start, call))
 
     async def command(self, *arguments: str | bytes | int) -> Any:
-        """Run one command, where speed does not matter; the answer is as it came, whatever the driver makes of it."""
-        (reply,) = await self._link.exchange((arguments,))
-        if isinstance(reply, BaseException):
-            raise CountersUnavailable(reason_of(reply))
-        return reply
+        """Run one command, where speed does not matter; the answer is as it came."""
+        return await self._link.command(arguments)
 
     def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
         """The keys of a pattern, step by step; a key may come twice."""
-        return scan(self._link, pattern)
+        return self._link.scan(pattern)
 
     async def probe(self) -> None:
         """Return if the server answers."""

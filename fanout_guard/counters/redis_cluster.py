@@ -20,8 +20,6 @@ from fanout_guard.counters.redis_link import Address, Command, Link, is_unknown,
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 
-SCAN_STEP = 1000
-
 _ATTEMPTS = 5
 _PAUSE_S = 0.01  # between attempts at a slot whose keys are being moved
 _NODE_S = 0.2  # how long to wait for one node where another one may give the same answer
@@ -105,19 +103,18 @@ class Cluster:
         """The keys of a pattern on all masters, step by step; a key may come twice."""
         await self.learn()
         for address in sorted(set(self._owners.values())):
-            async for key in scan(self._link_to(address), pattern):
+            async for key in self._link_to(address).scan(pattern):
                 yield key
 
     async def probe(self) -> None:
         """Return if every slot has a master and all of them answer."""
         await self.learn()
         masters = sorted(set(self._owners.values()))
-        looks = (self._link_to(address).exchange([("TIME",)]) for address in masters)
+        looks = (self._link_to(address).command(("TIME",)) for address in masters)
         # All are waited for, even where one has failed: no exchange must be left behind.
         for found in await asyncio.gather(*looks, return_exceptions=True):
-            for reply in [found] if isinstance(found, BaseException) else found:
-                if isinstance(reply, BaseException):
-                    raise _failed(reply)
+            if isinstance(found, BaseException):
+                raise _failed(found)
 
     def drop(self) -> None:
         """Forget who owns the slots, and close idle connections: there may be other masters by now."""
@@ -138,18 +135,18 @@ class Cluster:
         reason = "connection"
         for node in nodes:
             try:
-                (reply,) = await within(_NODE_S, self._link_to(node).exchange([("CLUSTER", "SLOTS")]))
+                slots = await within(_NODE_S, self._link_to(node).command(("CLUSTER", "SLOTS")))
             except TimeoutError:
                 reason = "timeout"
             except CountersUnavailable as error:
                 reason = error.reason
             else:
-                owners = {} if isinstance(reply, BaseException) else _owners(reply, node)
+                owners = _owners(slots, node)
                 if owners:
                     self._owners = owners
-                    self._forget_gone(reply, node)
+                    self._forget_gone(slots, node)
                     return
-                reason = reason_of(reply) if isinstance(reply, BaseException) else "cluster"
+                reason = "cluster"
         raise CountersUnavailable(reason)
 
     def _forget_gone(self, slots: Any, asked: Address) -> None:
@@ -227,20 +224,6 @@ async def _exchange(link: Link, command: str, calls: Sequence[Call], asking: boo
         commands.append(script_command(command, call))
     replies = await link.exchange(commands)
     return replies[1::2] if asking else replies
-
-
-async def scan(link: Link, pattern: bytes) -> AsyncIterator[bytes]:
-    """The keys of a pattern on one server, step by step; a key may come twice."""
-    cursor: Any = b"0"
-    while True:
-        (reply,) = await link.exchange([("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_STEP)])
-        if isinstance(reply, BaseException):
-            raise _failed(reply)
-        cursor, found = reply
-        for key in found:
-            yield key
-        if int(cursor) == 0:
-            return
 
 
 def _failed(error: BaseException) -> CountersUnavailable:

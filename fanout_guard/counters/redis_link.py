@@ -6,7 +6,7 @@ Which server that is, and what the commands mean, is decided elsewhere (``redis`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -28,6 +28,8 @@ Command: TypeAlias = Sequence[str | bytes | int]
 Done: TypeAlias = Callable[[Replies | Exception], None]
 
 T = TypeVar("T")
+
+_SCAN_STEP = 1000
 
 
 class Link:
@@ -55,6 +57,23 @@ class Link:
     async def exchange(self, commands: Sequence[Command]) -> Replies:
         """``start``, awaited."""
         return await outcome_of(partial(self.start, commands))
+
+    async def command(self, command: Command) -> Any:
+        """Run one command, and give its answer as it came, whatever the driver makes of it."""
+        (reply,) = await self.exchange((command,))
+        if isinstance(reply, BaseException):
+            raise CountersUnavailable(reason_of(reply))
+        return reply
+
+    async def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
+        """The keys of a pattern, step by step; a key may come twice."""
+        cursor: Any = b"0"
+        while True:
+            cursor, keys = await self.command(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_STEP))
+            for key in keys:
+                yield key
+            if int(cursor) == 0:
+                return
 
     async def open(self) -> Wire:
         """A new connection to the server."""
