@@ -12,7 +12,8 @@ from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.budget import within
 from fanout_guard.counters.redis_address import Servers, parse_address
 from fanout_guard.counters.redis_cluster import Cluster
-from fanout_guard.counters.redis_link import Address, Evaluation, Link, outcome_of
+from fanout_guard.counters.redis_evaluation import Evaluation
+from fanout_guard.counters.redis_link import Address, Link, outcome_of
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 

@@ -16,7 +16,8 @@ from redis.crc import key_slot
 from fanout_guard.counters.budget import within
 from fanout_guard.counters.outage import PROBE_EVERY_S
 from fanout_guard.counters.redis_errors import reason_of
-from fanout_guard.counters.redis_link import Address, Command, Link, is_unknown, script_command
+from fanout_guard.counters.redis_evaluation import is_unknown, script_command
+from fanout_guard.counters.redis_link import Address, Command, Link
 from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 

@@ -1,6 +1,6 @@
 """A few connections to one server, each used for one exchange at a time; a connection lost while idle is replaced.
 
-Which server that is, and what the commands mean, is decided elsewhere (``redis``, ``redis_cluster``, ``scripts``).
+Which server that is, is ``redis``'s and ``redis_cluster``'s business; how a script is called, ``redis_evaluation``'s.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_hello import HELLO, check
 from fanout_guard.counters.redis_wire import Lost, Replies, Wire
-from fanout_guard.counters.scripts import Call
 from fanout_guard.errors import CountersUnavailable
 
 Address: TypeAlias = tuple[str, int]
@@ -47,12 +46,12 @@ class Link:
         self._locate = locate
         self.to_master = locate is not None
         self.idle: list[Wire] = []
-        self.busy: set[_Exchange] = set()
+        self.busy: set[Exchange] = set()
         self._closed = False
 
     def start(self, commands: Sequence[Command], done: Done) -> Begun:
         """Send commands together; ``done`` gets a reply to each (a ResponseError is one, too), or one error for all."""
-        return _Exchange(self, b"".join(map(_packed, commands)), len(commands), done)
+        return Exchange(self, b"".join(map(pack, commands)), len(commands), done)
 
     async def exchange(self, commands: Sequence[Command]) -> Replies:
         """``start``, awaited."""
@@ -109,7 +108,7 @@ class Link:
             self.idle.remove(wire)
 
 
-class _Exchange:
+class Exchange:
     """Commands under way, on an idle connection or on a new one: sent, replied to, finished.
 
     On a new connection a HELLO goes ahead of them, so that the server is checked without another round trip.
@@ -163,7 +162,7 @@ class _Exchange:
             reason = reason_of(error)
         else:
             self._wire, self._connecting = wire, None
-            wire.send(_packed(HELLO) + self._packed, self._count + 1, self._greeted)
+            wire.send(pack(HELLO) + self._packed, self._count + 1, self._greeted)
             return
         # Outside the except clause: the driver's error, which may contain an address, must not become the context.
         self._finish(CountersUnavailable(reason))
@@ -204,40 +203,8 @@ class _Exchange:
         self._done(outcome)
 
 
-class Evaluation(_Exchange):
-    """One script call under way; sent again with the whole script if the server does not know it."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, link: Link, call: Call, done: Callable[[Any], None]) -> None:
-        self._call: Call | None = call
-        super().__init__(link, _packed(script_command("EVALSHA", call)), 1, done)
-
-    def _finish(self, outcome: Replies | Exception) -> None:
-        reply = outcome if isinstance(outcome, Exception) else outcome[0]
-        if isinstance(reply, exceptions.RedisError):
-            call, self._call = self._call, None
-            if call is not None and is_unknown(reply):
-                # Once only: a server that still does not know it is an outage.
-                self._packed = _packed(script_command("EVAL", call))
-                self._send()
-                return
-            reply = CountersUnavailable(reason_of(reply))
-        super()._finish(reply)
-
-
-def script_command(command: str, call: Call) -> Command:
-    """``EVALSHA`` with the script's digest, or ``EVAL`` with the whole script, for a call."""
-    script, keys, arguments = call
-    return (command, script.sha if command == "EVALSHA" else script.text, len(keys), *keys, *arguments)
-
-
-def is_unknown(reply: object) -> bool:
-    """Whether the server does not know the script of an EVALSHA."""
-    return isinstance(reply, exceptions.ResponseError) and reason_of(reply) == "noscript"
-
-
-def _packed(command: Command) -> bytes:
+def pack(command: Command) -> bytes:
+    """A command as it goes over the wire."""
     return pack_command(tuple(command))  # type: ignore[arg-type, no-any-return]  # the stub wants a tuple of one
 
 
