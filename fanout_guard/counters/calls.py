@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fanout_guard.counters.batch import Begun, Result
-from fanout_guard.counters.redis import Server, slot_of
-from fanout_guard.counters.redis_cluster import Cluster
+from fanout_guard.counters.redis import Server
+from fanout_guard.counters.redis_cluster import Cluster, slot_of
 from fanout_guard.counters.scripts import Packed, answers, join
 from fanout_guard.errors import CountersUnavailable
 

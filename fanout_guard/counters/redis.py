@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from redis.crc import key_slot
-
 from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.budget import within
 from fanout_guard.counters.redis_address import Servers, parse_address
@@ -28,11 +26,6 @@ def open_server(url: str) -> Server:
     if servers.service:
         return _watched(servers)
     return Single(Link(lambda: servers.connection(servers.nodes[0])))
-
-
-def slot_of(key: bytes) -> int:
-    """The cluster's hash slot of ``key``."""
-    return key_slot(key)
 
 
 class Single:

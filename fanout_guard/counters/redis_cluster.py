@@ -59,7 +59,7 @@ class Cluster:
         """Run script calls, each of one slot; an answer or an error for each."""
         if not self._owners:
             await self.learn()
-        slots = [key_slot(call.keys[0]) for call in calls]
+        slots = [slot_of(call.keys[0]) for call in calls]
         # A call that is redirected at every attempt keeps this error: its slot was being moved for too long.
         answers: list[Any] = [CountersUnavailable("cluster", alone=True)] * len(calls)
         targets = {index: _Target(self._owner(slot)) for index, slot in enumerate(slots)}
@@ -87,7 +87,7 @@ class Cluster:
         if not self._owners:
             await self.learn()
         keyless = str(arguments[0]).upper() in _KEYLESS or len(arguments) < 2
-        slot = 0 if keyless else key_slot(_bytes(arguments[1]))
+        slot = 0 if keyless else slot_of(_bytes(arguments[1]))
         target = _Target(self._owner(slot))
         for _ in range(_ATTEMPTS):
             commands: list[Command] = [("ASKING",), arguments] if target.asking else [arguments]
@@ -203,6 +203,11 @@ class Cluster:
                 raise CountersUnavailable("connection", sent=False)
             link = self._links[address] = self._make_link(address)
         return link
+
+
+def slot_of(key: bytes) -> int:
+    """The hash slot of ``key``."""
+    return key_slot(key)
 
 
 async def _evaluate(link: Link, calls: Sequence[Call], *, asking: bool) -> list[Any]:

@@ -10,8 +10,7 @@ import pytest
 
 from fanout_guard.core.keys import CHARGE_KEY, RATES_KEY, KeySpace
 from fanout_guard.core.model import Part, Policy, Rate
-from fanout_guard.counters.redis import slot_of
-from fanout_guard.counters.redis_cluster import Cluster
+from fanout_guard.counters.redis_cluster import Cluster, slot_of
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.using import HOUR_MS, charge, refusal, used, works

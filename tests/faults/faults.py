@@ -13,7 +13,7 @@ from typing import TypeAlias
 import redis
 
 from fanout_guard.core.keys import LEASES_KEY, RATES_KEY, KeySpace
-from fanout_guard.counters.redis import slot_of
+from fanout_guard.counters.redis_cluster import slot_of
 from tests.faults.crowd import MODES
 from tests.faults.network import Proxy, proxied
 from tests.faults.servers import Node, cluster, running, watched
