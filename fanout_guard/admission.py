@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Self, TypeAlias
 
 from fanout_guard.charges import Charges
-from fanout_guard.core.model import MAX_SECONDS, RENEWALS, Decision, Lease
+from fanout_guard.core.model import RENEWALS, Decision, Lease
+from fanout_guard.core.times import check_seconds
 
 _STATUS_OF_AN_ERROR = 500
 _RENEWED_AT_ONCE = 64
@@ -171,9 +172,3 @@ def _renew_some(loop: asyncio.AbstractEventLoop, rest: Iterator[Admission]) -> N
         loop.call_soon(admission._renew)  # one callback each, so that an error stops only its own
     if some:
         loop.call_soon(_renew_some, loop, rest)
-
-
-def check_seconds(call: str, seconds: float) -> None:
-    """Raise ValueError, naming ``call``, unless a lease can live for so many seconds."""
-    if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
-        raise ValueError(f"{call}: {seconds!r} seconds; expected above 0 and at most {MAX_SECONDS}")

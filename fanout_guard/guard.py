@@ -12,13 +12,13 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from fanout_guard.admission import Admission, check_seconds
+from fanout_guard.admission import Admission
 from fanout_guard.charges import Charges
 from fanout_guard.core.circulation import Circulation, document_text, is_encodable
 from fanout_guard.core.digests import Digests
 from fanout_guard.core.keys import parse_lease
 from fanout_guard.core.model import OFF, Decision, Lease, Mode, Policy
-from fanout_guard.core.times import milliseconds
+from fanout_guard.core.times import check_seconds, milliseconds
 from fanout_guard.core.usage import Usage, usages
 from fanout_guard.core.weigh import Weigher
 from fanout_guard.counters.base import Counters
