@@ -12,13 +12,14 @@ from fanout_guard import Caps
 from fanout_guard.core.model import Mode, Policy
 from fanout_guard.core.policy import Policies
 from fanout_guard.errors import CirculationError, UnknownTenant
+from fanout_guard.settings import Settings
 from fanout_guard.tenants import CapsHook, HookedCaps, Tenants
 
 
 def tenants(hook: CapsHook | None = None, *, unknown: str = "own", default: str = "default", **own: Caps) -> Tenants:
     """Tenants of a deployment that names those in ``own``."""
     return Tenants(
-        Policies(layers=[own], known={default}),
+        Policies(Settings.from_env({}).defaults(), [own], known={default}),
         default_tenant=default,
         unknown=unknown,
         overrides=None,

@@ -88,7 +88,6 @@ class Caps:
 
 
 NO_CAPS = Caps()
-DEFAULT_CAPS = Caps(max_sites=300, document_window=3600, rate="", max_inflight=UNLIMITED, mode=Mode.ENFORCE)
 
 Layer: TypeAlias = Mapping[str, Caps]
 """The caps of all tenants that one origin (a variable, a file) names."""
@@ -97,27 +96,27 @@ Layer: TypeAlias = Mapping[str, Caps]
 class Policies:
     """Every tenant's policy, compiled once from the configuration.
 
-    ``defaults`` are the deployment's caps; ``layers`` name tenants, the nearest first. ``MODE=off`` among the
-    defaults beats every other mode. Without ``documents`` there is no document cap.
+    ``defaults`` are the deployment's caps, where None is no cap; ``layers`` name tenants, the nearest first.
+    ``MODE=off`` among the defaults beats every other mode. Without ``documents`` there is no document cap.
     """
 
     def __init__(
         self,
-        defaults: Caps = NO_CAPS,
+        defaults: Caps,
         layers: Sequence[Layer] = (),
         *,
         inflight_global: int | None = None,
         documents: bool = True,
         known: Iterable[str] = (),
     ) -> None:
-        self._defaults = defaults.over(DEFAULT_CAPS)
+        self._defaults = defaults
         self._inflight_global = inflight_global
         self._documents = documents
         tenants = {tenant for layer in layers for tenant in layer}
         self._own = {tenant: _laid_over(layer[tenant] for layer in layers if tenant in layer) for tenant in tenants}
         self._known = frozenset(known).union(self._own)
-        self._default = self._resolve(NO_CAPS, self._defaults)
-        self._static = {tenant: self._resolve(own, self._defaults) for tenant, own in self._own.items()}
+        self._default = self._resolve(NO_CAPS, defaults)
+        self._static = {tenant: self._resolve(own, defaults) for tenant, own in self._own.items()}
         self._layered: dict[tuple[str | None, Caps | None, Caps | None, Caps | None], Policy] = {}
 
     def known(self, tenant: str) -> bool:

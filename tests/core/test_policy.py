@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from fanout_guard.core.model import Mode, Policy, Rate
 from fanout_guard.core.policy import NO_CAPS, Caps, Policies, share
 from fanout_guard.errors import ConfigurationError
+from fanout_guard.settings import Settings
+
+DEFAULTS = Settings.from_env({}).defaults()
 
 
 def merge(layers: Sequence[Caps], defaults: Caps = NO_CAPS) -> Policy:
-    """A tenant's policy by caps from several places, the nearest first."""
-    return Policies(defaults, [{"acme": caps} for caps in layers]).static("acme")
+    """A tenant's policy by caps from several places, the nearest first; ``defaults`` are laid over the usual ones."""
+    return Policies(defaults.over(DEFAULTS), [{"acme": caps} for caps in layers]).static("acme")
 
 
 @pytest.mark.parametrize(
@@ -145,27 +148,27 @@ def test_a_fraction_of_a_window_is_rounded_up_to_milliseconds() -> None:
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
 def test_mode_off_of_the_deployment_beats_every_tenants_mode(mode: Mode) -> None:
     """Off is the last resort of an operator; no plan may keep the guard on."""
-    off = Policies(Caps(mode="off"), [{"acme": Caps(mode=mode)}])
+    off = Policies(Caps(mode="off").over(DEFAULTS), [{"acme": Caps(mode=mode)}])
     assert off.static("acme").mode is Mode.OFF
     assert off.with_layers("acme", None, Caps(mode=mode), Caps(mode=mode)).mode is Mode.OFF
 
 
 def test_an_override_of_the_deployment_to_off_beats_a_tenants_mode() -> None:
     """The same at run time, for all workers."""
-    policies = Policies(NO_CAPS, [{"acme": Caps(mode="enforce")}])
+    policies = Policies(DEFAULTS, [{"acme": Caps(mode="enforce")}])
     assert policies.with_layers("acme", None, None, Caps(mode="off")).mode is Mode.OFF
 
 
 def test_shadow_of_the_deployment_holds_for_tenants_with_caps_but_no_mode() -> None:
     """The kill switch reaches the tenants that have a plan, too."""
-    policies = Policies(NO_CAPS, [{"acme": Caps(max_sites=500)}])
+    policies = Policies(DEFAULTS, [{"acme": Caps(max_sites=500)}])
     policy = policies.with_layers("acme", None, None, Caps(mode="shadow"))
     assert (policy.mode, policy.circulation) == (Mode.SHADOW, 500)
 
 
 def test_an_override_of_the_deployment_leaves_every_tenant_its_own_caps() -> None:
     """What is kept for one tenant is not another's, though the same override holds for both."""
-    policies = Policies(NO_CAPS, [{"acme": Caps(max_sites=500), "globex": Caps(max_sites=5)}])
+    policies = Policies(DEFAULTS, [{"acme": Caps(max_sites=500), "globex": Caps(max_sites=5)}])
     found = [policies.with_layers(tenant, None, None, Caps(rate="9/minute")) for tenant in ("acme", "globex", "else")]
     assert [(policy.circulation, policy.rates) for policy in found] == [
         (cap, (Rate(9, 60_000),)) for cap in (500, 5, 300)
@@ -174,7 +177,8 @@ def test_an_override_of_the_deployment_leaves_every_tenant_its_own_caps() -> Non
 
 def test_without_document_ids_there_is_no_document_cap() -> None:
     """An empty DOCUMENT turns the cap off whatever the layers say."""
-    policies = Policies(Caps(document_max_sites=5), [{"acme": Caps(document_max_sites=6)}], documents=False)
+    defaults = Caps(document_max_sites=5).over(DEFAULTS)
+    policies = Policies(defaults, [{"acme": Caps(document_max_sites=6)}], documents=False)
     assert policies.static("acme").document is None
     assert policies.with_layers("acme", None, Caps(document_max_sites=7)).document is None
 
@@ -186,7 +190,7 @@ def test_layers_of_the_configuration_are_merged_nearest_first() -> None:
         {"acme": Caps(max_sites=2, rate="2/minute")},
         {"acme": Caps(max_sites=3, rate="3/minute", max_inflight=3), "beta": Caps()},
     ]
-    policies = Policies(NO_CAPS, layers, known=["default"])
+    policies = Policies(DEFAULTS, layers, known=["default"])
     acme = policies.static("acme")
     assert (acme.circulation, acme.rates, acme.inflight) == (1, (Rate(2, 60_000),), 3)
     assert [policies.known(tenant) for tenant in ("acme", "beta", "default", "Acme")] == [True, True, True, False]
@@ -196,7 +200,8 @@ def test_layers_of_the_configuration_are_merged_nearest_first() -> None:
 
 def test_run_time_layers_stand_before_the_configuration() -> None:
     """override, caps=, configuration, overridden defaults, defaults: in this order."""
-    policies = Policies(Caps(max_inflight=1), [{"acme": Caps(max_sites=20, rate="2/minute")}], inflight_global=99)
+    defaults = Caps(max_inflight=1).over(DEFAULTS)
+    policies = Policies(defaults, [{"acme": Caps(max_sites=20, rate="2/minute")}], inflight_global=99)
     policy = policies.with_layers(
         "acme", Caps(max_sites=30, rate="3/minute"), Caps(max_sites=40), Caps(max_inflight=2, max_sites=50)
     )
@@ -206,7 +211,7 @@ def test_run_time_layers_stand_before_the_configuration() -> None:
 
 def test_a_policy_is_resolved_once() -> None:
     """The hot path must be a look-up; made-up tenant names must not fill memory."""
-    policies = Policies(NO_CAPS, [{"acme": Caps(max_sites=1)}])
+    policies = Policies(DEFAULTS, [{"acme": Caps(max_sites=1)}])
     assert policies.static("a") is policies.static("b")
     override = Caps(max_sites=2)
     assert policies.with_layers("a", None, override) is policies.with_layers("b", None, Caps(max_sites=2))
@@ -215,7 +220,7 @@ def test_a_policy_is_resolved_once() -> None:
 
 def test_resolved_policies_are_forgotten_in_time() -> None:
     """A caps= hook that gives every tenant another plan must not make the cache grow for ever."""
-    policies = Policies()
+    policies = Policies(DEFAULTS)
     for sites in range(5000):
         assert policies.with_layers("a", Caps(max_sites=sites)).circulation == sites
     assert len(policies._layered) <= 4096
@@ -276,7 +281,7 @@ def test_layers_at_run_time_give_what_the_same_layers_of_a_configuration_give(
     override: Caps, hook: Caps, plan: Caps, defaults: Caps
 ) -> None:
     """One rule of precedence, wherever the caps come from."""
-    policies = Policies(defaults, [{"acme": plan}])
+    policies = Policies(defaults.over(DEFAULTS), [{"acme": plan}])
     assert policies.with_layers("acme", hook, override) == merge([override, hook, plan], defaults)
 
 
