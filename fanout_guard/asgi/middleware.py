@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
-from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
@@ -144,7 +144,8 @@ class FanoutGuardMiddleware:
         try:
             if tenant is None or self._tenant_hook is not None:  # else the reader has checked it
                 tenant = self.guard.tenants.name(tenant)
-            deciding = self.guard.decide(tenant, cast(Circulation, asked.circulation), self._idempotency_key(scope))
+            assert asked.circulation is not None  # the reader read it, or the hook gave it
+            deciding = self.guard.decide(tenant, asked.circulation, self._idempotency_key(scope))
             # Frees the list of sites before the counters are waited for: the list that the application parses then
             # takes the same memory, which is still in the processor's cache.
             del asked
