@@ -10,13 +10,11 @@ from fanout_guard.core.model import RENEWALS
 from fanout_guard.core.policy import Caps
 from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.values import UNLIMITED
+from fanout_guard.settings.kinds import MAX_BODY_BYTES
+from fanout_guard.settings.tenants import LAYERS
 from fanout_guard.settings.variable import PREFIX
 
-MAX_BODY_BYTES = 1 << 30
 _BYTES_PER_ENTRY = 4
-
-LAYERS = ("tenant_fields", "tenants", "tenants_from_file")
-"""The fields that name tenants' caps, the nearest first."""
 
 Values: TypeAlias = Mapping[str, Any]
 

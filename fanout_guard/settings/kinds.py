@@ -14,9 +14,11 @@ from fanout_guard.core.redis_url import MASK, SCHEMES, check_redis_url, masked_r
 from fanout_guard.core.routes import parse_routes
 from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.tenant import ACCEPTED, check_tenant
-from fanout_guard.core.values import Kind, read_whole, shown
+from fanout_guard.core.values import Kind, read_whole, shown, whole
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings.tenants import check_layer, read_layer
+
+MAX_BODY_BYTES = 1 << 30
 
 _REJECT_STATUSES = (400, 403, 413, 422, 429)
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
@@ -131,6 +133,7 @@ SOURCE = Kind("header:NAME, path:NAME, query:NAME, json:a.b or scope:a.b", _chec
 SITES = Kind("json:a.b, query:NAME or scope:a.b, or several joined by '|'", _check_sites)
 STATUSES = Kind("comma-separated statuses or classes such as '3xx,4xx,503'", _check_statuses)
 KEY_PREFIX = Kind("1 to 64 of letters, digits and . _ : / @ -", _matching(r"[A-Za-z0-9._:/@-]{1,64}"))
+BODY_BYTES = whole(1, MAX_BODY_BYTES)
 HEADER = Kind("the name of a header, such as 'Idempotency-Key'", _matching(_FIELD_NAME))
 METRICS = Kind("'prometheus'", _check_metrics)
 TENANT = Kind(f"a tenant id: {ACCEPTED}", check_tenant, _as_it_is)

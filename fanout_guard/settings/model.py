@@ -14,9 +14,9 @@ from fanout_guard.core.policy import Caps, Layer, Policies
 from fanout_guard.core.values import CAP, MODE, RATE, TIMEOUT, UNLIMITED, WINDOW, CapValue, choice, whole
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import kinds
-from fanout_guard.settings.contradictions import LAYERS, MAX_BODY_BYTES, contradictions
+from fanout_guard.settings.contradictions import contradictions
 from fanout_guard.settings.environment import read_environment
-from fanout_guard.settings.tenants import read_file
+from fanout_guard.settings.tenants import LAYERS, read_file
 from fanout_guard.settings.variable import Variable, setting, variable_of
 
 
@@ -116,9 +116,7 @@ class Settings:
         "A header that identifies repeats of one circulation, so that they count once.",
         unset="none",
     )
-    max_body_bytes: int = setting(
-        1_048_576, whole(1, MAX_BODY_BYTES), "The largest body of a guarded request, in bytes."
-    )
+    max_body_bytes: int = setting(1_048_576, kinds.BODY_BYTES, "The largest body of a guarded request, in bytes.")
     reject_status: int = setting(422, kinds.REJECT_STATUS, "The status for a circulation that can never pass.")
     headers: bool = setting(True, kinds.FLAG, "Send RateLimit fields on guarded responses.")
     metrics: str = setting(

@@ -14,6 +14,9 @@ from fanout_guard.core.tenant import ACCEPTED, check_tenant
 from fanout_guard.core.values import Spelled, shown
 from fanout_guard.errors import ConfigurationError
 
+LAYERS = ("tenant_fields", "tenants", "tenants_from_file")
+"""The fields of the settings that name tenants' caps, the nearest first."""
+
 _FORM = 'expected an object such as {"max_sites": 500}'
 
 
