@@ -23,7 +23,8 @@ from fanout_guard.core.usage import Usage, usages
 from fanout_guard.core.weigh import Weigher
 from fanout_guard.counters.base import Counters
 from fanout_guard.counters.memory import MemoryCounters
-from fanout_guard.counters.overrides import Overrides, OverrideStore
+from fanout_guard.counters.override_store import OverrideStore
+from fanout_guard.counters.overrides import Overrides
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CirculationError, FanoutRejected, UnknownTenant
 from fanout_guard.observe.hooks import DecisionHook, OnDecision

@@ -21,7 +21,7 @@ from fanout_guard.core.policy import CAP_FIELDS, Caps
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.values import problem
 from fanout_guard.core.words import plural
-from fanout_guard.counters.overrides import Override, caps_of
+from fanout_guard.counters.override_store import Override, caps_of
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
 

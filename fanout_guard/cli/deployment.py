@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fanout_guard.cli.output import told_if_slow
 from fanout_guard.core.model import Policy
 from fanout_guard.core.times import milliseconds
-from fanout_guard.counters.overrides import OverrideStore
+from fanout_guard.counters.override_store import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard

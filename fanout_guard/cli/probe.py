@@ -19,7 +19,7 @@ from fanout_guard.core.keys import DOCUMENT_KEY, FORMAT, IDEMPOTENCY_KEY, LEASES
 from fanout_guard.core.model import Charge, Lease, Policy, Rate
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.weigh import look_at
-from fanout_guard.counters.overrides import OverrideStore
+from fanout_guard.counters.override_store import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.settings import Settings

@@ -15,7 +15,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.policy import Caps
 from fanout_guard.core.tenant import DEFAULTS
-from fanout_guard.counters.overrides import OverrideStore, caps_of
+from fanout_guard.counters.override_store import OverrideStore, caps_of
 from fanout_guard.errors import ConfigurationError, FanoutGuardError
 from fanout_guard.settings import Settings
 

@@ -13,7 +13,7 @@ import pytest
 from fanout_guard.cli import main
 from fanout_guard.cli.verify import configured_caps
 from fanout_guard.core.policy import Caps
-from fanout_guard.counters.overrides import OverrideStore
+from fanout_guard.counters.override_store import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.settings import Settings
 from tests.cli.servers import with_counters

@@ -13,7 +13,8 @@ import pytest
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.core.model import Charge, Lease, Policy
 from fanout_guard.core.policy import Caps
-from fanout_guard.counters.overrides import Override, Overrides, OverrideStore
+from fanout_guard.counters.override_store import Override, OverrideStore
+from fanout_guard.counters.overrides import Overrides
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError, CountersUnavailable
 from tests.faults.network import answering, hanging

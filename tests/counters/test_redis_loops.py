@@ -18,7 +18,8 @@ import pytest
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Policy
 from fanout_guard.counters import channel
-from fanout_guard.counters.overrides import Overrides, OverrideStore
+from fanout_guard.counters.override_store import OverrideStore
+from fanout_guard.counters.overrides import Overrides
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from tests.counters.watching import TIMEOUT_MS, Edges, charge, used

@@ -8,7 +8,7 @@ import pytest
 
 from fanout_guard import FanoutGuard
 from fanout_guard.core.model import Mode
-from fanout_guard.counters.overrides import OverrideStore
+from fanout_guard.counters.override_store import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.observe.hooks import Observers
