@@ -64,7 +64,6 @@ class KeySpace:
     """
 
     def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
         self.stem = f"{prefix}:{FORMAT}:{{".encode()
         self.everybody = self._begin(_EVERYBODY_TAG)
         self._tenants: dict[str, bytes] = {}
