@@ -13,6 +13,7 @@ from fanout_guard.core.model import Policy
 from fanout_guard.core.values import UNLIMITED, CapValue
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
+from fanout_guard.settings.effective import effective
 
 POLICY_COLUMNS = ("tenant", "sites", "per document", "in seconds", "rate", "in flight", "mode")
 """What a table shows of a tenant and its ``policy_fields``."""
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _document(settings: Settings) -> dict[str, Any]:
-    rows = settings.effective(os.environ)
+    rows = effective(settings, os.environ)
     return {
         "ok": True,
         "settings": {row.variable.name: {"value": row.value, "source": row.source} for row in rows},
@@ -64,7 +65,7 @@ def _document(settings: Settings) -> dict[str, Any]:
 
 
 def _print(settings: Settings) -> None:
-    rows = [(row.variable.name, row.text, row.source) for row in settings.effective(os.environ)]
+    rows = [(row.variable.name, row.text, row.source) for row in effective(settings, os.environ)]
     table(("variable", "value", "source"), rows)
     say()
     policies = [(tenant, *policy_fields(policy).values()) for tenant, policy in settings.policies().by_tenant().items()]

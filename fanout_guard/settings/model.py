@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from fanout_guard.core.model import Mode
 from fanout_guard.core.policy import Caps, Layer, Policies
@@ -18,19 +18,6 @@ from fanout_guard.settings.contradictions import contradictions
 from fanout_guard.settings.environment import read_environment
 from fanout_guard.settings.tenants import LAYERS, read_file
 from fanout_guard.settings.variable import Variable, setting, variable_of
-
-
-class Row(NamedTuple):
-    """One effective setting, a secret masked; ``source`` is ``environment``, ``given`` or ``default``."""
-
-    variable: Variable
-    value: Any
-    source: str
-
-    @property
-    def text(self) -> str:
-        """The value as a table shows it."""
-        return self.variable.text(self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -189,10 +176,6 @@ class Settings:
             known=[self.default_tenant] if self.default_tenant else [],
         )
 
-    def effective(self, environ: Mapping[str, str] | None = None) -> tuple[Row, ...]:
-        """Every setting, secrets masked, and whether it stands in ``environ`` or is a default."""
-        return tuple(_row(variable, getattr(self, variable.field), environ) for variable in variables())
-
 
 def variables() -> tuple[Variable, ...]:
     """Every variable, in the order of the documentation."""
@@ -200,13 +183,6 @@ def variables() -> tuple[Variable, ...]:
 
 
 _VARIABLES = {each.name: variable_of(each) for each in fields(Settings) if each.metadata}
-
-
-def _row(variable: Variable, value: Any, environ: Mapping[str, str] | None) -> Row:
-    source = "default" if value == variable.default else "given"
-    if environ is not None and variable.stands_in(environ):
-        source = "environment"
-    return Row(variable, variable.shown(value), source)
 
 
 def _settle(values: dict[str, Any], unread: Set[str] = frozenset()) -> tuple[dict[str, Any], list[str]]:

@@ -11,6 +11,7 @@ from fanout_guard.core.model import Mode
 from fanout_guard.core.policy import Caps
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import Settings
+from fanout_guard.settings.effective import effective
 
 
 def test_fields_have_the_values_of_their_variables() -> None:
@@ -110,7 +111,7 @@ def test_effective_rows_say_where_a_value_comes_from() -> None:
     """An operator asks which of many places set a cap."""
     environ = {"FANOUT_GUARD_MAX_SITES": "300", "FANOUT_GUARD_COUNT": "", "FANOUT_GUARD_DOCUMENT": ""}
     environ["FANOUT_GUARD_TENANT__acme__MAX_SITES"] = "5"
-    rows = {row.variable.field: row for row in Settings.from_env(environ).effective(environ)}
+    rows = {row.variable.field: row for row in effective(Settings.from_env(environ), environ)}
     sources = {name: row.source for name, row in rows.items() if row.source != "default"}
     assert sources == dict.fromkeys(("max_sites", "document", "tenant_fields"), "environment")
     assert rows["document"].text == "(no document cap)"
@@ -121,5 +122,5 @@ def test_effective_rows_say_where_a_value_comes_from() -> None:
 
 def test_effective_rows_of_settings_from_code() -> None:
     """Without an environment, what differs from the default was given."""
-    rows = {row.variable.field: row.source for row in Settings(max_sites=5).effective()}
+    rows = {row.variable.field: row.source for row in effective(Settings(max_sites=5), {})}
     assert (rows["max_sites"], rows["count"]) == ("given", "default")

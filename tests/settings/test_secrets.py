@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fanout_guard.core.policy import CAP_FIELDS
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.settings import PREFIX, Settings
+from fanout_guard.settings.effective import effective
 from fanout_guard.settings.model import variables
 
 SECRET = "hunter22-SECRET"
@@ -31,7 +32,7 @@ def _shown(environ: dict[str, str]) -> str:
         settings = Settings.from_env(environ)
     except ConfigurationError as error:
         return "".join(traceback.format_exception(error)) + repr(error)
-    return repr(settings) + str(settings) + repr(settings.effective()) + repr(settings.policies())
+    return repr(settings) + str(settings) + repr(effective(settings, {})) + repr(settings.policies())
 
 
 @given(st.dictionaries(_NAMES | st.text(max_size=20).map(PREFIX.__add__), _TEXTS))
