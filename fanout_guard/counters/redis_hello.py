@@ -15,7 +15,7 @@ OLDEST = (6, 2)
 """The oldest supported version of Redis; every Valkey is newer."""
 
 
-def check(hello: Any, *, master: bool) -> None:
+def check_server(hello: Any, *, master: bool) -> None:
     """Refuse a server by its reply to HELLO: too old for the scripts, or a replica where it has to be the master."""
     if isinstance(hello, exceptions.RedisError):
         reason = reason_of(hello)

@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.redis_errors import reason_of
-from fanout_guard.counters.redis_hello import HELLO, check
+from fanout_guard.counters.redis_hello import HELLO, check_server
 from fanout_guard.counters.redis_wire import Lost, Replies, Wire
 from fanout_guard.errors import CountersUnavailable
 
@@ -179,7 +179,7 @@ class Exchange:
         replies = outcome.replies if isinstance(outcome, Lost) else outcome
         if not isinstance(replies, Exception) and replies:
             try:
-                check(replies[0], master=self._link.to_master)
+                check_server(replies[0], master=self._link.to_master)
             except CountersUnavailable as error:
                 outcome = error
         if not isinstance(outcome, Exception):
