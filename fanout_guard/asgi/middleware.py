@@ -11,11 +11,12 @@ from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, Unsupp
 from fanout_guard.asgi.responder import Field, Responder, respond
 from fanout_guard.asgi.route import PathParams, Routes, root_path_of
 from fanout_guard.core.circulation import Circulation
-from fanout_guard.core.extract import TENANT_UNIDENTIFIED, Extract, Reader, Unreadable, sentence
+from fanout_guard.core.extract import TENANT_UNIDENTIFIED, Extract, Reader, Unreadable
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
 from fanout_guard.core.model import OFF, Decision, Mode
 from fanout_guard.core.problem import UnreadableKind, refusal, unavailable, unreadable
 from fanout_guard.core.source import header_values, parse_source, parse_sources
+from fanout_guard.core.words import sentence
 from fanout_guard.errors import CirculationError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
 from fanout_guard.observe.failures import Failures, check_hook, must_pass

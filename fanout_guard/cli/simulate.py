@@ -15,11 +15,11 @@ from fanout_guard.cli.deployment import deployment, not_shared
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.circulation import Circulation
-from fanout_guard.core.extract import Reader, Unreadable, sentence
+from fanout_guard.core.extract import Reader, Unreadable
 from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision, Mode, Outcome
 from fanout_guard.core.problem import Problem, UnreadableKind, refusal, unreadable
 from fanout_guard.core.source import Source, parse_source, parse_sources
-from fanout_guard.core.words import plural
+from fanout_guard.core.words import plural, sentence
 from fanout_guard.errors import ConfigurationError, CountersUnavailable, UnknownTenant
 from fanout_guard.guard import FanoutGuard
 from fanout_guard.settings import PREFIX, Settings

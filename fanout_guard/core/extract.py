@@ -18,6 +18,7 @@ from fanout_guard.core.problem import UnreadableKind
 from fanout_guard.core.source import Source, header_values, query_values, scope_value
 from fanout_guard.core.strict_json import Members, NotStrictJson, parse
 from fanout_guard.core.tenant import check_tenant
+from fanout_guard.core.words import sentence
 from fanout_guard.errors import CirculationError, FanoutGuardError
 
 UNREADABLE_CIRCULATION: UnreadableKind = "unreadable-circulation"
@@ -144,11 +145,6 @@ class Reader:
 
 class _Refused(ValueError):
     """A reason to refuse, before it is known whether the tenant or the circulation is unreadable."""
-
-
-def sentence(reason: str) -> str:
-    """A reason (not empty) as a sentence for the client."""
-    return f"{reason[0].upper()}{reason[1:]}."
 
 
 def _object(body: bytes) -> Members:
