@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from fanout_guard.core.decide import Asked, admit, decide, precheck, refuse_for_good, refuse_in_outage
+from fanout_guard.core.decide import Asked, decide, decide_uncounted
 from fanout_guard.core.model import NOTHING, WHOLE, Charge, Decision, Lease, Part, Policy, Tally
 from fanout_guard.core.policy import share
 from fanout_guard.core.times import milliseconds
@@ -145,12 +145,7 @@ class Charges:
             lease = replace(charge.lease, local=True)
             tally = await self._local.decide(replace(charge, lease=lease, policy=share(policy, self._workers)))
             return decide(policy, asked, tally, lease)
-        over = precheck(policy, asked)
-        if over:
-            return refuse_for_good(policy, asked, over, charge.lease)
-        if self._on_outage == "open":
-            return admit(policy, asked, charge.lease)
-        return refuse_in_outage(policy, asked, charge.lease)
+        return decide_uncounted(policy, asked, charge.lease, admits=self._on_outage == "open")
 
     async def _refund(self, tenant: str, lease: Lease, part: Part) -> int:
         try:

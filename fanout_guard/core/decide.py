@@ -125,6 +125,17 @@ def _refuse_for_now(policy: Policy, asked: Asked, readings: tuple[Reading, ...],
     )
 
 
+def decide_uncounted(policy: Policy, asked: Asked, lease: Lease, *, admits: bool) -> Decision:
+    """The decision if the counters are out of reach and none stand in for them.
+
+    What is larger than a cap is refused also where an outage ``admits``.
+    """
+    over = precheck(policy, asked)
+    if over:
+        return refuse_for_good(policy, asked, over, lease)
+    return admit(policy, asked, lease) if admits else refuse_in_outage(policy, asked, lease)
+
+
 def refuse_in_outage(policy: Policy, asked: Asked, lease: Lease) -> Decision:
     """The decision if the counters are out of reach and nothing may pass uncounted."""
     return _refused(policy, asked, (OUTAGE,), lease, retry_after=OUTAGE_RETRY_S)
