@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import filterfalse
 
 from fanout_guard.core.model import DOCUMENT, Reading
-from fanout_guard.counters.memory.rates import bucket_end
+from fanout_guard.counters.memory.buckets import bucket_end
 from fanout_guard.counters.memory.shelf import Kept
 
 GENERATIONS = 2

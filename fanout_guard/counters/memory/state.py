@@ -6,9 +6,10 @@ from itertools import count
 from typing import NamedTuple, TypeVar
 
 from fanout_guard.core.model import Charge, Lease, Part, Reading, Tally
+from fanout_guard.counters.memory.buckets import Buckets
 from fanout_guard.counters.memory.documents import Document, Section, View
 from fanout_guard.counters.memory.leases import Hold, Leases
-from fanout_guard.counters.memory.rates import Buckets, TenantRates
+from fanout_guard.counters.memory.rates import TenantRates
 from fanout_guard.counters.memory.records import KEY_AT_MOST_MS, KEY_BYTES, RECORD_MS, Key, Record
 from fanout_guard.counters.memory.shelf import Kept, Shelf
 
