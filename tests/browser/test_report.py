@@ -23,6 +23,17 @@ pytestmark = [
 ]
 
 
+PAPER = 718  # pixels: A4 without its margins
+PRINTED = """<script>addEventListener("load", () => {
+const onPaper = [...document.styleSheets[0].cssRules].filter(rule => rule.media?.mediaText === "print")
+const rules = onPaper.flatMap(rule => [...rule.cssRules].map(each => each.cssText))
+document.head.append(Object.assign(document.createElement("style"), {textContent: rules.join(" ")}))
+document.body.style.width = "PAPERpx"
+const cut = [...document.querySelectorAll(".wide, .copy")].filter(each => each.scrollWidth > each.clientWidth)
+document.title = cut.length + " cut, header " + getComputedStyle(document.querySelector("header")).printColorAdjust
+})</script></body>""".replace("PAPER", str(PAPER))
+
+
 def report(folder: Path, results: Results, isolation: dict[str, Any] | None = None) -> Path:
     if isolation:
         (folder / "isolation.json").write_text(json.dumps(isolation))
@@ -72,6 +83,16 @@ def test_nothing_runs_out_of_the_page(tmp_path: Path, width: int) -> None:
     """Wide tables scroll inside their frame; the page itself never sideways."""
     page = report(tmp_path, story(), stages())
     assert width_of(tmp_path, page, width) == f"width {width}"
+
+
+def test_nothing_is_lost_on_paper(tmp_path: Path) -> None:
+    """Paper does not scroll, and white words on a background that is left out cannot be read."""
+    names = "steal_percent memory_pressure_percent redis_ops_per_s redis_script_calls_per_document"
+    names += " redis_script_us_per_document redis_evicted_keys redis_memory_mb redis_clients"  # as a sweep has them
+    page = report(tmp_path, story(figures={"figures": dict.fromkeys(names.split(), 1.25)}), stages())
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", PRINTED), encoding="utf-8")
+    shown = chromium(tmp_path, f"--window-size={DESKTOP},2400", "--dump-dom", page.as_uri()).stdout
+    assert "<title>0 cut, header exact</title>" in shown, re.findall("<title>.*</title>", shown)
 
 
 def test_the_report_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) -> None:
