@@ -55,6 +55,8 @@ class Table:
 def headline(judgement: Judgement) -> tuple[str, str]:
     """Tone and one sentence."""
     tone, text = HEADLINES[judgement.verdict]
+    if judgement.cap is None and judgement.verdict is Verdict.INCONCLUSIVE:
+        return tone, "The run has no cap to judge"
     return tone, text.format(cap=judgement.cap)
 
 
@@ -65,7 +67,7 @@ def facts(results: Results, judgement: Judgement) -> list[tuple[str, str, str]]:
     return [
         ("Knee", f"{knee.sites:.0f} sites" if knee else "none found", _knee_note(judgement)),
         (
-            f"Rise at {judgement.cap} sites",
+            "Rise at the cap" if judgement.cap is None else f"Rise at {judgement.cap} sites",
             f"{rise.value:+.1f} %" if rise else NONE,
             f"95 %: {rise.low:+.1f} to {rise.high:+.1f}; the limit is 10" if rise else _no_rise(results, judgement),
         ),
@@ -114,8 +116,10 @@ def _arrivals(results: Results) -> str:
 
 
 def _no_rise(results: Results, judgement: Judgement) -> str:
+    if judgement.cap is None:
+        return "there is no cap"
     tested = [level.sites for level in results.levels]
-    inside = bool(tested) and min(tested) <= (judgement.cap or 0) <= max(tested)
+    inside = bool(tested) and min(tested) <= judgement.cap <= max(tested)
     return "too little was measured" if inside or not tested else "outside the tested levels"
 
 

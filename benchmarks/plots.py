@@ -13,16 +13,18 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.spans import spans_of
 from fanout_guard.stress.knee import Knee
 from fanout_guard.stress.model import Level, Results
 from fanout_guard.stress.verdict import Judgement
 
-INK, DOTS, KNEE, CAP, GOAL, QUIET = "#1f2937", "#2563eb", "#b45309", "#b91c1c", "#15803d", "#9ca3af"
+INK, DOTS, KNEE, CAP, GOAL, QUIET = "#1f2937", "#2563eb", "#b45309", "#b91c1c", "#15803d", "#6b7280"
 SHADES = ("#eef2ff", "#ecfdf5", "#fff7ed", "#fdf2f8", "#f0f9ff", "#fefce8", "#f5f3ff")
 SIZE = (5.6, 3.7)  # inches: readable at the width of a phone
 MOST_LABELS = 24  # side by side below a picture
+MOST_SPANS = 40  # upright, in small print, over one
 
 mpl.rcParams.update(
     {
@@ -57,8 +59,8 @@ def latency(results: Results, judgement: Judgement) -> str:
         axes.axvline(results.cap, color=CAP, lw=1.2, ls="--", label=f"cap {results.cap}")
     if results.goals.p95_ms:
         axes.axhline(results.goals.p95_ms, color=GOAL, lw=1.2, ls=":", label=f"goal p95 {results.goals.p95_ms:g}")
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)  # a dot at the top is whole
-    axes.legend(loc="lower right")
+    _whole(axes)
+    _legend(figure)
     return _svg(figure)
 
 
@@ -86,7 +88,7 @@ def resources(results: Results) -> str:
     axes.plot(sites, [level.cpu_percent or 0.0 for level in levels], "o-", color=DOTS, label="CPU")
     pressed = [level.pressure_percent or 0.0 for level in levels]
     axes.plot(sites, pressed, "s:", color=QUIET, ms=4, label="CPU pressure of the machine (%)")
-    axes.set_ylim(bottom=0)
+    _whole(axes)
     memory = axes.twinx()
     resident = [level.rss_mb or 0.0 for level in levels]
     memory.plot(sites, resident, "^--", color=KNEE, ms=5, label="memory")
@@ -94,8 +96,7 @@ def resources(results: Results) -> str:
     memory.set_ylim(0, max([*resident, 1.0]) * 1.3)
     memory.grid(visible=False)
     memory.spines["right"].set_visible(True)
-    handles = [*axes.get_lines(), *memory.get_lines()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    _legend(figure)
     return _svg(figure)
 
 
@@ -104,10 +105,15 @@ def timeline(results: Results) -> str:
     figure, axes = _canvas("seconds since the start", "latency (ms)")
     shades = dict(zip((level.sites for level in results.levels), cycle(SHADES), strict=False))
     top = max((sample.latency_ms for level in results.levels for sample in level.samples), default=1.0)
-    for span in spans_of(results):
+    spans = spans_of(results)
+    room = (max(span.end_s for span in spans) - min(span.begin_s for span in spans)) / MOST_SPANS if spans else 0.0
+    free_from = 0.0
+    for span in sorted(spans, key=lambda span: span.begin_s):
         axes.axvspan(span.begin_s, span.end_s, color=shades.get(span.sites, "#f3f4f6"), lw=0)
         middle = (span.begin_s + span.end_s) / 2
-        axes.text(middle, top * 1.04, str(span.sites), ha="center", va="bottom", fontsize=7, rotation=90)
+        if middle >= free_from:
+            axes.text(middle, top * 1.04, str(span.sites), ha="center", va="bottom", fontsize=7, rotation=90)
+            free_from = middle + room
     for ok, colour, label in ((True, DOTS, "delivered"), (False, CAP, "failed")):
         points = [
             (sample.scheduled_s, sample.latency_ms)
@@ -119,22 +125,21 @@ def timeline(results: Results) -> str:
             axes.plot(*zip(*points, strict=True), "o" if ok else "x", color=colour, ms=3, label=label)
     axes.set_ylim(0, top * 1.22)
     axes.grid(visible=False)
-    if axes.get_lines():
-        axes.legend(loc="lower right")
+    _legend(figure)
     return _svg(figure)
 
 
 def bystanders(latencies_ms: Mapping[str, Sequence[float]]) -> str:
     """Share of bystanders' documents that took at most so long: alone, beside the flood, and with the guard."""
     figure, axes = _canvas("latency of a bystander (ms)", "share of documents (%)")
-    for (name, values), style in zip(latencies_ms.items(), ("-", "--", "-."), strict=False):
+    for (name, values), style, colour in zip(latencies_ms.items(), ("-", "--", "-."), (DOTS, KNEE, GOAL), strict=False):
         ordered = np.sort(np.asarray(values, dtype=float))
         shares = np.arange(1, len(ordered) + 1) / max(len(ordered), 1) * 100
-        axes.step(ordered, shares, style, where="post", lw=1.8, label=name)
+        axes.step(ordered, shares, style, where="post", color=colour, lw=1.8, label=name)
     axes.axhline(95, color=QUIET, lw=1, ls=":")
     axes.set_ylim(0, 101)
     axes.set_xlim(left=0)
-    axes.legend(loc="lower right")
+    _legend(figure)
     return _svg(figure)
 
 
@@ -160,6 +165,19 @@ def _canvas(horizontal: str, vertical: str) -> tuple[Figure, Axes]:
     axes.set_xlabel(horizontal)
     axes.set_ylabel(vertical)
     return figure, axes
+
+
+def _whole(axes: Axes) -> None:
+    """From 0 to above the highest dot, and no fraction of a site below."""
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+
+
+def _legend(figure: Figure) -> None:
+    """Below the picture: inside it, lines and dots would run through the words."""
+    handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
 def _svg(figure: Figure) -> str:

@@ -44,7 +44,7 @@ def _costs(axes: Axes, points: Sequence[Point], title: str, *, per: Callable[[in
     for name, colour, figure in figures:
         axes.plot(sizes, [figure(point.level) / per(point.size) for point in points], "o-", color=colour, label=name)
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)  # a dot at the top is whole
     axes.set_xlabel(title)
     axes.set_ylabel("µs per site" if per(2) == 2 else "µs per decision")
     axes.legend()
@@ -56,7 +56,7 @@ def _rates(axes: Axes, curves: Sequence[tuple[str, str, Sequence[Point]]], title
         axes.plot(sizes, [point.level.rate for point in points], "o-", color=colour, label=name)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)  # a dot at the top is whole
     axes.set_xlabel(title)
     axes.set_ylabel("decisions per second")
     axes.legend()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.content import facts, tables
+from benchmarks.content import facts, headline, tables
 from benchmarks.folder import summary
-from benchmarks.plots import boxes, timeline
+from benchmarks.plots import boxes, bystanders, latency, resources, timeline
 from fanout_guard.stress.model import Goals, Results
 from fanout_guard.stress.verdict import judge
 from tests.stress.story import flat, hinge, level_of, run_of
@@ -95,3 +96,51 @@ def test_a_level_that_is_left_out_because_the_cap_refused_some_of_it_is_shown_as
     results = replace(run, levels=(*run.levels[:-1], last))
     rows = next(table for table in tables(results, judge(results)) if table.title == "Levels").rows
     assert rows[-1].cells[0] == shown
+
+
+def test_a_run_without_a_cap_speaks_of_none() -> None:
+    """It read “whether the cap of None holds”."""
+    results = run_of(flat(), cap=None)
+    judgement = judge(results)
+    assert "None" not in str([headline(judgement), facts(results, judgement)])
+
+
+def test_no_line_runs_through_the_words_that_explain_it() -> None:
+    """A goal's line struck out the name of the cap, and dots lay between the words."""
+    results = run_of(hinge(300), goals=Goals(p95_ms=100))
+    stages = {"alone": [400.0, 500.0], "with the guard": [400.0, 1500.0]}
+    for svg in (latency(results, judge(results)), resources(results), bystanders(stages)):
+        picture = ElementTree.fromstring(svg)
+        assert picture.find(".//*[@id='legend_1']") is not None
+        assert picture.find(".//*[@id='axes_1']//*[@id='legend_1']") is None
+
+
+def test_the_highest_dot_is_whole() -> None:
+    """The same CPU at every level was half a dot at the edge."""
+    name = "{http://www.w3.org/2000/svg}"
+    picture = ElementTree.fromstring(resources(run_of(flat())))
+    edge = picture.find(f".//{name}clipPath/{name}rect")
+    assert edge is not None
+    dots = [dot for group in picture.iter(f"{name}g") if group.get("clip-path") for dot in group.iter(f"{name}use")]
+    assert min(float(dot.get("y", 0)) for dot in dots) > float(edge.get("y", 0)) + 3
+
+
+def test_a_single_level_is_at_a_whole_number_of_sites() -> None:
+    """Nobody circulates to 299.6 sites."""
+    results = run_of(flat(), sites=(300,))
+    for svg in (latency(results, judge(results)), resources(results)):
+        sites = ElementTree.fromstring(svg).find(".//*[@id='matplotlib.axis_1']")
+        assert sites is not None
+        words = [word.text or "" for word in sites.iter("{http://www.w3.org/2000/svg}text")]
+        assert "300" in words
+        assert all(word.isdigit() for word in words[:-1]), words
+
+
+@pytest.mark.parametrize(("sweeps", "told"), [(3, range(21, 22)), (20, range(30, 42))])
+def test_the_levels_over_the_timeline_can_be_read(sweeps: int, told: range) -> None:
+    """Of many sweeps they lay upon each other."""
+    run = run_of(flat(), sweeps=sweeps)
+    sites = [level.sites for level in run.levels] * sweeps
+    phases = [{"sites": count, "begin_s": 8 * place, "end_s": 8 * place + 6} for place, count in enumerate(sites)]
+    svg = timeline(replace(run, environment={"phases": phases}))
+    assert svg.count("rotate(-90)") in told
