@@ -70,6 +70,11 @@ class Sequencer:
             self.done = True
             self._runner.send_message("drop-circulations", {})
 
+    @property
+    def answered(self) -> int:
+        """How many circulations have ended by themselves."""
+        return sum(outcome.result != "unfinished" for outcome in self._ended.values())
+
     def useful(self) -> bool:
         """Whether anything was delivered, or refused as it had to be."""
         return any(outcome.result in ("ok", "refused") for outcome in self._ended.values())
