@@ -157,5 +157,5 @@ def _figures(level: Level) -> Iterator[Anomaly]:
 
 def _growth(level: Level) -> float:
     """MB per document; the growth is the worst sweep's, so its own documents count, and not those of all sweeps."""
-    sweeps = len({sample.sweep for sample in level.samples})
+    sweeps = len({sample.sweep for sample in level.samples}) or 1  # none is known where all were refused
     return (level.rss_growth_mb or 0.0) * sweeps / max(level.documents, 1)

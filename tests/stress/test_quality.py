@@ -201,6 +201,12 @@ def test_memory_that_grows_in_one_sweep_is_not_spread_over_the_documents_of_all(
     assert found.text == "memory grew by 1.1 MB per document"
 
 
+def test_memory_that_grows_where_everything_is_refused_is_told_too() -> None:
+    """No document gave a sample there, and each took its memory all the same."""
+    refused = Level(sites=500, documents=10, samples=(), refused=10, rss_growth_mb=100.0)
+    assert kinds(refused) == [Kind.REFUSED, Kind.MEMORY]
+
+
 def test_figures_of_an_anomaly_are_told_as_people_read_them() -> None:
     """A pressure of 98.66075011217124 % stood in the report."""
     level = level_of(300, [[500.0] * 7], pressure_percent=98.66075011217124, drain_s=1.9400000001)
