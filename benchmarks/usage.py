@@ -66,7 +66,7 @@ def read_usage(paths: list[Path], *, interval_s: float | None, cap: int) -> Usag
         unit = "is --interval" if interval_s else "are its times"
         raise UsageError(
             f"{paths[0]}: {usage.busy_rate:,.0f} circulations a second; at most {MOST_A_SECOND:,} are believed; "
-            f"{unit} in seconds? If so, give --rate"
+            f"{unit} in seconds? If so, give --rate instead"
         )
     return usage
 

@@ -159,6 +159,8 @@ def test_a_rate_that_no_api_sees_is_a_unit_of_time_that_is_wrong(tmp_path: Path)
         read_usage([rows], interval_s=None, cap=300)
     first.write_text(scrape(0, 0, 0, 0))
     last.write_text(scrape(0, 0, 0, 60_000))
-    with pytest.raises(UsageError, match=r"60,000 circulations a second; .* is --interval in seconds"):
+    with pytest.raises(
+        UsageError, match=r"60,000 circulations a second; .* is --interval in seconds\? If so, give --rate instead"
+    ):
         read_usage([first, last], interval_s=1, cap=300)
     assert read_usage([first, last], interval_s=60, cap=300).busy_rate == MOST_A_SECOND
