@@ -133,7 +133,7 @@ class FanoutGuard:
     ) -> Decision:
         """The decision this circulation would get now; charges nothing and notifies no observer.
 
-        Raises CirculationError and UnknownTenant, as ``admit`` does.
+        Raises CirculationError as ``admit`` does, and UnknownTenant in shadow and off mode too.
         """
         circulation = Circulation(document=document, sites=sites)
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
@@ -191,7 +191,7 @@ class FanoutGuard:
         """A tenant's usage by policy: limit, used, remaining, and when room comes back.
 
         With ``document``, also that document's cap. Raises CountersUnavailable in an outage, CirculationError if
-        ``document`` is not a document id, and UnknownTenant as ``admit`` does.
+        ``document`` is not a document id, and UnknownTenant as ``simulate`` does.
         """
         counted, policy = await self.tenants.resolve(self.tenants.name(tenant))
         known = None if document is None else document_text(document)
