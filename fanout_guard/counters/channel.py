@@ -39,8 +39,8 @@ class Channel:
 
     Opens at most five connections to each server: two for decisions, one each for releases, refunds and debts. Plain
     commands (for overrides, say) open more as needed. A channel ends with its event loop or by ``aclose``; from then on
-    every request fails at once. ``on_refund`` is told the entries of each refund that was owed. ``on_end`` is called if
-    the loop still runs a second later, so that it can have another one.
+    every request fails at once. ``on_refund`` is told the entries of each refund whose caller does not learn them.
+    ``on_end`` is called if the loop still runs a second later, so that it can have another one.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Channel:
         refunds = self._lane("refund", calls=1, items=32)
         self.lanes = {"decide": self.decisions, "release": self.releases, "refund": refunds}
         """By the name of the script that they run."""
-        self._debts = Debts(self._paid)
+        self._debts = Debts(self.paid)
         self._payer = Payer(
             self._debts, self._in_time, within_s=self.budget_s, may_pay=self._may_pay, failed=self.give_up
         )
@@ -96,6 +96,12 @@ class Channel:
         for request in requests:
             self._debts.add(name, request)
         self._payer.begin()
+
+    def paid(self, name: str, request: Packed, answer: int) -> None:
+        """Take note that a request was made whose caller does not get the answer."""
+        # Everybody's counters are only told of what the tenant's own have given back.
+        if name == "refund" and answer > 0 and not is_undo(request) and stem_of(request) != self._everybody:
+            self._on_refund(answer)
 
     def give_up(self, reason: str) -> None:
         """Treat the server as out of reach: all who wait for it fail now, and nobody waits any more."""
@@ -142,11 +148,6 @@ class Channel:
             self._suspect = stem_of(request)
             # Later, since going down cancels the calls under way, and this runs inside one of them.
             self._loop.call_soon(self._go_down, error.reason)
-
-    def _paid(self, name: str, request: Packed, answer: int) -> None:
-        # Everybody's counters are only told of what the tenant's own have given back.
-        if name == "refund" and answer > 0 and not is_undo(request) and stem_of(request) != self._everybody:
-            self._on_refund(answer)
 
     def _first_wait(self) -> float | None:
         waits = (lane.first_wait() for lane in self.lanes.values())

@@ -68,7 +68,7 @@ class Session:
         if back:
             # Only the tenant's own counters know sites; everybody's are told how many entries those came to.
             others = [pack_refund(*each, self._space, Part(entries=back)) for each in self._places(tenant, lease)[1:]]
-            await self._in_turn("refund", others)
+            await self._others_too("refund", request, back, others)
         return back
 
     async def aclose(self) -> None:
@@ -147,9 +147,17 @@ class Session:
         except (asyncio.CancelledError, CountersUnavailable):
             self.channel.owe(name, *others)
             raise
-        if answer >= 0:
-            await self._in_turn(name, others)
+        if others and answer >= 0:
+            await self._others_too(name, own, int(answer), others)
         return int(answer)
+
+    async def _others_too(self, name: str, own: Packed, answer: int, others: Sequence[Packed]) -> None:
+        """Make the requests that follow the tenant's own; where one fails, nobody gets the ``answer`` to that."""
+        try:
+            await self._in_turn(name, others)
+        except (asyncio.CancelledError, CountersUnavailable):
+            self.channel.paid(name, own, answer)
+            raise
 
     async def _in_turn(self, name: str, requests: Sequence[Packed]) -> list[Any]:
         """Make requests of one script, one after the other; what an outage or a cancellation prevents is owed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -128,6 +129,36 @@ async def test_a_refund_whose_caller_is_cancelled_is_told_once(
     await asyncio.gather(refunding, return_exceptions=True)
     await guard.aclose()
     assert told == [5]
+
+
+@pytest.mark.parametrize(("part", "back"), [(None, 5), (2, 2)])
+@pytest.mark.parametrize("outage", [False, True])
+async def test_a_refund_is_told_though_everybodys_counters_were_not_reached(
+    part: int | None, back: int, outage: bool, nodes: ClusterOfThree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tenant has its entries back by then, and nobody else will say so."""
+    told: list[int] = []
+    monkeypatch.setattr(Observers, "refunded", lambda observers, entries: told.append(entries))
+    counters = RedisCounters(nodes.url, timeout_ms=5000)
+    guard = FanoutGuard(settings(GLOBAL_MAX_INFLIGHT="99"), counters=counters)
+    counters.on_refund = guard.observers.refunded
+    decision = await guard.admit(tenant="acme", document="d", sites=sites(5))
+    channel = counters.session.channel
+    submit, asked = channel.submit, []
+
+    def submit_once(*arguments: Any) -> asyncio.Future[Any]:
+        asked.append(arguments)
+        if len(asked) == 2:
+            if outage:
+                raise CountersUnavailable("connection", sent=False)
+            refunding.cancel()
+        return submit(*arguments)
+
+    monkeypatch.setattr(channel, "submit", submit_once)
+    refunding = asyncio.create_task(guard.refund("acme", decision.lease_id or "", part))
+    await asyncio.gather(refunding, return_exceptions=True)
+    await guard.aclose()
+    assert (len(asked), told) == (2, [back])
 
 
 async def test_a_refund_repeated_after_an_outage_gives_back_once(
