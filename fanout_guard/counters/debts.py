@@ -26,15 +26,12 @@ _Key: TypeAlias = tuple[str, bytes, int]
 Run: TypeAlias = Callable[[str, Sequence[Packed]], Awaitable[Sequence[Any]]]
 """Runs a script on a batch of requests; gives an answer or an error for each."""
 
-
 Paid: TypeAlias = Callable[[str, Packed, Any], None]
+"""Is told the script of a request that was made, the request, and the answer."""
 
 
 class Debts:
-    """Requests still to be made, in order; of several releases or renewals of one lease only the last one counts.
-
-    ``paid`` is told each script, request and answer.
-    """
+    """Requests still to be made, in order; of several releases or renewals of one lease only the last one counts."""
 
     def __init__(self, paid: Paid = lambda name, request, answer: None) -> None:
         self._paid = paid

@@ -33,8 +33,8 @@ class RedisCounters:
     """Counters on one server, a Sentinel-watched master or a cluster, usable from any event loop.
 
     ``on_outage`` is told the begin (True) and the end of an outage with its reason, or with UNWATCHED if nobody saw it
-    end. ``on_error`` is told the reason of every failed call, ``on_refund`` the entries of every refund whose caller
-    does not learn them, since an outage or a cancellation came first.
+    end. ``on_error`` is told the reason of every failed call, and one for which an outage goes on; ``on_refund`` the
+    entries of every refund whose caller does not learn them, since an outage or a cancellation came first.
     """
 
     def __init__(self, url: str, *, prefix: str = "fanout", timeout_ms: int = 100) -> None:

@@ -47,7 +47,7 @@ class Observer:
         """
 
     def counter_error(self, reason: str) -> None:
-        """The counters failed to answer one call; ``reason`` is one of ``REASONS``."""
+        """The counters failed to answer one call, or an outage goes on for another reason; one of ``REASONS``."""
 
     def close(self) -> None:
         """The guard is being closed: write what is held back."""
