@@ -40,6 +40,7 @@ Json: TypeAlias = dict[str, Any]
 
 PROBLEM_JSON = MEDIA_TYPE.decode()
 SCHEMA_NAME = "FanoutGuardProblem"
+VALIDATION_ERROR = "Validation Error"  # FastAPI's words for the 422 that it adds to an operation with a body
 
 
 class AdmissionMissing(FanoutGuardError, RuntimeError):
@@ -72,8 +73,8 @@ def document_guard(app: FastAPI, settings: Settings | None = None, *, mounted_at
     """Add the guard's refusals to every guarded operation of the application's OpenAPI document.
 
     ``settings`` default to the environment, as the middleware's do. If ``app`` is mounted below the guarded
-    application, ``mounted_at`` is its path. What the application itself documents for the same statuses stays,
-    including FastAPI's 422. Raises ConfigurationError if the settings are wrong.
+    application, ``mounted_at`` is its path. What the application itself documents for the same statuses stays;
+    FastAPI's own 422 names both answers. Raises ConfigurationError if the settings are wrong.
     """
     settings = Settings.from_env() if settings is None else settings
     guarded, responses = Routes(settings.routes), _responses(settings)
@@ -106,6 +107,8 @@ def _add(responses: Json, status: str, response: Json) -> None:
     for member in ("content", "headers"):
         if member in response:
             own[member] = {**response[member], **own.get(member, {})}
+    if own.get("description") == VALIDATION_ERROR:
+        own["description"] += f". Or: {response['description'].partition('. ')[2]}"
 
 
 def _responses(settings: Settings) -> dict[str, Json]:

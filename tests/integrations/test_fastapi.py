@@ -132,6 +132,14 @@ def test_fastapis_own_422_stays_beside_the_guards() -> None:
     assert content["application/json"]["schema"]["$ref"].endswith("HTTPValidationError")
 
 
+def test_the_words_for_a_422_name_the_refusal_too() -> None:
+    """FastAPI's "Validation Error" alone hid the most frequent refusal from people who read the page."""
+    app = guarded(publishing_api())
+    words = [responses(app)["422"]["description"] for _ in range(2)]  # the document is made once, and read often
+    refusal = "Too many sites for one circulation: split it as `chunks` and `fits_now` say."
+    assert words == [f"Validation Error. Or: {refusal}"] * 2
+
+
 def test_unguarded_operations_are_left_alone() -> None:
     """Documenting refusals that cannot happen misleads."""
     assert set(responses(guarded(publishing_api()), "/preview")) == {"200", "422"}
