@@ -94,7 +94,8 @@ def find_knee(curve: Curve) -> Detection:
     below = _open_below(curve, free)
     found = Detection(open_below=below, early=below and _second_risen(curve))
     if len(curve.sites) < MINIMUM_LEVELS:
-        return replace(found, reason=f"a knee takes {MINIMUM_LEVELS} levels, there are {len(curve.sites)}")
+        few = f"a knee takes {MINIMUM_LEVELS} levels that can be judged, there are {len(curve.sites)}"
+        return replace(found, reason=few)
     risen = _total_rise(rows) >= MINIMUM_RISE
     if not _agreed(risen):
         return replace(found, reason="latency does not rise by 10 % within the tested range")

@@ -114,10 +114,21 @@ def test_without_a_knee_the_reason_is_said(tmp_path: Path, capsys: pytest.Captur
     """Four levels that bend cleanly have no knee figure, and nothing said so."""
     path = tmp_path / "four.csv"
     path.write_text("sites,p95_ms\n100,500\n200,500\n300,500\n400,620\n")
+    reason = "a knee takes 5 levels that can be judged, there are 4"
     code, document = answer(capsys, str(path))
-    assert (code, document["knee"], document["no_knee"]) == (0, None, "a knee takes 5 levels, there are 4")
+    assert (code, document["knee"], document["no_knee"]) == (0, None, reason)
     assert main(["verify", str(path)]) == 0
-    assert "no knee: a knee takes 5 levels, there are 4" in capsys.readouterr().out
+    assert f"no knee: {reason}" in capsys.readouterr().out
+
+
+def test_only_levels_that_can_be_judged_count_for_a_knee(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a sweep of seven levels, "there are 4" looks like a mistake."""
+    path = run_file(tmp_path, dict.fromkeys(range(100, 800, 100), 500.0))
+    results = json.loads(path.read_text())
+    for level in results["levels"][4:]:
+        level["latencies_ms"] = level["latencies_ms"][:2]
+    path.write_text(json.dumps(results))
+    assert answer(capsys, str(path))[1]["no_knee"] == "a knee takes 5 levels that can be judged, there are 4"
 
 
 def test_the_column_that_decided_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,5 +192,5 @@ def test_four_levels_say_why_there_is_no_knee() -> None:
     """A null alone looks like a curve without a bend."""
     found = proof(evidence_of_table(rows_of({100: 500, 200: 500, 300: 500, 400: 620}), Goals()), 300)
     assert (found.answer, found.knee, found.recommended_cap) == (Answer.PASS, None, 300)
-    assert found.members()["no_knee"] == "a knee takes 5 levels, there are 4"
+    assert found.members()["no_knee"] == "a knee takes 5 levels that can be judged, there are 4"
     assert "no_knee" not in proof(evidence_of_table(rows_of(STORY), Goals()), 300).members()
