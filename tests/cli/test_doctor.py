@@ -78,6 +78,31 @@ async def test_a_server_far_away_is_asked_less(url: str, monkeypatch: pytest.Mon
     assert asked < 10
 
 
+@pytest.mark.parametrize("late", [1, 20])
+async def test_an_answer_on_its_way_for_long_sets_no_clock_wrong(
+    url: str, late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One ping that is late says nothing of clocks, and of a round trip half is the way back."""
+    now_s, asked = 1e9, 0
+
+    class Late(RedisCounters):
+        async def now_ms(self) -> int:
+            nonlocal now_s, asked
+            asked += 1
+            way_s = 5.0 if asked > 21 - late else 0.01
+            now_s += way_s / 2
+            answer = int(now_s * 1000)
+            now_s += way_s / 2
+            return answer
+
+    monkeypatch.setattr("fanout_guard.cli.probe.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("fanout_guard.cli.probe.time.time", lambda: now_s)
+    counters = Late(url, timeout_ms=5000)
+    findings = await server_findings(Settings.from_env(), counters)
+    await counters.aclose()
+    assert [finding.text for finding in findings if finding.check == "clock"] == ["as here"]
+
+
 def test_its_keys_are_given_back_together(url: str, run: Run) -> None:
     """A round trip for each of them would double the time that its end takes."""
     command(url, "CONFIG", "RESETSTAT")
