@@ -211,9 +211,20 @@ async def test_many_that_end_at_once_are_no_outage(proxy: Proxy, edges: Edges, m
     assert edges == []
 
 
-async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage(server: Node, edges: Edges) -> None:
+async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage(
+    server: Node, edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The application blocked it; the answer has lain in the socket since, and connecting takes several turns."""
-    counters = RedisCounters(server.url, timeout_ms=TIMEOUT_MS)
+    loop, blocked_s = asyncio.get_running_loop(), 0.0
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + blocked_s)
+
+    def block() -> None:
+        nonlocal blocked_s
+        time.sleep(0.01)  # the server answers meanwhile
+        blocked_s += 30
+
+    counters = RedisCounters(server.url, timeout_ms=20_000)
     edges.watch(counters)
     for _ in range(5):
         leaving = asyncio.create_task(counters.decide(charge(sites=(1,))))
@@ -224,7 +235,7 @@ async def test_an_event_loop_that_stands_still_while_a_debt_is_paid_is_no_outage
         debts = counters.session.channel._debts
         assert debts
         for _ in range(2):
-            asyncio.get_running_loop().call_soon(time.sleep, TIMEOUT_MS / 1000 * 1.5)
+            loop.call_soon(block)
             await asyncio.sleep(0)
         await asyncio.to_thread(until, lambda debts=debts: not debts)  # type: ignore[misc]
     assert edges == []
