@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from examples.publishing_api.servers import stop
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -25,10 +26,12 @@ class Workers:
     def __init__(self, directory: Path) -> None:
         self._url = f"http://127.0.0.1:{(port := free_port())}"
         command = [sys.executable, "-m", "uvicorn", "tests.observe.metered_app:app", "--workers", "2"]
+        patience = ("--timeout-worker-healthcheck", "60")  # else a worker that starts slowly ends the restart
         self.process = subprocess.Popen(
-            [*command, "--port", str(port), "--log-level", "error"],
+            [*command, "--port", str(port), "--log-level", "error", *patience],
             cwd=Path(__file__).parents[2],
             env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory)},
+            process_group=0,
         )
 
     def post(self, path: str) -> int:
@@ -58,8 +61,7 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
         until(lambda: bool(workers.metrics()))
         yield workers
     finally:
-        workers.process.terminate()
-        workers.process.wait(60)
+        stop(workers.process, 60)
 
 
 def test_workers_add_up_and_a_killed_one_gives_back_what_it_had_in_flight(workers: Workers) -> None:
