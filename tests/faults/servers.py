@@ -102,6 +102,7 @@ class Watched:
     def fail_over(self) -> None:
         """The master dies; returns when its replica is the master."""
         self.master.kill()
+        self.sentinel.ask("SENTINEL", "SET", self.SERVICE, "down-after-milliseconds", 400)
         until(lambda: self.replica.ask("ROLE")[0] == b"master")
 
     def hand_over(self) -> None:
@@ -135,7 +136,7 @@ def watched(password: str = "") -> Iterator[Watched]:
         config = master.folder / "sentinel.conf"
         config.write_text(
             f"sentinel monitor {Watched.SERVICE} 127.0.0.1 {master.port} 1\n"
-            f"sentinel down-after-milliseconds {Watched.SERVICE} 400\n"
+            f"sentinel down-after-milliseconds {Watched.SERVICE} 60000\n"  # it must not take a freeze for a death
             f"sentinel failover-timeout {Watched.SERVICE} 2000\n"
             + (f"sentinel auth-pass {Watched.SERVICE} {password}\nrequirepass {password}\n" if password else "")
         )
