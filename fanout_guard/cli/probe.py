@@ -23,10 +23,8 @@ from fanout_guard.core.weigh import look_at
 from fanout_guard.counters.override_store import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
+from fanout_guard.observe.hooks import NO_ANSWER
 from fanout_guard.settings import Settings
-
-OUT_OF_REACH = ("connection", "timeout", "loading", "busy")
-"""Reasons that say no more than that the server does not answer; for any other, the remaining checks make sense."""
 
 _PINGS = 20
 _ENOUGH_PINGS, _ENOUGH_MS = 5, 1000  # a server that is far away has answered the question by then
@@ -43,7 +41,7 @@ async def server_findings(settings: Settings, counters: RedisCounters) -> list[F
             with told_if_slow(f"asking the server: {name}"):
                 findings += await check(settings, counters)
         except CountersUnavailable as error:
-            if error.reason in OUT_OF_REACH:
+            if error.reason in NO_ANSWER:  # for any other, the remaining checks make sense
                 raise
             findings.append(_failed(name, error.reason))
             if check is _reach and error.reason in ("auth", "cluster", "other"):

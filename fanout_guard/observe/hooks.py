@@ -74,6 +74,9 @@ REASONS = (
 )
 """Why counters failed: few and fixed, since each becomes the value of a label."""
 
+NO_ANSWER = ("connection", "timeout", "loading", "busy")
+"""Those that say no more than that the server does not answer."""
+
 
 class DecisionHook:
     """A user's ``on_decision=``: awaited if it is async, cancelled if it hangs; its errors are logged, never raised."""

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping
 
 from fanout_guard.core.model import ADMITTED, UNWATCHED, Decision, Outcome
 from fanout_guard.log import logger
-from fanout_guard.observe.hooks import REASONS, UNREADABLE, Observer
+from fanout_guard.observe.hooks import NO_ANSWER, REASONS, UNREADABLE, Observer
 from fanout_guard.observe.sampling import Sampler
 from fanout_guard.observe.text import printable, quoted
 
 _ONE_TENANT = ("wrongtype", "script")
-_NO_ANSWER = ("connection", "timeout", "loading", "busy")
-"""Reasons that may follow each other while a server is down or starts: they ask for nothing new."""
 
 _CONSEQUENCES = {
     "local": "this process decides by its own counters",
@@ -86,7 +84,8 @@ class LogObserver(Observer):
         logger.error("outage began: counters out of reach (%s)%s", reason, consequence, extra=extra)
 
     def _outage_goes_on(self, reason: str) -> None:
-        if reason not in _NO_ANSWER and reason not in self._reasons:
+        # Those may follow each other while a server is down or starts, and ask for nothing new.
+        if reason not in NO_ANSWER and reason not in self._reasons:
             self._reasons.add(reason)
             extra = {"event": "outage-goes-on", "reason": reason}
             logger.error("outage goes on for another reason (%s)", reason, extra=extra)
