@@ -12,7 +12,7 @@ from fanout_guard.core.model import Policy
 from fanout_guard.core.times import milliseconds
 from fanout_guard.counters.override_store import OverrideStore
 from fanout_guard.counters.shared import RedisCounters
-from fanout_guard.errors import ConfigurationError, UnknownTenant
+from fanout_guard.errors import ConfigurationError, FanoutGuardError, UnknownTenant
 from fanout_guard.guard import FanoutGuard
 from fanout_guard.settings import PREFIX, Settings
 
@@ -38,17 +38,17 @@ class Deployment:
 
         For any other, a name that was mistyped say, UnknownTenant or ConfigurationError.
         """
+        problem: FanoutGuardError
         try:
             counted, policy = await self.resolve(tenant)
-        except UnknownTenant:
-            if await self._holds_anything(tenant):
-                return None
-            raise
-        if counted == tenant:
-            return policy
+            if counted == tenant:
+                return policy
+            problem = ConfigurationError([f"tenant {tenant!a} is not known and counted as {counted!a}; name that one"])
+        except UnknownTenant as error:
+            problem = error
         if await self._holds_anything(tenant):
             return None
-        raise ConfigurationError([f"tenant {tenant!a} is not known and counted as {counted!a}; name that one"])
+        raise problem
 
     async def _holds_anything(self, tenant: str) -> bool:
         async for _ in self.counters.scan(self.counters.space.of(tenant)):
