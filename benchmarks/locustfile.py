@@ -189,7 +189,7 @@ class Circulations(LoadTestShape):
         """Locust asks once a second, and once before the test starts; None ends the test."""
         started = self.runner is not None and self.runner.state != STATE_INIT
         over = started and (not sequencers or sequencers[-1].done)
-        whole = over and (not sequencers or self.runner.stats.num_requests >= sequencers[-1].answered)  # type: ignore[union-attr]
+        whole = over and (not sequencers or sequencers[-1].told)
         self._over_for = self._over_for + 1 if over else 0
         self._whole_for = self._whole_for + 1 if whole else 0
         if self._whole_for > TABLES_AFTER or self._over_for > REPORTS_WITHIN:

@@ -71,9 +71,10 @@ class Sequencer:
             self._runner.send_message("drop-circulations", {})
 
     @property
-    def answered(self) -> int:
-        """How many circulations have ended by themselves."""
-        return sum(outcome.result != "unfinished" for outcome in self._ended.values())
+    def told(self) -> bool:
+        """Whether Locust's own figures have every circulation that ended by itself."""
+        answered = sum(outcome.result != "unfinished" for outcome in self._ended.values())
+        return int(self._runner.stats.num_requests) >= answered
 
     def useful(self) -> bool:
         """Whether anything was delivered, or refused as it had to be."""
