@@ -184,13 +184,13 @@ def require_held(done: list[Finished]) -> None:
 
 
 def refinement(judgement: Judgement, request: Request, sweep: int, tested: list[int]) -> list[Phase]:
-    """What would narrow the answer: levels inside the knee's bracket, documents at the cap, or nothing."""
+    """What would narrow the answer: levels inside the knee's bracket, documents where it is open, or nothing."""
     phase = Phase(sweep=sweep, sites=request.cap, documents=request.profile.documents, rate=request.rate)
     if judgement.documents_needed:
         return [replace_struct(phase, documents=min(judgement.documents_needed, MORE_DOCUMENTS))]
     if judgement.verdict is Verdict.INCONCLUSIVE and judgement.rise is not None:
-        again = (*sorted(request.sites)[:2], request.cap)
-        return [replace_struct(phase, sites=count) for count in dict.fromkeys(again)]
+        again = {*sorted(request.sites)[:2], request.cap, judgement.unclear or request.cap}
+        return [replace_struct(phase, sites=count) for count in sorted(again)]
     knee = judgement.knee
     if knee is None or knee.high - knee.low <= NARROW:
         return []

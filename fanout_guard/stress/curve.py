@@ -43,12 +43,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Medians by fan-out: ``sites`` and ``medians`` of L levels, ``replicates`` of R resamples by L levels.
+    """Medians by fan-out: ``sites``, ``counts`` (of values) and ``medians`` of L levels, ``replicates`` R by L.
 
     The lowest ``base_levels`` are what a rise is measured from: two, or one if the second may have risen already.
     """
 
     sites: Floats
+    counts: tuple[int, ...]
     medians: Floats
     replicates: Floats
     base_levels: int = 2
@@ -104,6 +105,7 @@ def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Curve:
     strata = [_strata(sweeps) for _, sweeps in levels]
     return Curve(
         sites=np.array([sites for sites, _ in levels], dtype=np.float64),
+        counts=tuple(sum(map(len, sweeps)) for _, sweeps in levels),
         medians=np.array([np.median(np.concatenate(sweeps)) for sweeps in strata]),
         replicates=np.stack([_resampled(sweeps, resamples, random) for sweeps in strata], axis=1),
     )

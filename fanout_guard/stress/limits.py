@@ -26,13 +26,16 @@ _ROUNDING = 1e-9
 class Limit:
     """``proven`` is the largest fan-out that is fine (None: none is), ``exceeded`` the least that is not.
 
-    ``what`` says in words what is exceeded, and ``contradiction`` why the results contradict themselves, if they do.
+    ``what`` says in words what is exceeded, ``doubt`` why no more is proven, if a rise is why, and ``contradiction``
+    why the results contradict themselves, if they do; ``unclear`` is the level that more documents would make clear.
     """
 
     proven: int | None
     exceeded: int | None
     what: str = ""
+    doubt: str = ""
     contradiction: str = ""
+    unclear: int | None = None
 
     def allows(self, cap: int) -> bool | None:
         """Whether a cap is fine; None if the results cannot tell."""
@@ -57,17 +60,48 @@ def tightest(limits: Sequence[Limit]) -> Limit:
 def latency_limit(curve: Curve, threshold: float = SIGNIFICANT_RISE) -> Limit:
     """The limit by the rise of latency: proven by its upper bound, exceeded by its lower bound."""
     rises = [curve.rise_at(sites) for sites in curve.sites]
-    unproven = next((i for i, rise in enumerate(rises) if _over(rise.high, threshold)), len(rises))
+    unproven = _first_unproven(curve.counts, rises, threshold)
     exceeded = next((i for i, rise in enumerate(rises) if _over(rise.low, threshold)), None)
-    proven = _proven(curve, unproven, threshold)
+    limit = Limit(
+        proven=_proven(curve, unproven, threshold),
+        exceeded=None,
+        doubt=_doubt(curve, rises, unproven, threshold),
+        unclear=int(curve.sites[unproven]) if unproven < len(rises) else None,
+    )
     if exceeded is None:
-        return Limit(proven=proven, exceeded=None)
-    return Limit(
-        proven=proven,
+        return limit
+    contradiction = _contradiction(curve, rises, exceeded, threshold)
+    return replace(
+        limit,
         exceeded=_first(curve, exceeded, lambda rise: rise.low, threshold),
         what=f"latency at {curve.sites[exceeded]:.0f} sites is {rises[exceeded].value:.0f} % over {curve.base_text}",
-        contradiction=_contradiction(curve, rises, exceeded, threshold),
+        contradiction=contradiction,
+        unclear=int(curve.sites[exceeded]) if contradiction else limit.unclear,
     )
+
+
+def _first_unproven(counts: Sequence[int], rises: Sequence[Interval], threshold: float) -> int:
+    """The first level that is not proven, neither by its own documents nor by those of a level behind it.
+
+    More sites are never faster. So a level that is proven speaks for those before it that have fewer documents and have
+    not risen beyond doubt.
+    """
+    first, most = len(rises), 0
+    for i in reversed(range(len(rises))):
+        if not _over(rises[i].high, threshold):
+            most = max(most, counts[i])
+        elif counts[i] >= most or _over(rises[i].low, threshold):
+            first = i
+    return first
+
+
+def _doubt(curve: Curve, rises: Sequence[Interval], unproven: int, threshold: float) -> str:
+    if _over(curve.second_rise().low, threshold):
+        return "the two lowest levels differ too much to measure a rise from"
+    if unproven == len(rises):
+        return ""
+    rise = f"the rise at {curve.sites[unproven]:.0f} sites, {rises[unproven]}"
+    return f"{rise}, cannot be distinguished from {threshold:.0f} %"
 
 
 def tail_limit(curve: Curve, median: Limit) -> Limit:

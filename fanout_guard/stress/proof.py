@@ -208,8 +208,10 @@ def _unproven(evidence: Evidence, trend: Trend, cap: int) -> str:
     if cap > curve.sites[-1]:
         return f"is beyond the tested range, which ends at {curve.sites[-1]:.0f} sites"
     if curve.covers(cap) and not trend.latency.allows(cap):
+        rise = curve.rise_at(cap)
         of = f" of {evidence.column}" if evidence.column else ""
-        return f"cannot be judged: the rise{of} there is {curve.rise_at(cap)}"
+        why = f"the rise{of} there is {rise}" if rise.high > SIGNIFICANT_RISE else trend.latency.doubt
+        return f"cannot be judged: {why}"
     undecided = [check for check in evidence.checks if check.state is State.UNDECIDED]
     if not undecided:
         return "is below the tested range"

@@ -51,7 +51,10 @@ _EXIT_CODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A verdict and everything it stands on; latencies in ms, rises in percent."""
+    """A verdict and everything it stands on; latencies in ms, rises in percent.
+
+    ``unclear`` is the level that more documents would make clear, if latency leaves the verdict open because of one.
+    """
 
     verdict: Verdict
     reason: str
@@ -64,6 +67,7 @@ class Judgement:
     goals: tuple[GoalCheck, ...] = ()
     anomalies: tuple[Anomaly, ...] = ()
     documents_needed: int | None = None
+    unclear: int | None = None
     documents_per_level: int = 0
 
     @property
@@ -133,6 +137,7 @@ def judge(results: Results) -> Judgement:
         goals=evidence.checks,
         anomalies=find_anomalies(results),
         documents_needed=_documents_needed(evidence, cap),
+        unclear=trend.latency.unclear if trend else None,
         documents_per_level=min(
             (len(level.latencies_ms) for level in evidence.levels if level.sites in evidence.usable), default=0
         ),
@@ -199,7 +204,7 @@ def _too_high(evidence: Evidence, trend: Trend, cap: int) -> Iterator[tuple[Verd
         text = f"the rise at {cap} sites, {rise}, cannot be distinguished from {SIGNIFICANT_RISE:.0f} %"
         yield Verdict.INCONCLUSIVE, text
     elif not latency.allows(cap):
-        yield Verdict.INCONCLUSIVE, "the two lowest levels differ too much to measure a rise from"
+        yield Verdict.INCONCLUSIVE, latency.doubt
 
 
 def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str) -> Iterator[tuple[Verdict, str]]:

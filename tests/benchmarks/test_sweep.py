@@ -13,9 +13,15 @@ import pytest
 
 from benchmarks.measure import Finished
 from benchmarks.plan import Outcome, Phase, PhaseEnd
-from benchmarks.sweep import require_held
+from benchmarks.profiles import PROFILES
+from benchmarks.request import Request
+from benchmarks.sweep import MORE_DOCUMENTS, NARROW, refinement, require_held
 from benchmarks.target import TargetFailed
 from examples.publishing_api.servers import Servers, Setup, serve
+from fanout_guard.stress.curve import Interval
+from fanout_guard.stress.knee import Detection, Knee, Shape
+from fanout_guard.stress.model import Goals
+from fanout_guard.stress.verdict import Judgement, Verdict
 from tests.benchmarks.running import SMALL_TARGET, TINY, run, start, wait_for
 
 pytestmark = pytest.mark.timeout(300)
@@ -183,6 +189,64 @@ def test_a_guard_that_does_not_hold_its_cap_fails_the_target(sites: int, refused
     outcome = Outcome(phase=0, index=0, scheduled=0.0, result=result, status=200)
     with pytest.raises(TargetFailed, match="does not hold its cap"):
         require_held([Finished(phase=phase, end=end, outcomes=(outcome,))])
+
+
+TESTED = [100, 200, 250, 288, 300, 350, 400, 500]
+
+
+def refined(judgement: Judgement) -> list[tuple[int, int]]:
+    """Sites and documents of what a full sweep measures next."""
+    request = Request(
+        cap=300,
+        sites=(100, 200, 250, 300, 350, 400, 500),
+        rate=1.5,
+        profile=PROFILES["full"],
+        profile_name="full",
+        goals=Goals(),
+        seed=1,
+        usage=None,
+        run="stress-1",
+        plan=None,
+    )
+    return [(phase.sites, phase.documents) for phase in refinement(judgement, request, sweep=4, tested=TESTED)]
+
+
+def passed(low: float, high: float) -> Judgement:
+    knee = Knee(sites=(low + high) / 2, low=low, high=high, left_slope=0.0, right_slope=1.2, shape=Shape.FLAT)
+    return Judgement(verdict=Verdict.PASS, reason="", cap=300, detection=Detection(knee=knee))
+
+
+@pytest.mark.parametrize("unclear", [288, 350])
+def test_an_open_answer_measures_the_level_that_leaves_it_open_again(unclear: int) -> None:
+    """Beside the cap and what its rise is measured from: documents anywhere else would tell nothing."""
+    rise = Interval(value=6.4, low=4.6, high=8.1)
+    judgement = Judgement(verdict=Verdict.INCONCLUSIVE, reason="", cap=300, rise=rise, unclear=unclear)
+    assert refined(judgement) == [(sites, 7) for sites in sorted({100, 200, 300, unclear})]
+
+
+def test_an_open_rise_at_the_cap_takes_no_further_level() -> None:
+    """The cap is what is open."""
+    rise = Interval(value=9.0, low=7.0, high=11.0)
+    judgement = Judgement(verdict=Verdict.INCONCLUSIVE, reason="", cap=300, rise=rise)
+    assert refined(judgement) == [(100, 7), (200, 7), (300, 7)]
+
+
+@pytest.mark.parametrize(("needed", "measured"), [(11, 11), (360, MORE_DOCUMENTS)])
+def test_an_open_goal_takes_the_documents_at_the_cap_that_would_tell(needed: int, measured: int) -> None:
+    """In portions, between which the answer is looked at again."""
+    judgement = Judgement(verdict=Verdict.INCONCLUSIVE, reason="", cap=300, documents_needed=needed)
+    assert refined(judgement) == [(300, measured)]
+
+
+def test_a_wide_knee_is_narrowed_down_in_its_two_widest_gaps() -> None:
+    """From 270 over the levels tested to 340: the gaps are 18, 12 and 40 sites wide."""
+    assert refined(passed(270, 340)) == [(320, 7), (279, 7)]
+
+
+def test_a_narrow_knee_and_an_answer_without_one_are_finished() -> None:
+    """More would only take time."""
+    assert refined(passed(300, 300 + NARROW)) == []
+    assert refined(Judgement(verdict=Verdict.FAIL_GOALS, reason="", cap=300)) == []
 
 
 def test_the_commands_are_described() -> None:

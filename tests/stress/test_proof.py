@@ -142,6 +142,15 @@ def test_repeated_rows_give_an_interval() -> None:
     assert answers(evidence, [300, 345, 450]) == ["pass", "inconclusive", "fail"]
 
 
+def test_a_cap_in_doubt_because_of_a_level_below_it_names_that_level() -> None:
+    """The rise at the cap itself is small, and would explain nothing."""
+    results = run_of(hinge(300, noise=4), documents=7, sweeps=1)
+    doubtful = level_of(288, [[500.0, 505.0, 510.0, 515.0, 570.0, 575.0, 580.0]])
+    found = proof(run(replace(results, levels=(*results.levels[:3], doubtful, *results.levels[3:]))), 300)
+    assert found.answer is Answer.INCONCLUSIVE
+    assert "cannot be judged: the rise at 288 sites, " in found.reason
+
+
 def test_a_noisy_run_cannot_tell() -> None:
     """An interval on both sides of 10 % decides nothing."""
     evidence = run(run_of(hinge(300, noise=90), documents=5, sweeps=1))

@@ -133,6 +133,35 @@ def test_a_rise_that_the_noise_hides_is_inconclusive() -> None:
     assert "10 %" in judgement.reason
 
 
+def test_a_level_of_few_documents_leaves_a_cap_proven_that_has_many() -> None:
+    """What a run adds between the levels to narrow the knee down must not undo what it knows of the cap."""
+    results = run_of(hinge(300, noise=4), documents=10)
+    few = level_of(288, [[500.0, 505.0, 510.0, 515.0, 570.0, 575.0, 580.0]])
+    judgement = judge(replace(results, levels=(*results.levels[:3], few, *results.levels[3:])))
+    assert judgement.verdict is Verdict.PASS
+    assert judgement.recommended_cap == 300
+
+
+def test_a_level_of_as_many_documents_as_the_cap_leaves_it_in_doubt() -> None:
+    """Then nothing says which of the two is by chance; the reason names the level to measure again."""
+    results = run_of(hinge(300, noise=4), documents=7, sweeps=1)
+    doubtful = level_of(288, [[500.0, 505.0, 510.0, 515.0, 570.0, 575.0, 580.0]])
+    judgement = judge(replace(results, levels=(*results.levels[:3], doubtful, *results.levels[3:])))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.reason.startswith("the rise at 288 sites, ")
+    assert judgement.reason.endswith("cannot be distinguished from 10 %")
+    assert judgement.unclear == 288
+
+
+def test_a_contradiction_names_the_level_to_measure_again() -> None:
+    """What one sweep saw at one level may be nothing but the machine."""
+    results = run_of(hinge(300, noise=4), documents=10)
+    disturbed = level_of(288, [[600.0, 602.0, 604.0, 606.0, 608.0, 610.0, 612.0]])
+    judgement = judge(replace(results, levels=(*results.levels[:3], disturbed, *results.levels[3:])))
+    assert judgement.reason.startswith("too noisy")
+    assert judgement.unclear == 288
+
+
 @pytest.mark.parametrize(
     "figures",
     [
