@@ -19,6 +19,7 @@ from fanout_guard.stress.knee import Detection, Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.number import AT_RISK_BELOW, has_headroom, number_to_use, recommended
+from fanout_guard.stress.quality import Flaw
 
 
 class Verdict(StrEnum):
@@ -169,9 +170,15 @@ def _obstacles(evidence: Evidence, cap: int) -> Iterator[str]:
         yield evidence.unfinished
     for problem in evidence.problems:
         if problem.sites <= cap or problem.sites in evidence.base_sites:
-            yield problem.text
+            yield _noise(problem.text, evidence, cap) if problem.flaw is Flaw.UNSTEADY else problem.text
     if evidence.trend and evidence.trend.latency.contradiction:
-        yield evidence.trend.latency.contradiction
+        yield _noise(evidence.trend.latency.contradiction, evidence, cap)
+
+
+def _noise(text: str, evidence: Evidence, cap: int) -> str:
+    """A reason of noise, with what may have made it: whoever reads it knows what to do before the next run."""
+    disturbance = evidence.disturbance(cap)
+    return f"{text}; {disturbance}" if disturbance else text
 
 
 def _failed_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str]:
@@ -195,16 +202,17 @@ def _undecided_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str
 
 def _too_high(evidence: Evidence, trend: Trend, cap: int) -> Iterator[tuple[Verdict, str]]:
     rise, latency = trend.rise_at(cap), trend.latency
-    if (rise and rise.low > SIGNIFICANT_RISE) or latency.allows(cap) is False:
-        text = f"at {cap} sites latency is {rise} over {trend.curve.base_text}" if rise else latency.what
+    risen = rise is not None and rise.low > SIGNIFICANT_RISE
+    if risen or latency.allows(cap) is False:
+        text = f"at {cap} sites latency is {rise} over {trend.curve.base_text}" if risen else latency.what
         yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
     elif rise.high > SIGNIFICANT_RISE:
         text = f"the rise at {cap} sites, {rise}, cannot be distinguished from {SIGNIFICANT_RISE:.0f} %"
-        yield Verdict.INCONCLUSIVE, text
+        yield Verdict.INCONCLUSIVE, _noise(text, evidence, cap)
     elif not latency.allows(cap):
-        yield Verdict.INCONCLUSIVE, latency.doubt
+        yield Verdict.INCONCLUSIVE, _noise(latency.doubt, evidence, cap)
 
 
 def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str) -> Iterator[tuple[Verdict, str]]:

@@ -13,7 +13,7 @@ import pytest
 
 from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Detection
-from fanout_guard.stress.model import Goals, Level, Results
+from fanout_guard.stress.model import Goals, Level, Results, Sample
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
 from tests.stress.story import SITES, Latency, changed, flat, hinge, level_of, line, pool_of, run_of
 
@@ -151,6 +151,38 @@ def test_a_level_of_as_many_documents_as_the_cap_leaves_it_in_doubt() -> None:
     assert judgement.reason.startswith("the rise at 288 sites, ")
     assert judgement.reason.endswith("cannot be distinguished from 10 %")
     assert judgement.unclear == 288
+
+
+def test_a_cap_that_fails_by_a_level_below_it_names_that_level() -> None:
+    """The rise at the cap itself, which noise hides, is no reason for anything."""
+    results = run_of(hinge(258, noise=40), documents=5, sweeps=1)
+    judgement = judge(changed(results, 250, samples=(Sample(sweep=1, latency_ms=700.0),) * 5))
+    assert judgement.verdict is Verdict.FAIL_CAP_TOO_HIGH
+    assert judgement.reason == "latency at 250 sites is 34 % over the lowest levels"
+
+
+def noisy(sites: int, *sweeps: float) -> Results:
+    """Five documents per level with much noise, and at one level those of whole sweeps apart."""
+    results = run_of(hinge(258, noise=40), documents=5, sweeps=1, figures={"other_cpu_percent": 80.0})
+    samples = tuple(Sample(sweep=number, latency_ms=ms) for number, ms in enumerate(sweeps, start=1) for _ in range(5))
+    return changed(results, sites, samples=samples, documents=len(samples)) if samples else results
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        (noisy(300), "cannot be distinguished from 10 %"),
+        (noisy(200, 500.0, 600.0), "the sweeps differ by 18%"),
+        (changed(noisy(250, 700.0), 300, samples=(Sample(sweep=1, latency_ms=520.0),) * 5), "and is back at"),
+    ],
+    ids=["open rise", "unsteady", "contradiction"],
+)
+def test_noise_on_a_busy_machine_names_the_other_programs(results: Results, reason: str) -> None:
+    """They are what to end before the next run."""
+    judgement = judge(results)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert reason in judgement.reason
+    assert judgement.reason.endswith("; other programs took 80 % of this machine's CPU at 300 sites")
 
 
 def test_a_contradiction_names_the_level_to_measure_again() -> None:
