@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -82,18 +82,19 @@ class Routes:
         if table is None:
             return None
         path, raw_path = scope["path"], scope.get("raw_path") or b""
-        root_path = scope.get("root_path") or self._root_path
-        found = self._find(table, path, root_path)
+        # Starlette's mounts put what they cut off behind the server's own root path, which they keep by itself.
+        root_paths = (scope.get("root_path") or self._root_path, scope.get("app_root_path") or "")
+        found = self._find(table, path, root_paths)
         if path.startswith("/") and "//" not in path and not _ODD.search(raw_path):
             return found
-        return _agreed([found, *[self._find(table, each, root_path) for each in _other_readings(path, raw_path)]])
+        return _agreed([found, *[self._find(table, each, root_paths) for each in _other_readings(path, raw_path)]])
 
-    def _find(self, table: _Table, path: str, root_path: str) -> PathParams | None:
-        if not root_path:
+    def _find(self, table: _Table, path: str, root_paths: Sequence[str]) -> PathParams | None:
+        if not any(root_paths):
             return table.find(_single_slashed(path))
-        return _agreed(map(table.find, self._below(path, root_path)))
+        return _agreed(map(table.find, self._below(path, root_paths)))
 
-    def _below(self, path: str, root_path: str) -> Iterator[str]:
+    def _below(self, path: str, root_paths: Sequence[str]) -> Iterator[str]:
         """What routers make of a path below a root path, the likeliest first.
 
         Most cut it off where a segment ends, the application's own or else the server's. The whole path counts where
@@ -101,7 +102,7 @@ class Routes:
         wherever that is; Litestar and Quart serve what follows without a slash, too.
         """
         whole = _single_slashed(path)
-        prefixes = [each for each in (self._root_path, _single_slashed(root_path).rstrip("/")) if each]
+        prefixes = [each for root in (self._root_path, *root_paths) if (each := _single_slashed(root).rstrip("/"))]
         for prefix in prefixes:
             if whole.startswith(prefix) and whole[len(prefix) : len(prefix) + 1] in ("", "/"):
                 yield whole[len(prefix) :]

@@ -357,6 +357,19 @@ def test_whatever_reaches_a_mounted_handler_is_guarded_inside_the_mount(path: st
         assert inner.guarded.items() <= handled.params.items()
 
 
+@pytest.mark.parametrize("root_path", ["", "/r", "/r/s"])
+def test_a_mounted_guard_knows_the_whole_path_below_any_root_path(root_path: str) -> None:
+    """The server's root path stands before the mount's: behind a proxy, such a guard once guarded nothing."""
+    whole, below = "POST /api/circulate-document, POST /api/t/{tenant}/circulate-document", "POST /circulate-document"
+    for routes, path in ((whole, PATH), (below, PATH), (whole, "/t/acme" + PATH)):
+        handled = Handled()
+        inner = Probe(_application(FastAPI, handled), Routes(routes))
+        app = Starlette(routes=[Mount("/api", app=inner)])
+        drive(app, scope_of(f"{root_path}/api{path}", root_path=root_path))
+        assert handled.params is not None
+        assert inner.guarded == ({"tenant": "acme"} if "acme" in path else {})
+
+
 def test_a_root_path_that_the_application_sets_itself_is_honoured() -> None:
     """FastAPI puts its ``root_path`` into the scope after a guard outside has looked at it."""
     handled = Handled()
