@@ -1,4 +1,4 @@
-"""Litestar below a root path, which it looks for anywhere in the path."""
+"""Litestar below a root path, which it looks for anywhere in the path, and below its mounts and Hypercorn's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from litestar import Litestar, Request, post
+from hypercorn.middleware import DispatcherMiddleware
+from litestar import Litestar, Request, asgi, post
 from litestar.middleware import DefineMiddleware
 
 from fanout_guard import FanoutGuard, FanoutGuardMiddleware, Settings
@@ -43,4 +44,22 @@ async def test_no_path_below_a_root_path_goes_round_the_guard(path: str) -> None
     headers = [("content-type", "application/json")]
     for app, status in ((bare, 200), (inside, 422), (FanoutGuardMiddleware(bare, guard=guard), 422)):
         assert (await driving.post(app, BODY, headers=headers, path=path, root_path="/api")).status == status
+    await guard.aclose()
+
+
+@pytest.mark.parametrize("path", ["/api/circulate-document", "/apicirculate-document"])
+async def test_no_path_of_a_mount_goes_round_a_guard_inside_that_names_what_is_below(path: str) -> None:
+    """The documentation says so: mounts that do without the slash serve a path that nobody outside would name."""
+    guard = FanoutGuard(Settings.from_env({"FANOUT_GUARD_ROUTES": "POST /circulate-document"}))
+    bare: Any = Litestar([circulate_document], logging_config=None)
+    guarded: Any = Litestar(
+        [circulate_document],
+        middleware=[DefineMiddleware(FanoutGuardMiddleware, guard=guard)],
+        logging_config=None,
+    )
+    headers = [("content-type", "application/json")]
+    for inside, status in ((bare, 200), (guarded, 422)):
+        mount: Any = Litestar([asgi("/api", is_mount=True, copy_scope=True)(inside)], logging_config=None)
+        for app in (mount, DispatcherMiddleware({"/api": inside})):
+            assert (await driving.post(app, BODY, headers=headers, path=path)).status == status
     await guard.aclose()
