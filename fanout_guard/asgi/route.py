@@ -85,7 +85,7 @@ class Routes:
         # Starlette's mounts put what they cut off behind the server's own root path, which they keep by itself.
         root_paths = (scope.get("root_path") or self._root_path, scope.get("app_root_path") or "")
         found = self._find(table, path, root_paths)
-        if path.startswith("/") and "//" not in path and not _ODD.search(raw_path):
+        if path.startswith("/") and "//" not in path and not _ODD.search(raw_path) and (raw_path or "%" not in path):
             return found
         return _agreed([found, *[self._find(table, each, root_paths) for each in _other_readings(path, raw_path)]])
 
@@ -155,6 +155,9 @@ def _other_readings(path: str, raw_path: bytes) -> Iterator[str]:
     if raw_path:
         sent = raw_path.partition(b"?")[0].decode("latin-1")
         yield from map(_with_slashes_kept, (sent,) if is_plain else _paths_named(sent))
+    elif "%" in path:
+        # BlackSheep takes it for the one that was sent, and so decodes it once more.
+        yield _with_slashes_kept(path.encode(errors="surrogatepass").decode("latin-1"))
 
 
 def _paths_named(target: str) -> tuple[str, ...]:

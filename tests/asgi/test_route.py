@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import litestar
 import pytest
@@ -230,6 +230,20 @@ def test_a_parameter_that_routers_read_differently_is_not_certain(raw_path: byte
     """Quart's cuts what follows a semicolon: ``documents/d;1`` was another document to the guard, and ``d`` to it."""
     scope = scope_of(unquote(raw_path)) | {"raw_path": raw_path}
     assert Routes("POST /documents/{id}").match(scope) == {"id": value}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("/documents/%64", None), ("/documents/d%2Fe", None), ("/documents/é%C3%A9", None), ("/documents/5%", "5%")],
+)
+def test_a_parameter_is_not_certain_where_it_may_be_decoded_once_more(path: str, value: str | None) -> None:
+    """BlackSheep does so where a server gives no raw path (a2wsgi): ``%64`` was another document to the guard."""
+    routes = Routes("POST /documents/{id}")
+    for raw_path in ({}, {"raw_path": None}):
+        scope = scope_of(path)
+        del scope["raw_path"]
+        assert routes.match(scope | raw_path) == {"id": value}
+    assert routes.match(scope_of(path) | {"raw_path": quote(path).encode()}) == {"id": path.removeprefix("/documents/")}
 
 
 def test_a_parameter_at_the_end_keeps_its_newline() -> None:
