@@ -208,11 +208,10 @@ def _too_high(evidence: Evidence, trend: Trend, cap: int) -> Iterator[tuple[Verd
         yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
-    elif rise.high > SIGNIFICANT_RISE:
-        text = f"the rise at {cap} sites, {rise}, cannot be distinguished from {SIGNIFICANT_RISE:.0f} %"
-        yield Verdict.INCONCLUSIVE, _noise(text, evidence, cap)
     elif not latency.allows(cap):
-        yield Verdict.INCONCLUSIVE, _noise(latency.doubt, evidence, cap)
+        own = f"the rise at {cap} sites, {rise}, cannot be distinguished from {SIGNIFICANT_RISE:.0f} %"
+        text = own if rise.high > SIGNIFICANT_RISE else latency.doubt
+        yield Verdict.INCONCLUSIVE, _noise(text, evidence, cap)
 
 
 def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str) -> Iterator[tuple[Verdict, str]]:

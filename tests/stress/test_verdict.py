@@ -14,7 +14,9 @@ import pytest
 from fanout_guard.stress.goals import State
 from fanout_guard.stress.knee import Detection
 from fanout_guard.stress.model import Goals, Level, Results, Sample
+from fanout_guard.stress.proof import Answer
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
+from tests.stress.proving import proof, run
 from tests.stress.story import SITES, Latency, changed, flat, hinge, level_of, line, pool_of, run_of
 
 
@@ -140,6 +142,16 @@ def test_a_level_of_few_documents_leaves_a_cap_proven_that_has_many() -> None:
     judgement = judge(replace(results, levels=(*results.levels[:3], few, *results.levels[3:])))
     assert judgement.verdict is Verdict.PASS
     assert judgement.recommended_cap == 300
+
+
+@pytest.mark.parametrize("cap", [288, 292])
+def test_a_cap_at_a_level_of_few_documents_is_proven_by_one_of_many_behind_it(cap: int) -> None:
+    """More sites are never faster: ``verify`` passed such a cap, which the run itself left open."""
+    results = run_of(hinge(300, noise=4), documents=10, cap=cap)
+    few = level_of(288, [[500.0, 505.0, 510.0, 515.0, 570.0, 575.0, 580.0]])
+    results = replace(results, levels=(*results.levels[:3], few, *results.levels[3:]))
+    assert judge(results).verdict is Verdict.PASS
+    assert proof(run(results), cap).answer is Answer.PASS
 
 
 def test_a_level_of_as_many_documents_as_the_cap_leaves_it_in_doubt() -> None:
