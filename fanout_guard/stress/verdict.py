@@ -49,6 +49,8 @@ _EXIT_CODES = {
     Verdict.ERROR: 4,
 }
 
+_BAD = (Verdict.AT_RISK, Verdict.FAIL_GOALS, Verdict.FAIL_CAP_TOO_HIGH)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
@@ -124,8 +126,11 @@ class Judgement:
 def judge(results: Results) -> Judgement:
     """The verdict on ``results.cap``, from the raw samples alone."""
     evidence = evidence_of(results, results.goals)
-    verdict, reason = next(_verdicts(results, evidence))
     trend, cap = evidence.trend, results.cap
+    verdict, reason = next(_verdicts(results, evidence))
+    disturbance = evidence.disturbance(cap or 0) if verdict in _BAD else None
+    if disturbance:  # a busy machine looks like a slow target
+        verdict, reason = Verdict.INCONCLUSIVE, f"{reason}, but {disturbance}"
     return Judgement(
         verdict=verdict,
         reason=reason,
@@ -205,21 +210,13 @@ def _too_high(evidence: Evidence, trend: Trend, cap: int) -> Iterator[tuple[Verd
     risen = rise is not None and rise.low > SIGNIFICANT_RISE
     if risen or latency.allows(cap) is False:
         text = f"at {cap} sites latency is {rise} over {trend.curve.base_text}" if risen else latency.what
-        yield from _unless_disturbed(evidence, cap, Verdict.FAIL_CAP_TOO_HIGH, text)
+        yield Verdict.FAIL_CAP_TOO_HIGH, text
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
     elif not latency.allows(cap):
         own = f"the rise at {cap} sites, {rise}, cannot be distinguished from {SIGNIFICANT_RISE:.0f} %"
         text = own if rise.high > SIGNIFICANT_RISE else latency.doubt
         yield Verdict.INCONCLUSIVE, _noise(text, evidence, cap)
-
-
-def _unless_disturbed(evidence: Evidence, cap: int, verdict: Verdict, text: str) -> Iterator[tuple[Verdict, str]]:
-    """A bad verdict, after an inconclusive one if the machine was busy, which looks like a slow target."""
-    disturbance = evidence.disturbance(cap)
-    if disturbance:
-        yield Verdict.INCONCLUSIVE, f"{text}, but {disturbance}"
-    yield verdict, text
 
 
 def _passing(evidence: Evidence, trend: Trend, cap: int) -> tuple[Verdict, str]:
@@ -230,7 +227,7 @@ def _passing(evidence: Evidence, trend: Trend, cap: int) -> tuple[Verdict, str]:
         return Verdict.PASS, f"no significant rise at {cap} sites; {trend.detection.reason}"
     where = f"the knee is at {knee.sites:.0f} sites [{knee.low:.0f}-{knee.high:.0f}]"
     if knee.high < cap - cap * AT_RISK_BELOW:
-        return next(_unless_disturbed(evidence, cap, Verdict.AT_RISK, f"{where}, below the cap of {cap}"))
+        return Verdict.AT_RISK, f"{where}, below the cap of {cap}"
     if has_headroom(evidence, cap):
         return Verdict.PASS_HEADROOM, f"{where}, well above the cap of {cap}"
     return Verdict.PASS, f"no significant rise at {cap} sites; {where}"
