@@ -186,6 +186,8 @@ def require_held(done: list[Finished]) -> None:
 def refinement(judgement: Judgement, request: Request, sweep: int, tested: list[int]) -> list[Phase]:
     """What would narrow the answer: levels inside the knee's bracket, documents where it is open, or nothing."""
     phase = Phase(sweep=sweep, sites=request.cap, documents=request.profile.documents, rate=request.rate)
+    if judgement.spoiled:
+        return []
     if judgement.documents_needed:
         return [replace_struct(phase, documents=min(judgement.documents_needed, MORE_DOCUMENTS))]
     if judgement.verdict is Verdict.INCONCLUSIVE and judgement.rise is not None:

@@ -19,7 +19,7 @@ from fanout_guard.stress.knee import Detection, Knee
 from fanout_guard.stress.limits import SIGNIFICANT_RISE
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.number import AT_RISK_BELOW, has_headroom, number_to_use, recommended
-from fanout_guard.stress.quality import Flaw
+from fanout_guard.stress.quality import Flaw, Problem
 
 
 class Verdict(StrEnum):
@@ -57,6 +57,7 @@ class Judgement:
     """A verdict and everything it stands on; latencies in ms, rises in percent.
 
     ``unclear`` is the level that more documents would make clear, if latency leaves the verdict open because of one.
+    ``spoiled`` is whether the verdict is open for something that stays in the data, however many documents are added.
     """
 
     verdict: Verdict
@@ -71,6 +72,7 @@ class Judgement:
     anomalies: tuple[Anomaly, ...] = ()
     documents_needed: int | None = None
     unclear: int | None = None
+    spoiled: bool = False
     documents_per_level: int = 0
 
     @property
@@ -144,6 +146,7 @@ def judge(results: Results) -> Judgement:
         anomalies=find_anomalies(results),
         documents_needed=_documents_needed(evidence, cap),
         unclear=trend.latency.unclear if trend else None,
+        spoiled=bool(disturbance) or any(each.flaw is not Flaw.FEW for each in _problems(evidence, cap or 0)),
         documents_per_level=min(
             (len(level.latencies_ms) for level in evidence.levels if level.sites in evidence.usable), default=0
         ),
@@ -173,11 +176,15 @@ def _obstacles(evidence: Evidence, cap: int) -> Iterator[str]:
         yield f"the target's own cap refuses {cap} sites, so the cap was not tested"
     if evidence.unfinished:
         yield evidence.unfinished
-    for problem in evidence.problems:
-        if problem.sites <= cap or problem.sites in evidence.base_sites:
-            yield _noise(problem.text, evidence, cap) if problem.flaw is Flaw.UNSTEADY else problem.text
+    for problem in _problems(evidence, cap):
+        yield _noise(problem.text, evidence, cap) if problem.flaw is Flaw.UNSTEADY else problem.text
     if evidence.trend and evidence.trend.latency.contradiction:
         yield _noise(evidence.trend.latency.contradiction, evidence, cap)
+
+
+def _problems(evidence: Evidence, cap: int) -> list[Problem]:
+    """The flaws of the levels that a cap stands on."""
+    return [problem for problem in evidence.problems if problem.sites <= cap or problem.sites in evidence.base_sites]
 
 
 def _noise(text: str, evidence: Evidence, cap: int) -> str:

@@ -20,9 +20,10 @@ from benchmarks.target import TargetFailed
 from examples.publishing_api.servers import Servers, Setup, serve
 from fanout_guard.stress.curve import Interval
 from fanout_guard.stress.knee import Detection, Knee, Shape
-from fanout_guard.stress.model import Goals
-from fanout_guard.stress.verdict import Judgement, Verdict
+from fanout_guard.stress.model import Goals, Results, Sample
+from fanout_guard.stress.verdict import Judgement, Verdict, judge
 from tests.benchmarks.running import SMALL_TARGET, TINY, run, start, wait_for
+from tests.stress.story import changed, hinge, run_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -236,6 +237,30 @@ def test_an_open_goal_takes_the_documents_at_the_cap_that_would_tell(needed: int
     """In portions, between which the answer is looked at again."""
     judgement = Judgement(verdict=Verdict.INCONCLUSIVE, reason="", cap=300, documents_needed=needed)
     assert refined(judgement) == [(300, measured)]
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        changed(run_of(hinge(258)), 200, samples=tuple(Sample(sweep=s, latency_ms=s * 400.0) for s in (1, 2) * 9)),
+        changed(run_of(hinge(258)), 200, lag_p99_ms=80.0),
+        run_of(hinge(200), figures={"other_cpu_percent": 60.0}),
+    ],
+    ids=["sweeps apart", "late generator", "busy machine"],
+)
+def test_a_run_that_is_spoiled_is_not_measured_further(spoiled: Results) -> None:
+    """What was disturbed stays in the data, whatever is added: a third of the time went there and changed nothing."""
+    judgement = judge(spoiled)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.rise is not None
+    assert refined(judgement) == []
+
+
+def test_a_cap_of_too_few_documents_is_measured_further() -> None:
+    """That is what more documents do make clear."""
+    judgement = judge(changed(run_of(hinge(300)), 300, documents=4, samples=(Sample(sweep=1, latency_ms=500.0),) * 4))
+    assert judgement.reason == "at 300 sites only 4 documents succeeded, 5 are needed"
+    assert (300, 7) in refined(judgement)
 
 
 def test_a_wide_knee_is_narrowed_down_in_its_two_widest_gaps() -> None:
