@@ -191,7 +191,7 @@ def refinement(judgement: Judgement, request: Request, sweep: int, tested: list[
     if judgement.documents_needed:
         return [replace_struct(phase, documents=min(judgement.documents_needed, MORE_DOCUMENTS))]
     if judgement.verdict is Verdict.INCONCLUSIVE and judgement.rise is not None:
-        again = {*sorted(request.sites)[:2], request.cap, judgement.unclear or request.cap}
+        again = {*tested[:2], request.cap, judgement.unclear or request.cap}
         return [replace_struct(phase, sites=count) for count in sorted(again)]
     knee = judgement.knee
     if knee is None or knee.high - knee.low <= NARROW:

@@ -195,7 +195,7 @@ def test_a_guard_that_does_not_hold_its_cap_fails_the_target(sites: int, refused
 TESTED = [100, 200, 250, 288, 300, 350, 400, 500]
 
 
-def refined(judgement: Judgement) -> list[tuple[int, int]]:
+def refined(judgement: Judgement, tested: list[int] = TESTED) -> list[tuple[int, int]]:
     """Sites and documents of what a full sweep measures next."""
     request = Request(
         cap=300,
@@ -209,7 +209,7 @@ def refined(judgement: Judgement) -> list[tuple[int, int]]:
         run="stress-1",
         plan=None,
     )
-    return [(phase.sites, phase.documents) for phase in refinement(judgement, request, sweep=4, tested=TESTED)]
+    return [(phase.sites, phase.documents) for phase in refinement(judgement, request, sweep=4, tested=tested)]
 
 
 def passed(low: float, high: float) -> Judgement:
@@ -230,6 +230,13 @@ def test_an_open_rise_at_the_cap_takes_no_further_level() -> None:
     rise = Interval(value=9.0, low=7.0, high=11.0)
     judgement = Judgement(verdict=Verdict.INCONCLUSIVE, reason="", cap=300, rise=rise)
     assert refined(judgement) == [(100, 7), (200, 7), (300, 7)]
+
+
+def test_an_open_rise_is_measured_from_a_level_that_was_added_between_the_lowest_two() -> None:
+    """That one is half of the base since, with the fewest documents; the second of those planned is no part of it."""
+    rise = Interval(value=9.0, low=7.0, high=11.0)
+    judgement = Judgement(verdict=Verdict.INCONCLUSIVE, reason="", cap=300, rise=rise)
+    assert refined(judgement, [100, 170, *TESTED[1:]]) == [(100, 7), (170, 7), (300, 7)]
 
 
 @pytest.mark.parametrize(("needed", "measured"), [(11, 11), (360, MORE_DOCUMENTS)])
