@@ -188,7 +188,7 @@ def refinement(judgement: Judgement, request: Request, sweep: int, tested: list[
     phase = Phase(sweep=sweep, sites=request.cap, documents=request.profile.documents, rate=request.rate)
     if judgement.spoiled:
         return []
-    if judgement.documents_needed:
+    if judgement.verdict is Verdict.INCONCLUSIVE and judgement.documents_needed:
         return [replace_struct(phase, documents=min(judgement.documents_needed, MORE_DOCUMENTS))]
     if judgement.verdict is Verdict.INCONCLUSIVE and judgement.rise is not None:
         again = {*tested[:2], request.cap, judgement.unclear or request.cap}

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,12 @@ def test_a_cap_of_too_few_documents_is_measured_further() -> None:
     judgement = judge(changed(run_of(hinge(300)), 300, documents=4, samples=(Sample(sweep=1, latency_ms=500.0),) * 4))
     assert judgement.reason == "at 300 sites only 4 documents succeeded, 5 are needed"
     assert (300, 7) in refined(judgement)
+
+
+def test_a_cap_that_fails_takes_no_documents_for_a_goal_that_is_open() -> None:
+    """They would not change that; a narrower knee says what to set instead."""
+    judgement = replace(passed(270, 340), verdict=Verdict.FAIL_CAP_TOO_HIGH, documents_needed=360)
+    assert refined(judgement) == [(320, 7), (279, 7)]
 
 
 def test_a_wide_knee_is_narrowed_down_in_its_two_widest_gaps() -> None:
