@@ -33,7 +33,9 @@ PROFILES = {
 def default_sites(cap: int, profile: str) -> tuple[int, ...]:
     """100 to 500 for a cap of 300, the same shares of another; a soak needs only the base and the cap."""
     shares = (1 / 3, 2 / 3, 1) if profile == "soak" else (1 / 3, 2 / 3, 5 / 6, 1, 7 / 6, 4 / 3, 5 / 3)
-    return tuple(sorted({max(round(cap * share), 1) for share in shares}))
+    sites = tuple(sorted({max(round(cap * share), 1) for share in shares}))
+    fewest = 3 if profile == "soak" else 5  # to be judged at all, and to have a knee
+    return sites if len(sites) >= fewest else tuple(range(1, fewest + 1))
 
 
 def sweep_phases(
