@@ -101,13 +101,13 @@ class Curve:
 def curve_of(levels: Sequence[tuple[int, Sequence[Sequence[float]]]]) -> Curve:
     """The curve of levels given as fan-out and latencies per sweep, by ascending fan-out, two levels at least."""
     resamples = _affordable(max(sum(len(sweep) for sweep in sweeps) for _, sweeps in levels))
-    random = np.random.default_rng(_SEED)
-    strata = [_strata(sweeps) for _, sweeps in levels]
+    # each level has draws of its own, so that one which is added changes nothing at the others
+    drawn = [_resampled(_strata(sweeps), resamples, np.random.default_rng((_SEED, sites))) for sites, sweeps in levels]
     return Curve(
         sites=np.array([sites for sites, _ in levels], dtype=np.float64),
         counts=tuple(sum(map(len, sweeps)) for _, sweeps in levels),
-        medians=np.array([np.median(np.concatenate(sweeps)) for sweeps in strata]),
-        replicates=np.stack([_resampled(sweeps, resamples, random) for sweeps in strata], axis=1),
+        medians=np.array([np.median(np.concatenate(sweeps)) for _, sweeps in levels]),
+        replicates=np.stack(drawn, axis=1),
     )
 
 

@@ -165,6 +165,13 @@ def test_a_level_of_as_many_documents_as_the_cap_leaves_it_in_doubt() -> None:
     assert judgement.unclear == 288
 
 
+def test_a_level_that_is_added_changes_no_interval_at_the_cap() -> None:
+    """The levels drew from one stream of chance, so a level that tells nothing of the cap could tip its verdict."""
+    results = run_of(hinge(255, noise=12))
+    for added in (250, 350):
+        assert judge(without(results, added)).rise == judge(results).rise
+
+
 def test_a_cap_that_fails_by_a_level_below_it_names_that_level() -> None:
     """The rise at the cap itself, which noise hides, is no reason for anything."""
     results = run_of(hinge(258, noise=40), documents=5, sweeps=1)
