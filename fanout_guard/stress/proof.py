@@ -186,8 +186,9 @@ def _answers(
     """All answers that apply; the first one counts."""
     limit = trend.limit
     if above:
-        what = _named(evidence, limit.what) if limit.what == trend.latency.what else limit.what
-        disturbance = evidence.disturbance(min(above.values()))
+        risen = limit.what == trend.latency.what
+        what = _named(evidence, limit.what) if risen else limit.what
+        disturbance = evidence.disturbance(min(above.values())) if risen else None
         if disturbance:
             yield Answer.INCONCLUSIVE, f"{what}, but {disturbance}"
         yield Answer.FAIL, what

@@ -49,7 +49,7 @@ _EXIT_CODES = {
     Verdict.ERROR: 4,
 }
 
-_BAD = (Verdict.AT_RISK, Verdict.FAIL_GOALS, Verdict.FAIL_CAP_TOO_HIGH)
+_RISEN = (Verdict.AT_RISK, Verdict.FAIL_CAP_TOO_HIGH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def judge(results: Results) -> Judgement:
     evidence = evidence_of(results, results.goals)
     trend, cap = evidence.trend, results.cap
     verdict, reason = next(_verdicts(results, evidence))
-    disturbance = evidence.disturbance(cap or 0) if verdict in _BAD else None
+    disturbance = evidence.disturbance(cap or 0) if verdict in _RISEN else None
     if disturbance:  # a busy machine looks like a slow target
         verdict, reason = Verdict.INCONCLUSIVE, f"{reason}, but {disturbance}"
     return Judgement(
