@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fanout_guard.errors import CountersUnavailable
 
 # A server says its code first; an error inside a script may stand behind words of the script's.
 _WORDS = {
@@ -38,3 +42,12 @@ def reason_of_text(text: str | bytes) -> str:
     error = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     found = _WORD.search(error)
     return _WORDS[found[0]] if found else "script"
+
+
+@contextmanager
+def reading_replies() -> Iterator[None]:
+    """Raise CountersUnavailable where a reply is not what was asked for: something else stands there."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise CountersUnavailable("other") from None

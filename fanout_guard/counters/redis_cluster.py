@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 from redis import exceptions
@@ -15,6 +15,7 @@ from redis.crc import key_slot
 
 from fanout_guard.counters.budget import within
 from fanout_guard.counters.outage import PROBE_EVERY_S
+from fanout_guard.counters.reasons import reading_replies
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_evaluation import is_unknown, script_command
 from fanout_guard.counters.redis_link import Address, Command, Link
@@ -136,23 +137,22 @@ class Cluster:
         reason = "connection"
         for node in nodes:
             try:
-                slots = await within(_NODE_S, self._link_to(node).command(("CLUSTER", "SLOTS")))
+                reply = await within(_NODE_S, self._link_to(node).command(("CLUSTER", "SLOTS")))
+                slots = _read_slots(reply, node)
             except TimeoutError:
                 reason = "timeout"
             except CountersUnavailable as error:
                 reason = error.reason
             else:
-                owners = _owners(slots, node)
-                if owners:
-                    self._owners = owners
-                    self._forget_gone(slots, node)
+                if slots:
+                    self._owners = {slot: holders[0] for served, holders in slots for slot in served}
+                    self._forget_gone({*self._seeds, *(holder for _, holders in slots for holder in holders)})
                     return
                 reason = "cluster"
         raise CountersUnavailable(reason)
 
-    def _forget_gone(self, slots: Any, asked: Address) -> None:
+    def _forget_gone(self, known: Set[Address]) -> None:
         """Close the links to nodes that have left the cluster, unless an exchange is under way there."""
-        known = {*self._seeds, *(_address(node, asked) for _, _, *nodes in slots for node in nodes)}
         for address in [address for address, link in self._links.items() if address not in known and not link.busy]:
             self._links.pop(address).close()
 
@@ -236,11 +236,13 @@ def _failed(error: BaseException) -> CountersUnavailable:
     return CountersUnavailable(error.reason if isinstance(error, CountersUnavailable) else reason_of(error))
 
 
-def _owners(reply: Any, asked: Address) -> dict[int, Address]:
-    owners: dict[int, Address] = {}
-    for first, last, master, *_ in reply:
-        owners.update(dict.fromkeys(range(first, last + 1), _address(master, asked)))
-    return owners
+def _read_slots(reply: Any, asked: Address) -> list[tuple[range, list[Address]]]:
+    """Ranges of slots, each with the nodes that hold it, the master first."""
+    with reading_replies():
+        return [
+            (range(first, last + 1), [_address(node, asked) for node in (master, *replicas)])
+            for first, last, master, *replicas in reply
+        ]
 
 
 def _address(node: Any, asked: Address) -> Address:

@@ -242,6 +242,27 @@ async def test_what_no_script_answers_is_never_a_yes(words: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "slots",
+    [
+        b"+OK\r\n",
+        b":1\r\n",
+        b"*-1\r\n",
+        b"*1\r\n:1\r\n",
+        b"*1\r\n*2\r\n:0\r\n:16383\r\n",
+        b"*1\r\n*3\r\n:0\r\n:16383\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n:1\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n$1\r\nx\r\n*2\r\n$1\r\nh\r\n:1\r\n",
+    ],
+)
+async def test_what_tells_of_no_slots_is_an_outage(slots: bytes) -> None:
+    """What stands at a cluster's address need not be one, and the request is decided all the same."""
+    async with answering(saying(slots)) as fake:
+        counters = RedisCounters(fake.url.replace("redis://", "redis+cluster://"), timeout_ms=1000)
+        assert await refused(counters) == "other"
+        await counters.aclose()
+
+
+@pytest.mark.parametrize(
     "words", [b"-MOVED x\r\n", b"-ASK\r\n", b"-MOVED 3999 127.0.0.1\r\n", b"-ASK 1 h:x\r\n", b"%1\r\n*0\r\n:2\r\n"]
 )
 async def test_what_the_driver_cannot_read_is_an_outage_and_no_error_of_the_event_loop(words: bytes) -> None:
