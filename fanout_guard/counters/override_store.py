@@ -12,6 +12,7 @@ from msgspec import Struct
 from fanout_guard.core.policy import CAP_FIELDS, Caps
 from fanout_guard.core.tenant import DEFAULTS, check_tenant
 from fanout_guard.core.values import shown
+from fanout_guard.counters.reasons import reading_replies
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import ConfigurationError
 from fanout_guard.log import tell
@@ -61,7 +62,8 @@ class OverrideStore:
         """The server's time, and all overrides that hold then, by tenant and field."""
         now_ms = await self.counters.now_ms()
         found = await self.counters.command("HGETALL", self._fields)
-        overrides = [_read(name, text) for name, text in zip(found[::2], found[1::2], strict=True)]
+        with reading_replies():
+            overrides = [_read(name, text) for name, text in zip(found[::2], found[1::2], strict=True)]
         live = [one for one in overrides if one is not None and (one.until_ms is None or one.until_ms > now_ms)]
         return now_ms, sorted(live, key=lambda one: (one.tenant, one.field))
 

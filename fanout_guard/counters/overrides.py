@@ -104,8 +104,6 @@ class Overrides:
         except CountersUnavailable as error:
             self._tell(error.reason)
             raise
-        except (AttributeError, LookupError, TypeError, ValueError):
-            raise CountersUnavailable("other") from None  # not what was asked: something else stands there
         finally:
             # Also where it failed: an outage is not waited for on every request.
             self._until_s = time.monotonic() + self._ttl_s

@@ -17,6 +17,7 @@ from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from fanout_guard.counters.batch import Begun
+from fanout_guard.counters.reasons import reading_replies
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_hello import HELLO, check_server
 from fanout_guard.counters.redis_wire import Lost, Replies, Wire
@@ -66,12 +67,14 @@ class Link:
 
     async def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
         """The keys of a pattern, step by step; a key may come twice."""
-        cursor: Any = b"0"
+        cursor = 0
         while True:
-            cursor, keys = await self.command(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_STEP))
+            reply = await self.command(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_STEP))
+            with reading_replies():
+                cursor, keys = int(reply[0]), list(reply[1])
             for key in keys:
                 yield key
-            if int(cursor) == 0:
+            if cursor == 0:
                 return
 
     async def open(self) -> Wire:

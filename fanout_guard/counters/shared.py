@@ -16,6 +16,7 @@ from fanout_guard.core.keys import DOCUMENT_KEY, IDEMPOTENCY_KEY, LEASES_KEY, RA
 from fanout_guard.core.model import UNWATCHED, WHOLE, Charge, Lease, Part, Tally
 from fanout_guard.counters.base import LeaseInfo
 from fanout_guard.counters.channel import Channel
+from fanout_guard.counters.reasons import reading_replies
 from fanout_guard.counters.redis import Server, open_server
 from fanout_guard.counters.scripts import Call, script
 from fanout_guard.counters.session import Session
@@ -109,16 +110,19 @@ class RedisCounters:
         now_ms = await self.now_ms()
         found = await self.command("ZRANGE", self.space.of(tenant) + LEASES_KEY, 0, -1, "WITHSCORES")
         infos = []
-        for member, score in zip(found[::2], found[1::2], strict=True):
-            own, left_ms = _MEMBER.fullmatch(member), float(score) - now_ms
-            if own and parse_lease(own[2].decode()) and 0 < left_ms < math.inf:  # else somebody else wrote it
-                infos.append(LeaseInfo(own[2].decode(), int(own[1]), int(left_ms)))
+        with reading_replies():
+            for member, score in zip(found[::2], found[1::2], strict=True):
+                own, left_ms = _MEMBER.fullmatch(member), float(score) - now_ms
+                if own and parse_lease(own[2].decode()) and 0 < left_ms < math.inf:  # else somebody else wrote it
+                    infos.append(LeaseInfo(own[2].decode(), int(own[1]), int(left_ms)))
         return infos
 
     async def now_ms(self) -> int:
         """The server's time, in milliseconds since 1970."""
-        seconds, micros = await self.command("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
+        reply = await self.command("TIME")
+        with reading_replies():
+            seconds, micros = reply
+            return int(seconds) * 1000 + int(micros) // 1000
 
     async def command(self, *arguments: str | bytes | int) -> Any:
         """One plain command, for what is not a decision."""

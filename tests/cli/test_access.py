@@ -7,9 +7,11 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
+from hiredis import Reader
 
 from tests.cli.conftest import Run
 from tests.cli.servers import serving
@@ -99,21 +101,33 @@ def test_a_cluster_that_is_none_is_one_problem(url: str, run: Run, monkeypatch: 
     assert "redis+cluster:// is for clusters" in problems[0]
 
 
+@contextmanager
+def standing_there(handle: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port where something else than a server of the guard's answers."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(ConnectionError):
+                handle(self.request)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield int(server.server_address[1])
+        server.shutdown()
+
+
 @pytest.fixture
 def web_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server that speaks another protocol, which the environment names."""
 
-    class Server(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            self.request.recv(1000)
-            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    def answer(client: socket.socket) -> None:
+        client.recv(1000)
+        client.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        url = f"redis://user:hunter22@127.0.0.1:{server.server_address[1]}"
+    with standing_there(answer) as port:
+        url = f"redis://user:hunter22@127.0.0.1:{port}"
         monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url)
         yield url
-        server.shutdown()
 
 
 @pytest.mark.parametrize("arguments", NEED_SHARED_STATE, ids=" ".join)
@@ -132,6 +146,39 @@ def test_a_server_of_another_kind_is_one_problem(web_url: str, run: Run) -> None
     (problem,) = [found for found in answer.document["findings"] if found["level"] == "problem"]
     assert problem["check"] == "connection"
     assert "does not behave like Redis" in problem["text"]
+
+
+@pytest.fixture
+def yes_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that answers every command with OK, which the environment names."""
+
+    def answer(client: socket.socket) -> None:
+        commands = Reader()
+        while read := client.recv(65536):
+            commands.feed(read)
+            while commands.gets() is not False:
+                client.sendall(b"+OK\r\n")
+
+    with standing_there(answer) as port:
+        url = f"redis://127.0.0.1:{port}"
+        monkeypatch.setenv("FANOUT_GUARD_REDIS_URL", url)
+        yield url
+
+
+@pytest.mark.parametrize("arguments", NEED_SHARED_STATE, ids=" ".join)
+def test_a_server_that_says_yes_to_everything_is_told(arguments: list[str], yes_url: str, run: Run) -> None:
+    """A proxy or a stub speaks the protocol, and its answers are none to what was asked."""
+    answer = run(*arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
+    assert "does not behave like Redis" in answer.err
+
+
+def test_a_server_that_says_yes_to_everything_is_examined_to_the_end(yes_url: str, run: Run) -> None:
+    """Each check that fails is a finding, and none of them an error of the command's own."""
+    answer = run("doctor", "--json")
+    assert (answer.code, answer.err) == (1, "")
+    problems = {found["check"]: found["text"] for found in answer.document["findings"] if found["level"] == "problem"}
+    assert "does not behave like Redis" in problems["scripts"]
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
