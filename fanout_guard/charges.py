@@ -134,8 +134,9 @@ class Charges:
 
     async def aclose(self) -> None:
         """Finish what is under way in this event loop and close its connections."""
-        if self._undoing:
-            await asyncio.gather(*self._undoing, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        own = (task for task in tuple(self._undoing) if task.get_loop() is loop)
+        await asyncio.gather(*own, return_exceptions=True)
         await self._counters.aclose()
         self._held.close()
 

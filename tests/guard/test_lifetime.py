@@ -79,6 +79,25 @@ def test_a_guard_that_is_not_closed_works_in_the_next_event_loop(url: str) -> No
     asyncio.run(guard.aclose())
 
 
+def test_closing_waits_for_no_undo_of_another_event_loop(url: str) -> None:
+    """One loop cannot wait for the tasks of another, which undoes its own when it goes on."""
+
+    async def leave(_: Decision) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    guard = FanoutGuard(settings(REDIS_URL=url, REDIS_TIMEOUT="10"), on_decision=leave)
+    with asyncio.Runner() as other:
+        with pytest.raises(asyncio.CancelledError):
+            other.run(guard.admit(tenant="undone", document="d", sites=sites(10)))
+        asyncio.run(guard.aclose())
+        other.run(guard.aclose())
+        assert other.run(used(guard, "undone"))["document"] == 0
+        other.run(guard.aclose())
+
+
 def test_settings_of_another_type_are_refused_by_name() -> None:
     """A dict of variables is an easy slip, and an AttributeError deep inside tells nobody what was expected."""
     with pytest.raises(TypeError, match=r"settings= is of type dict; expected Settings\.from_env"):
