@@ -104,7 +104,7 @@ class Weigher:
         if isinstance(sites, int):
             if isinstance(sites, bool) or sites < 0:
                 raise CirculationError("refund: expected a list of sites, or a number of entries that is not negative")
-            return Part(entries=min(sites, MAX_ENTRIES))
+            return Part(entries=min(int(sites), MAX_ENTRIES))
         packed, counts = self._digests.counted_sites(site_keys(sites))
         if not packed:
             return NOTHING  # a Part without entries and sites would be the whole charge

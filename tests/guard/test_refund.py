@@ -48,6 +48,20 @@ async def test_a_refund_of_a_number_leaves_the_document(make: Make) -> None:
     assert await used(guard, "acme") == {"document": 100, "rate-60": 70, "inflight": 70, "inflight-global": 70}
 
 
+async def test_a_refund_of_a_number_of_a_class_of_its_own_is_one_of_that_number(make: Make) -> None:
+    """What is no plain int cannot be sent, and would fail all refunds that go out together with it."""
+
+    class Entries(int):
+        pass
+
+    guard = make(**ALL_CAPS)
+    one, other = [await guard.admit(tenant="acme", document="d", sites=sites(10, 10 * turn)) for turn in range(2)]
+    assert one.lease_id is not None
+    assert other.lease_id is not None
+    refunds = guard.refund("acme", one.lease_id, Entries(3)), guard.refund("acme", other.lease_id, 4)
+    assert sum(await asyncio.gather(*refunds)) == 7
+
+
 async def test_partial_refunds_add_up_to_the_charge_at_most(make: Make) -> None:
     """A caller that counts wrong must not get room that it never used."""
     guard = make(RATE="6000/minute", MAX_INFLIGHT="1000")
