@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 from hiredis import pack_command
 from redis import exceptions
@@ -191,8 +191,8 @@ class Exchange:
 
     def _release_wire(self, outcome: Replies | Exception) -> None:
         """Keep the connection for the next exchange, or close it after an error."""
-        wire = cast(Wire, self._wire)
-        self._wire = None
+        wire, self._wire = self._wire, None
+        assert wire is not None  # the reply has come over it
         if isinstance(outcome, Exception):
             wire.close()
             if not isinstance(outcome, CountersUnavailable):

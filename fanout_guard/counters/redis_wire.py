@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from hiredis import ProtocolError, Reader
 from redis.asyncio.connection import AbstractConnection, DefaultParser
@@ -36,10 +36,11 @@ class Wire(asyncio.Protocol):
     """
 
     def __init__(self, connection: AbstractConnection, lost: Callable[[Wire], None]) -> None:
-        # Kept only because a writer closes its connection when it is garbage-collected.
-        self._writer = cast(asyncio.StreamWriter, connection._writer)
+        writer = connection._writer
+        assert writer is not None  # the connection is open
         connection._reader = connection._writer = None
-        self._transport = self._writer.transport
+        self._writer = writer  # kept only because it closes its connection when it is garbage-collected
+        self._transport = writer.transport
         self._reader = Reader(replyError=DefaultParser.parse_error)
         self._lost = lost
         self._replies: Replies = []
