@@ -80,7 +80,7 @@ class Reader:
     document cap applies.
     """
 
-    __slots__ = ("_bodiless", "_document", "_fields", "_sites", "_tenant", "_who", "needs_body", "tenant_in_body")
+    __slots__ = ("_bodiless", "_document", "_fields", "_needs_body", "_sites", "_tenant", "_who", "tenant_in_body")
 
     def __init__(
         self, *, tenant: Source | None = None, document: Source | None = None, sites: Sequence[Source] = ()
@@ -95,7 +95,7 @@ class Reader:
         self._fields = Fields(source.path for source in in_body)
         # The tenant by itself: its mode holds also where another field is ambiguous.
         self._who = Fields(source.path for source in in_body if source == tenant)
-        self.needs_body = bool(in_body)
+        self._needs_body = bool(in_body)
         # A GET has no body, but its query may hold the list of sites.
         self._bodiless = in_body.isdisjoint((tenant, document)) and not in_body.issuperset(sites)
 
@@ -113,7 +113,7 @@ class Reader:
         """``read``, for a request whose ``tenant`` was read before its body arrived."""
         tenant_read = not self.tenant_in_body
         try:
-            needed = self.needs_body and (body or not self._bodiless)
+            needed = self._needs_body and (body or not self._bodiless)
             tree = _object(body) if needed else None
             if self._tenant is not None and self.tenant_in_body:
                 tenant, tenant_read = _tenant(self._tenant, scope, path_params, _members(self._who, tree)), True

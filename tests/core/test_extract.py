@@ -162,7 +162,6 @@ def test_a_request_without_a_body_may_have_its_list_elsewhere() -> None:
 def test_a_query_parameter_repeats_and_is_never_split() -> None:
     """``site=a,b`` is one site of that name to an application that reads the parameter."""
     read = reader(document="query:doc", sites="query:site")
-    assert not read.needs_body
     extract = read.read({"query_string": b"doc=d&site=a%2Cb&site=&site=c,d"}, {}, b"not looked at")
     assert extract.circulation is not None
     assert list(extract.circulation.keys) == ["a,b", "", "c,d"]
@@ -215,7 +214,6 @@ def test_without_a_document_source_there_is_no_document() -> None:
 def test_a_reader_without_sites_leaves_the_body_to_a_hook() -> None:
     """The hook knows the shape; the reader must not refuse what it does not have to read."""
     read = reader("header:X-Tenant-ID", sites="")
-    assert not read.needs_body
     assert read.read({"headers": headers(b"acme")}, {}, b"<xml>") == Extract("acme", None)
 
 
