@@ -25,7 +25,6 @@ from fanout_guard.errors import CountersUnavailable
 _ATTEMPTS = 5
 _PAUSE_S = 0.01  # between attempts at a slot whose keys are being moved
 _NODE_S = 0.2  # how long to wait for one node where another one may give the same answer
-_KEYLESS = ("TIME", "PING", "INFO", "CONFIG", "ACL", "CLUSTER", "SCRIPT", "COMMAND", "DBSIZE", "FLUSHALL")
 
 
 class _Target(NamedTuple):
@@ -87,13 +86,13 @@ class Cluster:
         """Run one command on the node that holds its key, or on any."""
         if not self._owners:
             await self.learn()
-        keyless = str(arguments[0]).upper() in _KEYLESS or len(arguments) < 2
-        slot = 0 if keyless else slot_of(_bytes(arguments[1]))
+        # CLUSTER has no key; what other commands without one have in its place leads to some node as well.
+        slot = 0 if len(arguments) < 2 or arguments[0] == "CLUSTER" else slot_of(_bytes(arguments[1]))
         target = _Target(self._owner(slot))
         for _ in range(_ATTEMPTS):
             commands: list[Command] = [("ASKING",), arguments] if target.asking else [arguments]
             reply = (await self._link_to(target.address).exchange(commands))[-1]
-            again = None if keyless else self._redirected(slot, reply, target.address)
+            again = self._redirected(slot, reply, target.address)
             if again is None:
                 if isinstance(reply, BaseException):
                     raise _failed(reply)
