@@ -15,7 +15,7 @@ from inspect import isawaitable
 from typing import TypeAlias
 
 from fanout_guard.core.model import Mode, Policy
-from fanout_guard.core.policy import Caps, Policies
+from fanout_guard.core.policy import NO_CAPS, Caps, Policies
 from fanout_guard.core.tenant import DEFAULTS, check_tenant
 from fanout_guard.counters.overrides import Overrides
 from fanout_guard.errors import CirculationError, CountersUnavailable, UnknownTenant
@@ -26,9 +26,6 @@ CapsHook: TypeAlias = Callable[[str], Caps | Awaitable[Caps | None] | None]
 """A user's ``caps=``: tenant → caps, or None for a tenant that it does not know; sync or async."""
 
 _HOOKED_AT_MOST = 10_000
-_THE_DEPLOYMENTS = Caps()
-"""What holds while the hook fails for a tenant that it has never answered for: it is known, and has no caps of its
-own, since a database that is down must not stop publishing."""
 
 
 class Tenants:
@@ -162,9 +159,12 @@ class HookedCaps:
         return caps
 
     def _last(self, tenant: str) -> Caps | None:
-        """What holds while the hook fails."""
+        """What holds while the hook fails; a tenant that it has never answered for is known, with no caps of its own.
+
+        A database that is down must not stop publishing.
+        """
         kept = self._kept.get(tenant)
-        return kept[1] if kept else _THE_DEPLOYMENTS
+        return kept[1] if kept else NO_CAPS
 
     def _failed(self, why: str) -> None:
         self._failures.log("caps=", why, "the last caps hold")
