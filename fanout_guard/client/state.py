@@ -46,10 +46,10 @@ class State(Struct, frozen=True, kw_only=True):
 
     def settle(self, *, delivered: Iterable[object] = (), not_delivered: Iterable[object] = ()) -> State:
         """The state after you have found out what became of unknown sites; other sites stay as they are."""
-        open_ = set(self.unknown) | set(self.sending.sites if self.sending else ())
-        arrived = {site: None for site in map(spell, delivered) if site in open_}
-        missing = {site for site in map(spell, not_delivered) if site in open_}
-        still = [site for site in self.doubted if site not in missing and site not in arrived]
+        doubted = set(self.doubted)
+        arrived = {site: None for site in map(spell, delivered) if site in doubted}
+        settled = {*arrived, *map(spell, not_delivered)}
+        still = [site for site in self.doubted if site not in settled]
         return structs.replace(self, delivered=(*self.delivered, *arrived), unknown=tuple(still), sending=None)
 
     @property
