@@ -98,13 +98,22 @@ class Conversation:
         if left_s is not None and left_s <= 0:
             return planner.cut_off(plan, self.rules, sent=False)
         self.requests += 1
-        outcome = yield _request(self.url, self.document, self.headers, self.rules, chunk, left_s)
+        outcome = yield self._request(chunk, left_s)
         plan = _after(ready, self.rules, outcome, self._left_s())
         plan = yield from self._keep(plan, plan.state)
         if isinstance(outcome, MISUSE):
             raise outcome
         self._tell(plan, None)
         return plan
+
+    def _request(self, chunk: Chunk, left_s: float | None) -> Request:
+        rules = self.rules
+        body = {**self.document, rules.sites_field: [read_site(site) for site in chunk.sites]}
+        headers = httpx.Headers({"Content-Type": "application/json", "Accept-Encoding": ", ".join(CODINGS)})
+        headers.update(self.headers)
+        if rules.idempotency_header is not None:
+            headers[rules.idempotency_header] = chunk.key
+        return Request(rules.method, self.url, json.dumps(body, ensure_ascii=False).encode(), headers, left_s)
 
     def _keep(self, plan: Plan, state: State) -> _Part:
         """Keep a state; the plan then, which sends nothing more once that has failed."""
@@ -149,22 +158,6 @@ def _state_of(document: str, journal: Journal) -> State:
     if journal.state.document != name:
         raise StateError("the state belongs to another document")
     return journal.state
-
-
-def _request(
-    url: str,
-    document: Mapping[str, Any],
-    headers: Mapping[str, str],
-    rules: Rules,
-    chunk: Chunk,
-    left_s: float | None,
-) -> Request:
-    body = {**document, rules.sites_field: [read_site(site) for site in chunk.sites]}
-    sent = httpx.Headers({"Content-Type": "application/json", "Accept-Encoding": ", ".join(CODINGS)})
-    sent.update(headers)
-    if rules.idempotency_header is not None:
-        sent[rules.idempotency_header] = chunk.key
-    return Request(rules.method, url, json.dumps(body, ensure_ascii=False).encode(), sent, left_s)
 
 
 def _after(plan: Plan, rules: Rules, outcome: Outcome, left_s: float | None) -> Plan:
