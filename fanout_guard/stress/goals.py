@@ -162,16 +162,14 @@ _ACCEPTED = "p95=600ms, error=1%, cpu=80% or rss=256MB"
 
 def parse_goals(texts: Sequence[str]) -> Goals:
     """Goals as the command line spells them; raises ConfigurationError with every problem."""
-    pairs = [tuple(part.strip() for part in text.partition("=")[::2]) for text in texts]
-    names = [_NAMES.get(name.lower(), name.lower()) for name, _ in pairs]
-    problems = [f"goal {name}: given twice" for name in sorted(set(names)) if names.count(name) > 1]
-    return _goals([(name, text) for name, text in pairs], problems)
+    pairs = (text.partition("=")[::2] for text in texts)
+    return _goals((name.strip(), value.strip()) for name, value in pairs)
 
 
 def goals_of(stored: Mapping[str, float | str | None]) -> Goals:
     """Goals as a results file holds them: numbers in the unit of their name, or the text of the command line."""
     given = {name: value for name, value in stored.items() if value is not None}
-    return _goals(((name, value if isinstance(value, str) else f"{value:.9f}") for name, value in given.items()), [])
+    return _goals((name, value if isinstance(value, str) else f"{value:.9f}") for name, value in given.items())
 
 
 def merged(first: Goals, second: Goals) -> Goals:
@@ -180,15 +178,17 @@ def merged(first: Goals, second: Goals) -> Goals:
     return Goals(**(asdict(second) | chosen))
 
 
-def _goals(pairs: Iterable[tuple[str, str]], problems: list[str]) -> Goals:
-    found: dict[str, float] = {}
+def _goals(pairs: Iterable[tuple[str, str]]) -> Goals:
+    found: dict[str, float | None] = {}
+    problems = []
     for spelled, text in pairs:
         name = _NAMES.get(spelled.lower(), spelled.lower())
         value = amount(name, text)
         if value is None:
             problems.append(f"goal {spelled}={text}: expected {_ACCEPTED}")
-        else:
-            found[name] = value
+        if name in found:
+            problems.append(f"goal {name}: given twice")
+        found[name] = value
     if problems:
         raise ConfigurationError(problems)
     return Goals(**found)

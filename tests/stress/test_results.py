@@ -180,6 +180,7 @@ def test_a_missing_member_is_named(member: str) -> None:
         (b'{"schema": "fanout-guard-stress/1", "levels": [], "cap": -1}', "cap"),
         (b'{"schema": "fanout-guard-stress/1", "levels": [], "goals": {"p95": "fast"}}', "p95"),
         (b'{"schema": "fanout-guard-stress/1", "levels": [], "goals": {"speed": 1}}', "speed"),
+        (b'{"schema": "fanout-guard-stress/1", "levels": [], "goals": {"p95": 600, "p95_ms": 700}}', "given twice"),
         (b'{"schema": "fanout-guard-stress/1", "levels": [', "not a results file"),
         (b"\xff\xfe\x00", "not a results file"),
         (b"[" * 100_000, "not a results file"),
