@@ -136,11 +136,9 @@ def _seconds(results: Results) -> dict[int, float]:
 
 
 def _document(cases: Sequence[Case], measured: str) -> ET.Element:
-    totals = {f"{ending}s": 0 for ending in (Ending.ERROR, Ending.FAILURE)} | {Ending.SKIPPED.value: 0}
-    for case in cases:
-        if case.ending:
-            totals[case.ending if case.ending is Ending.SKIPPED else f"{case.ending}s"] += 1
-    counts = {name: str(count) for name, count in totals.items()} | {"tests": str(len(cases))}
+    named = {"errors": Ending.ERROR, "failures": Ending.FAILURE, "skipped": Ending.SKIPPED}
+    counts = {name: str(sum(case.ending is ending for case in cases)) for name, ending in named.items()}
+    counts["tests"] = str(len(cases))
     time = f"{sum(case.seconds for case in cases if case.kind == 'level'):.3f}"
     root = ET.Element("testsuites", {"name": "fanout_guard stress test", **counts, "time": time})
     suite = ET.SubElement(root, "testsuite", {"name": "fanout_guard.stress", **counts, "time": time})
