@@ -62,14 +62,17 @@ def markdown(results: Results, judgement: Judgement, isolation: Isolation | None
 
 def _plots(results: Results, judgement: Judgement, isolation: Isolation | None) -> list[dict[str, str]]:
     shown = []
-    if any(level.latencies_ms for level in results.levels):
+    measured = any(level.latencies_ms for level in results.levels)
+    if measured:
         shown += [
             (plots.latency(results, judgement), "Latency against sites: from the scheduled time to the last site."),
             (plots.boxes(results), "Median, quartiles, fastest and slowest of each level."),
-            (plots.timeline(results), "In the order measured, levels shaded: drift and disturbances show here."),
         ]
     if any(level.cpu_percent is not None for level in results.levels):
-        shown.insert(2, (plots.resources(results), "What the target used, the worst sweep of each level."))
+        shown.append((plots.resources(results), "What the target used, the worst sweep of each level."))
+    if measured:
+        order = "In the order measured, levels shaded: drift and disturbances show here."
+        shown.append((plots.timeline(results), order))
     if isolation:
         latencies = {stage.name: stage.latencies_ms for stage in isolation.stages}
         shown.append((plots.bystanders(latencies), "Bystanders while one tenant floods: without and with the guard."))
