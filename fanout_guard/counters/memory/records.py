@@ -54,9 +54,12 @@ class Record(Kept):
         self.settled = False
 
     def first_time(self, packed: bytes, counts: Sequence[int]) -> tuple[set[int], int]:
-        """Of the sites to refund, those that were not refunded before, and how many entries they are."""
+        """Of the sites to refund, those that were not refunded before, and how many entries they are.
+
+        A site without one of the ``counts`` is one entry.
+        """
         asked = digests(packed)
-        entries = dict(zip(asked, counts or [1] * len(asked), strict=False))
+        entries = dict(zip(asked, counts, strict=False))
         fresh = {site: entries.get(site, 1) for site in asked if site not in self.refunded_sites}
         self.refunded_sites.update(fresh)
         return set(fresh), sum(fresh.values())
