@@ -119,7 +119,8 @@ def _read(settings: Settings, body: bytes, tenant: str | None, document: str | N
         found = reader.read({}, {}, body)
     except Unreadable as error:
         raise _Refused(error.kind, error.detail, error.tenant, tenant_read=error.tenant_read) from None
-    circulation = found.circulation or Circulation(sites=())
+    circulation = found.circulation
+    assert circulation is not None  # the reader was given a source of the sites
     if document is not None:
         circulation = Circulation(document=document, sites=circulation.sites)
     named = tenant or found.tenant
