@@ -130,7 +130,7 @@ def configured_caps(settings: Settings, overrides: Mapping[str, Caps]) -> dict[s
     defaults = overrides.get(DEFAULTS)
     layers = [*settings.layers(), overrides]
     tenants = {tenant for layer in layers for tenant, caps in layer.items() if caps.max_sites is not None}
-    caps = {DEFAULTS: policies.with_layers("", default_override=defaults).circulation}
+    caps = {DEFAULTS: policies.with_layers(DEFAULTS, default_override=defaults).circulation}
     for tenant in sorted(tenants - {DEFAULTS}):
         own = overrides.get(tenant)
         caps[tenant] = policies.with_layers(tenant, override=own, default_override=defaults).circulation
