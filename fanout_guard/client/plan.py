@@ -39,7 +39,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """The state to keep, and what is known for this run alone.
 
     Of one circulation, ``most`` is what the caller and the body's size allow, ``size`` what the caps allow;
-    ``next_size`` is what fits in the next, and ``pause`` comes before that. ``chunk_wait_s`` is what the API asks to
+    ``fits_now`` is what fits in the next, and ``pause`` comes before that. ``chunk_wait_s`` is what the API asks to
     leave between two. ``doubtful`` marks ``state.sending`` as one that may have been delivered already. After
     ``tried_part``, a circulation of what was told to fit, a refusal is waited for. ``refusals``, ``failures`` and
     ``unknown_in_a_row`` count since the last delivery.
@@ -49,7 +49,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     todo: tuple[str, ...]
     most: int | None = None
     size: int
-    next_size: int | None = None
+    fits_now: int | None = None
     pause: Wait | None = None
     chunk_wait_s: float | None = None
     doubtful: bool = False
@@ -63,7 +63,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 def next_size(plan: Plan) -> int:
     """How many sites the next circulation may have."""
-    bounds = (plan.most, plan.size, plan.next_size)
+    bounds = (plan.most, plan.size, plan.fits_now)
     return min([len(plan.todo), *(bound for bound in bounds if bound is not None)])
 
 

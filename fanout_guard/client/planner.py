@@ -70,7 +70,7 @@ def sending(plan: Plan, chunk: Chunk, *, now: float) -> Plan:
     if plan.doubtful:
         return plan
     state = replace(plan.state, sending=replace(chunk, sent_at=now))
-    return replace(plan, state=state, todo=plan.todo[len(chunk.sites) :], next_size=None)
+    return replace(plan, state=state, todo=plan.todo[len(chunk.sites) :], fits_now=None)
 
 
 def answered(plan: Plan, rules: Rules, answer: Answer) -> Plan:
@@ -166,7 +166,7 @@ def _paced(plan: Plan, answer: Answer) -> Plan:
     tight = [room for room in rooms if room.remaining < wanted and not _may_be_known(plan, room)]
     least = min((room.remaining for room in tight), default=wanted)
     if _worth_sending(least, wanted):
-        return replace(plan, next_size=least)
+        return replace(plan, fits_now=least)
     wait_s = max(room.reset_s for room in tight)
     return replace(plan, pause=_pause(wait_s, "room under " + ", ".join(room.policy for room in tight)))
 
@@ -192,7 +192,7 @@ def _too_large(plan: Plan, rules: Rules, answer: Answer) -> Plan:
     if in_bytes:
         plan = replace(plan, most=size)
     else:
-        plan = replace(plan, size=size, next_size=None, chunk_wait_s=problem.chunk_wait)
+        plan = replace(plan, size=size, fits_now=None, chunk_wait_s=problem.chunk_wait)
     if plan.doubtful:  # a repeat cannot be cut: the first may have been delivered whole
         return _given_up(plan, rules.max_unknown, "the cap is below a circulation in doubt", answer)
     return withdrawn(plan)
@@ -222,8 +222,8 @@ def _refused(plan: Plan, rules: Rules, answer: Answer) -> Plan:
             return _unavailable(plan, why, answer)
     fits_now = answer.problem.fits_now if answer.problem is not None else None
     if fits_now and fits_now < sent and _worth_sending(fits_now, sent) and not (plan.doubtful or plan.tried_part):
-        return replace(plan, next_size=fits_now, tried_part=True, pause=None)
-    return replace(plan, next_size=None, pause=_told(plan.refusals, answer, why))
+        return replace(plan, fits_now=fits_now, tried_part=True, pause=None)
+    return replace(plan, fits_now=None, pause=_told(plan.refusals, answer, why))
 
 
 def _told(refusals: int, answer: Answer, why: str) -> Wait:
