@@ -12,8 +12,9 @@ from math import sqrt
 
 import numpy as np
 
+from fanout_guard.stress.curve import Floats
 from fanout_guard.stress.model import Level, Results
-from fanout_guard.stress.quality import base_of, is_capped
+from fanout_guard.stress.quality import MINIMUM_DOCUMENTS, base_of, is_capped
 
 OUTLIER = 5.0  # robust standard deviations from the median
 SWEEP_DIFFERENCE = 0.03  # of the median of the other sweeps
@@ -22,7 +23,6 @@ DRIFT_SIGNIFICANCE = 2.576  # standard deviations of Kendall's S, for 99 %
 SATURATED_S = 1.0
 PRESSURE_PERCENT = 20.0
 GROWTH_MB = 1.0  # per document
-MINIMUM_DOCUMENTS = 5  # in one sweep of a level, to say anything of it
 
 
 class Kind(StrEnum):
@@ -79,9 +79,7 @@ def _of_level(level: Level) -> Iterator[Anomaly]:
     yield from _figures(level)
 
 
-def _outliers(
-    sites: int, sweep: int, latencies: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> Iterator[Anomaly]:
+def _outliers(sites: int, sweep: int, latencies: Floats) -> Iterator[Anomaly]:
     deviations = np.abs(latencies - np.median(latencies))
     # with latencies that are nearly equal, this floor keeps a difference of a millisecond from being an outlier
     scale = max(1.4826 * float(np.median(deviations)), 0.002 * float(np.median(latencies)))

@@ -15,7 +15,7 @@ from fanout_guard.core.words import plural
 from fanout_guard.stress.curve import Floats, median_bounds
 from fanout_guard.stress.model import Level, Row
 
-MINIMUM_DOCUMENTS = 5
+MINIMUM_DOCUMENTS = 5  # of a level, or of one sweep of it, to say anything of it
 MINIMUM_RATE = 0.99  # of the schedule
 MAXIMUM_LAG = 0.02  # of the base latency: a dispatcher's lag is a part of every latency
 MAXIMUM_GENERATOR_CPU = 70.0
