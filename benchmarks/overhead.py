@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.http_cost import STACKS, measure_http
+from benchmarks.http_cost import LOOPS, measure_http
 from benchmarks.interrupt import interruptible
 from benchmarks.middleware_cost import measure_middleware
 from examples.publishing_api.servers import ServerFailed
@@ -19,7 +19,7 @@ def register(commands: Any) -> None:
     """Add the command."""
     summary = "requests/s of the bare app, guarded in-process, guarded with Redis"
     parser = commands.add_parser("overhead", help=summary, description=f"Measure {summary}.")
-    parser.add_argument("--loop", choices=(*STACKS, "both"), default="both", help="event loop of the server (both)")
+    parser.add_argument("--loop", choices=(*LOOPS, "both"), default="both", help="event loop of the server (both)")
     parser.add_argument("--quick", action="store_true", help="shorter, for a first look")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     rounds, seconds = (2, 1.0) if options.quick else (5, 2.0)
-    loops = list(STACKS) if options.loop == "both" else [options.loop]
+    loops = LOOPS if options.loop == "both" else (options.loop,)
     try:
         cost = asyncio.run(measure_middleware(requests=500, rounds=4 * rounds))
         measured = [measure_http(loop, rounds=rounds, seconds=seconds) for loop in loops]
