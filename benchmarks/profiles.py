@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -55,7 +56,7 @@ def sweep_phases(
     return phases
 
 
-def duration(phases: list[Phase]) -> float:
+def duration(phases: Iterable[Phase]) -> float:
     """Seconds that a round of these phases takes, about."""
     return ROUND_SECONDS + sum(map(seconds_of, phases))
 

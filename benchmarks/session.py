@@ -48,7 +48,7 @@ class Session:
     def run(self, phases: Sequence[Phase]) -> list[Finished]:
         """Run a round; raises TargetFailed or GeneratorFailed, keeping the phases that ended before."""
         self._rounds += 1
-        takes_s = duration(list(phases))
+        takes_s = duration(phases)
         self._progress.plan(max(takes_s - self._planned_s, 0.0))
         self._planned_s = max(self._planned_s - takes_s, 0.0)
         self._due = time.time() + ROUND_SECONDS
