@@ -127,19 +127,19 @@ def redis_reader(url: str | None) -> Callable[[], dict[str, float]]:
 
 def sample(target: list[int], generator: list[int], helpers: list[int], redis_url: str | None, interval: float) -> None:
     """Write readings until the parent goes away."""
-    trees = Tree(target), Tree(generator), Tree(helpers)
+    of_target, of_generator, of_helpers = Tree(target), Tree(generator), Tree(helpers)
     read_redis = redis_reader(redis_url)
     folder = cgroup_of(target[0]) if target else None
     parent = os.getppid()
     while os.getppid() == parent:  # a command that was killed leaves no sampler behind
-        cpu, rss = trees[0].read()
+        cpu, rss = of_target.read()
         machine = psutil.cpu_times()
         reading = Reading(
             at=time.time(),
             target_cpu_s=cpu if target else None,
             target_rss_mb=rss if target else None,
-            generator_cpu_s=trees[1].read()[0],
-            helpers_cpu_s=trees[2].read()[0],
+            generator_cpu_s=of_generator.read()[0],
+            helpers_cpu_s=of_helpers.read()[0],
             busy_total_s=sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice,
             steal_total_s=machine.steal,
             cores=psutil.cpu_count() or 1,
