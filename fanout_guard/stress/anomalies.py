@@ -20,6 +20,7 @@ OUTLIER = 5.0  # robust standard deviations from the median
 SWEEP_DIFFERENCE = 0.03  # of the median of the other sweeps
 DRIFT = 0.03  # of the median, over one sweep of a level
 DRIFT_SIGNIFICANCE = 2.576  # standard deviations of Kendall's S, for 99 %
+MOST_POINTS = 2000  # of a sweep that are compared in pairs; of a longer one, an even sample of them
 SATURATED_S = 1.0
 PRESSURE_PERCENT = 20.0
 GROWTH_MB = 1.0  # per document
@@ -109,7 +110,7 @@ def _drift(level: Level, sweep: int) -> Iterator[Anomaly]:
     )
     if len(points) < MINIMUM_DOCUMENTS:
         return
-    drift = theil_sen(points)
+    drift = theil_sen(points[:: -(-len(points) // MOST_POINTS)])
     median = float(np.median([latency for _, latency in points]))
     if abs(drift) > DRIFT * median:
         text = f"latency drifts by {drift:+.0f} ms within the step: not a steady state"

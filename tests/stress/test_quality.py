@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -155,6 +156,21 @@ def test_drift_within_a_step_is_flagged() -> None:
     """A queue that grows through the step gives a latency that depends on the step's length."""
     samples = tuple(Sample(sweep=1, latency_ms=500.0 + 20 * i, scheduled_s=float(i)) for i in range(8))
     assert kinds(Level(sites=300, documents=8, samples=samples)) == [Kind.DRIFT]
+
+
+def test_drift_of_a_long_step_takes_no_more_memory_than_a_machine_has() -> None:
+    """Every pair of 20,000 documents would take gigabytes, at the end of a run of hours."""
+    count = 6000
+    samples = tuple(Sample(sweep=1, latency_ms=500 + 100 * i / count, scheduled_s=float(i)) for i in range(count))
+    level = Level(sites=300, documents=count, samples=samples)
+    tracemalloc.start()
+    try:
+        found = kinds(level)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == [Kind.DRIFT]
+    assert peak < 250e6
 
 
 def test_sorted_latencies_without_times_are_no_drift() -> None:
