@@ -14,6 +14,7 @@ from msgspec.json import Decoder, encode
 
 from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
 
+OUTCOMES = Decoder(Outcome)
 START_SECONDS = 30.0  # for all processes to have their user
 LEAD_SECONDS = 0.2  # between telling the processes of a phase and its first circulation
 GIVE_UP_AFTER = 10  # circulations, if over half of them failed
@@ -42,7 +43,7 @@ class Sequencer:
 
     def record(self, msg: Any, **_: Any) -> None:
         """A circulation has ended, here or in a worker."""
-        outcome = Decoder(Outcome).decode(msg.data["outcome"])
+        outcome = OUTCOMES.decode(msg.data["outcome"])
         if msg.data["run"] != self.plan.run or (outcome.phase, outcome.index) in self._ended:
             return  # of a test that was stopped, or given up before, and counted as such
         self._ended[outcome.phase, outcome.index] = outcome
