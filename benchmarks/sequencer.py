@@ -34,6 +34,9 @@ class Sequencer:
         self._now = now
         self._lags_ms: dict[tuple[int, int], float] = {}
         self._ended: dict[tuple[int, int], Outcome] = {}
+        # Of the circulations sent last: kept as they end, since to look at all of them would delay those to be sent.
+        self._waiting: set[tuple[int, int]] = set()
+        self._failed = 0
         self._greenlet = gevent.spawn(self.run)
 
     def sent(self, msg: Any, **_: Any) -> None:
@@ -47,6 +50,8 @@ class Sequencer:
         if msg.data["run"] != self.plan.run or (outcome.phase, outcome.index) in self._ended:
             return  # of a test that was stopped, or given up before, and counted as such
         self._ended[outcome.phase, outcome.index] = outcome
+        self._waiting.discard((outcome.phase, outcome.index))
+        self._failed += outcome.result == "failed"
         self._write(outcome)
 
     def run(self) -> None:
@@ -100,13 +105,13 @@ class Sequencer:
         return outcome.scheduled + outcome.latency_ms / 1000
 
     def _send(self, arrivals: list[tuple[int, int, float]], *, limit: float) -> None:
+        self._waiting, self._failed = {(number, index) for number, index, _ in arrivals}, 0
         processes = max(self._runner.worker_count, 1)
         self._runner.send_message("circulations", {"arrivals": arrivals, "processes": processes})
-        waiting = {(number, index) for number, index, _ in arrivals}
         deadline = self._now() + limit
-        while waiting - self._ended.keys() and self._now() < deadline and not self._hopeless(waiting):
+        while self._waiting and self._now() < deadline and not self._hopeless(len(arrivals)):
             gevent.sleep(0.02)
-        if waiting - self._ended.keys():
+        if self._waiting:
             self._runner.send_message("drop-circulations", {})
         for number, index, due in arrivals:
             if (number, index) not in self._ended:
@@ -121,9 +126,9 @@ class Sequencer:
                 self._ended[number, index] = lost
                 self._write(lost)
 
-    def _hopeless(self, waiting: set[tuple[int, int]]) -> bool:
-        results = [self._ended[key].result for key in waiting & self._ended.keys()]
-        return len(results) >= GIVE_UP_AFTER and results.count("failed") * 2 > len(results)
+    def _hopeless(self, sent: int) -> bool:
+        ended = sent - len(self._waiting)
+        return ended >= GIVE_UP_AFTER and self._failed * 2 > ended
 
     def _wait_for_users(self) -> None:
         deadline = self._now() + START_SECONDS
