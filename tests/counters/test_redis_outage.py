@@ -103,6 +103,21 @@ async def test_another_ones_text_under_a_tenants_rates_is_nobody_elses_outage(
     await counters.aclose()
 
 
+async def test_another_ones_member_among_a_tenants_leases_is_cleared_as_one_that_expired(
+    server: Node, edges: Edges
+) -> None:
+    """It would fail every decision of that tenant for ever, since a reset leaves what is in flight."""
+    counters = RedisCounters(server.url, timeout_ms=5000)
+    edges.watch(counters)
+    assert (await counters.decide(charge())).charged
+    server.ask("ZADD", "fanout:1:{acme}:f", 5, "somebody else's")
+    assert [(await counters.decide(charge())).expired for _ in range(2)] == [1, 0]
+    assert len(await counters.leases("acme")) == 3
+    assert server.ask("ZCARD", "fanout:1:{acme}:f") == 4
+    assert edges == []
+    await counters.aclose()
+
+
 async def test_a_key_without_an_expiry_gets_one(server: Node) -> None:
     """An increment that survived without its expiry has blocked tenants for ever elsewhere."""
     counters = RedisCounters(server.url, timeout_ms=5000)

@@ -12,7 +12,7 @@ local function open_leases()
     local before = #gone
     local dead = call('ZRANGEBYSCORE', leases.key, '(0', now, 'LIMIT', before, max(AT_MOST, before))
     for i = 1, #dead do
-      total = total - string.match(dead[i], '^%d+')
+      total = total - (string.match(dead[i], '^%d+') or 0) -- a member that somebody else wrote is none of the total
       gone[before + i] = dead[i]
     end
     leases.total, leases.more = max(total, 0), #dead >= AT_MOST
