@@ -73,7 +73,7 @@ def refuse_for_good(
         (*named, *(reading.policy for reading in others)),
         lease,
         limit=limit,
-        used=next((each.used for each in readings if each.policy == first and first != INFLIGHT_GLOBAL), None),
+        used=next((_used(each) for each in readings if each.policy == first), None),
         excess=(asked.distinct if first == DOCUMENT else asked.entries) - limit,
         fits_now=_fits_now(policy, asked, readings),
         chunks=chunks,
@@ -108,15 +108,15 @@ def _refuse_for_now(policy: Policy, asked: Asked, readings: tuple[Reading, ...],
     """The decision if a counter has no room, and will have some again."""
     refusing = _refusing(readings)
     first = refusing[0]
+    used = _used(first)
     return _refused(
         policy,
         asked,
         tuple(reading.policy for reading in refusing),
         lease,
         limit=first.limit,
-        # What all tenants have in flight is no tenant's business.
-        used=None if first.policy == INFLIGHT_GLOBAL else first.used,
-        excess=None if first.policy == INFLIGHT_GLOBAL else first.used + first.needed - first.limit,
+        used=used,
+        excess=None if used is None else used + first.needed - first.limit,
         fits_now=_fits_now(policy, asked, readings),
         chunks=1,  # it is within every cap
         chunk_wait=0,
@@ -204,6 +204,11 @@ def _refused(
         caps=policy,
         readings=readings,
     )
+
+
+def _used(reading: Reading) -> int | None:
+    """What counts under a cap; None where that is what all tenants have in flight, which is no tenant's business."""
+    return None if reading.policy == INFLIGHT_GLOBAL else reading.used
 
 
 def _refusing(readings: Sequence[Reading]) -> list[Reading]:
