@@ -9,12 +9,13 @@ from typing import Any, TypeAlias, TypeGuard, TypeVar
 from fanout_guard.admission import Admission
 from fanout_guard.asgi.body import BodyTooLarge, ClientGone, RequestBody, UnsupportedEncoding, check_head
 from fanout_guard.asgi.responder import Field, Responder, respond
-from fanout_guard.asgi.route import PathParams, Routes, root_path_of
+from fanout_guard.asgi.route import Routes, root_path_of
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import TENANT_UNIDENTIFIED, Extract, Reader, Unreadable
 from fanout_guard.core.headers import ratelimit, ratelimit_policy
 from fanout_guard.core.model import OFF, Decision, Mode
 from fanout_guard.core.problem import UnreadableKind, refusal, unavailable, unreadable
+from fanout_guard.core.routes import PathParams
 from fanout_guard.core.source import header_values, parse_source, parse_sources
 from fanout_guard.core.words import sentence
 from fanout_guard.errors import CirculationError, UnknownTenant

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlparse, urlsplit
 
-from fanout_guard.core.routes import Route, parse_routes
-
-PathParams: TypeAlias = Mapping[str, str | None]
-"""By name; None is a value that routers read differently."""
+from fanout_guard.core.routes import PathParams, Route, parse_routes
 
 _NO_PARAMS: PathParams = MappingProxyType({})
 _WRAPPERS = 32

@@ -15,6 +15,7 @@ from fanout_guard.core.circulation import Circulation, document_text
 from fanout_guard.core.fields import AmbiguousField, Fields, Path
 from fanout_guard.core.model import Spelling
 from fanout_guard.core.problem import UnreadableKind
+from fanout_guard.core.routes import PathParams
 from fanout_guard.core.source import Source, header_values, query_values, scope_value
 from fanout_guard.core.strict_json import Members, NotStrictJson, parse
 from fanout_guard.core.tenant import check_tenant
@@ -52,7 +53,6 @@ class Extract(Struct, frozen=True):
 
 
 _Scope: TypeAlias = Mapping[str, Any]
-_Params: TypeAlias = Mapping[str, str | None]
 _Members: TypeAlias = Mapping[Path, object]
 
 
@@ -65,7 +65,7 @@ class _Place:
         self.source = source
         self._find = _finder(source)
 
-    def found(self, scope: _Scope, path_params: _Params, members: _Members) -> Sequence[object]:
+    def found(self, scope: _Scope, path_params: PathParams, members: _Members) -> Sequence[object]:
         """Every value that is there: none, one, or (headers and query) several."""
         try:
             return self._find(scope, path_params, members)
@@ -99,17 +99,17 @@ class Reader:
         # A GET has no body, but its query may hold the list of sites.
         self._bodiless = in_body.isdisjoint((tenant, document)) and not in_body.issuperset(sites)
 
-    def tenant(self, scope: _Scope, path_params: _Params) -> str | None:
+    def tenant(self, scope: _Scope, path_params: PathParams) -> str | None:
         """The tenant that a request names outside its body; None where it names none. Raises Unreadable."""
         if self._tenant is None or self.tenant_in_body:
             return None
         return _tenant(self._tenant, scope, path_params, {})
 
-    def read(self, scope: _Scope, path_params: _Params, body: bytes) -> Extract:
+    def read(self, scope: _Scope, path_params: PathParams, body: bytes) -> Extract:
         """The tenant and the circulation of a request. Raises Unreadable, the tenant's first if it can tell."""
         return self.read_on(self.tenant(scope, path_params), scope, path_params, body)
 
-    def read_on(self, tenant: str | None, scope: _Scope, path_params: _Params, body: bytes) -> Extract:
+    def read_on(self, tenant: str | None, scope: _Scope, path_params: PathParams, body: bytes) -> Extract:
         """``read``, for a request whose ``tenant`` was read before its body arrived."""
         tenant_read = not self.tenant_in_body
         try:
@@ -123,7 +123,7 @@ class Reader:
             error.tenant, error.tenant_read = tenant, tenant_read
             raise
 
-    def _circulation(self, scope: _Scope, path_params: _Params, members: _Members) -> Circulation:
+    def _circulation(self, scope: _Scope, path_params: PathParams, members: _Members) -> Circulation:
         try:
             document = None
             if (place := self._document) is not None:
@@ -168,7 +168,7 @@ def _listed(sources: Sequence[Source], word: str) -> str:
     return f" {word} ".join(map(str, sources))
 
 
-def _finder(source: Source) -> Callable[[_Scope, _Params, _Members], Sequence[object]]:
+def _finder(source: Source) -> Callable[[_Scope, PathParams, _Members], Sequence[object]]:
     """The look-up of a source: it raises ValueError if a value is not UTF-8, or an object in the scope fails."""
     name, path = source.name, source.path
     match source.kind:
@@ -191,7 +191,7 @@ def _certain(value: str | None) -> Sequence[str]:
     return (value,)
 
 
-def _tenant(place: _Place, scope: _Scope, path_params: _Params, members: _Members) -> str | None:
+def _tenant(place: _Place, scope: _Scope, path_params: PathParams, members: _Members) -> str | None:
     source = place.source
     try:
         found = place.found(scope, path_params, members)

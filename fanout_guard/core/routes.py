@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 from fanout_guard.core.values import shown
+
+PathParams: TypeAlias = Mapping[str, str | None]
+"""A path's parameters by name; None is a value that routers read differently."""
 
 # HEAD is guarded where GET is, and nowhere else.
 _UNNAMED_METHODS = ("HEAD", "OPTIONS")

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from fanout_guard.asgi.route import PathParams, Routes, root_path_of
+from fanout_guard.asgi.route import Routes, root_path_of
+from fanout_guard.core.routes import PathParams
 from fanout_guard.types import ASGIApp, Receive, Scope, Send
 from tests.asgi import driving
 from tests.asgi.driving import scope_of
