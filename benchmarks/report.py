@@ -18,7 +18,7 @@ TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoesca
 
 
 def publish(folder: Path, results: Results, judgement: Judgement, *, strict: bool = False) -> None:
-    """Write all files; the results first, as they are what cannot be made again."""
+    """Write all files."""
     write_results(folder / "results.json", results, judgement.members())
     write_junit(folder / "junit.xml", results, judgement, strict=strict)
     isolation = read_isolation(folder)

@@ -29,6 +29,7 @@ from benchmarks.spans import Span
 from benchmarks.stages import read_isolation
 from benchmarks.target import Target, TargetFailed, example
 from fanout_guard.stress.model import Results
+from fanout_guard.stress.results import write_results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
 
 NARROW = 25
@@ -83,6 +84,7 @@ def run(given: argparse.Namespace) -> int:
     if request.plan:
         ask(given, request)
     results = run_sweep(given, request, folder)
+    write_results(folder / "results.json", results)  # before they are judged: they are what cannot be made again
     judgement = judge(results)
     publish(folder, results, judgement, strict=given.strict)
     append(history, results, judgement)

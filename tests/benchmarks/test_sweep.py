@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import sweep
+from benchmarks.__main__ import main
 from benchmarks.measure import Finished
 from benchmarks.plan import Outcome, Phase, PhaseEnd
 from benchmarks.profiles import PROFILES
@@ -22,9 +24,10 @@ from examples.publishing_api.servers import Servers, Setup, serve
 from fanout_guard.stress.curve import Interval
 from fanout_guard.stress.knee import Detection, Knee, Shape
 from fanout_guard.stress.model import Goals, Results, Sample
+from fanout_guard.stress.results import read_results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
 from tests.benchmarks.running import SMALL_TARGET, TINY, run, start, wait_for
-from tests.stress.story import changed, hinge, run_of
+from tests.stress.story import changed, hinge, level_of, run_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -140,6 +143,19 @@ def test_interrupting_keeps_the_levels_that_were_measured(tmp_path: Path) -> Non
     assert "interrupted: what was measured is kept" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_an_interruption_while_it_judges_loses_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever thinks that it hangs at its end must not lose hours of measurement."""
+    measured = Results(levels=(level_of(10, [[50.0, 51, 52]]),), cap=10)
+
+    def interrupted(_: Results) -> Judgement:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_: measured)
+    monkeypatch.setattr(sweep, "judge", interrupted)
+    assert main(["sweep", "--out", str(tmp_path)]) == 3
+    assert read_results(tmp_path / "results.json").levels == measured.levels
 
 
 def test_a_target_that_dies_ends_the_run_as_failed(tmp_path: Path, names: Path, somebodys_api: Servers) -> None:
