@@ -14,6 +14,12 @@ CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
     ({"MAX_BODY_BYTES": "1199"}, "MAX_BODY_BYTES", "at least 1200"),
     ({"MAX_BODY_BYTES": "1999", "TENANTS": '{"acme": {"max_sites": 500}}'}, "MAX_BODY_BYTES", "tenant 'acme'"),
     ({"MAX_BODY_BYTES": "1999", "TENANT__acme__MAX_SITES": "500"}, "MAX_BODY_BYTES", "at least 2000"),
+    ({"MAX_BODY_BYTES": "1999", "MAX_SITES": "500", "TENANT__acme__MAX_SITES": "9"}, "MAX_BODY_BYTES", "at least 2000"),
+    (
+        {"MAX_BODY_BYTES": "1999", "TENANTS": '{"acme": {"max_sites": 500}}', "TENANT__acme__RATE": "9/minute"},
+        "MAX_BODY_BYTES",
+        "max_sites of tenant 'acme'",
+    ),
     ({"MAX_SITES": "262145"}, "MAX_BODY_BYTES", "at least 1048580"),
     ({"MAX_SITES": "1000000000"}, "MAX_BODY_BYTES", "at least 1073741824"),
     ({"LEASE_TTL": "0.299"}, "LEASE_TTL", "too short to be renewed"),
@@ -47,6 +53,7 @@ AGREEMENTS: list[dict[str, str]] = [
     {"MAX_INFLIGHT": "500", "GLOBAL_MAX_INFLIGHT": "500"},
     {"MAX_INFLIGHT": "unlimited", "GLOBAL_MAX_INFLIGHT": "500"},
     {"UNKNOWN_TENANTS": "reject", "DEFAULT_TENANT": ""},
+    {"UNKNOWN_TENANTS": "shared"},
     {"TENANT": "path:t", "ROUTES": "POST /{t}/a, POST /b/{t}"},
     {"DOCUMENT": "", "DOCUMENT_MAX_SITES": "5"},
     {"DOCUMENT": "json:a.id", "SITES": "json:a.sites|json:ab", "TENANT": "json:a.tenant"},
@@ -77,7 +84,10 @@ def test_only_the_cap_that_holds_is_compared() -> None:
 def test_a_value_that_cannot_be_read_is_no_contradiction_too() -> None:
     """One mistake, one line: what depends on it is not reported for its default."""
     assert len(problems(MAX_SITES="many", MAX_BODY_BYTES="8")) == 1
+    assert len(problems(MAX_BODY_BYTES="large", MAX_SITES="1000000")) == 1
+    assert len(problems(SITES="sites", MAX_BODY_BYTES="8")) == 1
     assert len(problems(LEASE_TTL="long", REDIS_TIMEOUT="30")) == 1
+    assert len(problems(REDIS_TIMEOUT="short", LEASE_TTL="0.1")) == 1
     assert len(problems(TENANTS="[]", MAX_BODY_BYTES="1200")) == 1
 
 
