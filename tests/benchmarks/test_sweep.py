@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import sweep
 from benchmarks.__main__ import main
 from benchmarks.measure import Finished
-from benchmarks.plan import Outcome, Phase, PhaseEnd
-from benchmarks.profiles import PROFILES
+from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
+from benchmarks.profiles import PROFILES, ROUND_SECONDS, Profile, seconds_of
+from benchmarks.progress import Progress
 from benchmarks.request import Request
-from benchmarks.sweep import MORE_DOCUMENTS, NARROW, refinement, require_held
-from benchmarks.target import TargetFailed
+from benchmarks.session import Session
+from benchmarks.sweep import MORE_DOCUMENTS, NARROW, measure_planned, refine, refinement, require_held
+from benchmarks.target import Target, TargetFailed
 from examples.publishing_api.servers import Servers, Setup, serve
 from fanout_guard.stress.curve import Interval
 from fanout_guard.stress.knee import Detection, Knee, Shape
@@ -27,7 +31,7 @@ from fanout_guard.stress.model import Goals, Results, Sample
 from fanout_guard.stress.results import read_results
 from fanout_guard.stress.verdict import Judgement, Verdict, judge
 from tests.benchmarks.running import SMALL_TARGET, TINY, run, start, wait_for
-from tests.stress.story import changed, hinge, level_of, run_of
+from tests.stress.story import Latency, changed, hinge, level_of, run_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -209,24 +213,24 @@ def test_a_guard_that_does_not_hold_its_cap_fails_the_target(sites: int, refused
         require_held([Finished(phase=phase, end=end, outcomes=(outcome,))])
 
 
+FULL = Request(
+    cap=300,
+    sites=(100, 200, 250, 300, 350, 400, 500),
+    rate=1.5,
+    profile=PROFILES["full"],
+    profile_name="full",
+    goals=Goals(),
+    seed=1,
+    usage=None,
+    run="stress-1",
+    plan=None,
+)
 TESTED = [100, 200, 250, 288, 300, 350, 400, 500]
 
 
 def refined(judgement: Judgement, tested: list[int] = TESTED) -> list[tuple[int, int]]:
     """Sites and documents of what a full sweep measures next."""
-    request = Request(
-        cap=300,
-        sites=(100, 200, 250, 300, 350, 400, 500),
-        rate=1.5,
-        profile=PROFILES["full"],
-        profile_name="full",
-        goals=Goals(),
-        seed=1,
-        usage=None,
-        run="stress-1",
-        plan=None,
-    )
-    return [(phase.sites, phase.documents) for phase in refinement(judgement, request, sweep=4, tested=tested)]
+    return [(phase.sites, phase.documents) for phase in refinement(judgement, FULL, sweep=4, tested=tested)]
 
 
 def passed(low: float, high: float) -> Judgement:
@@ -302,6 +306,69 @@ def test_a_narrow_knee_and_an_answer_without_one_are_finished() -> None:
     """More would only take time."""
     assert refined(passed(300, 300 + NARROW)) == []
     assert refined(Judgement(verdict=Verdict.FAIL_GOALS, reason="", cap=300)) == []
+
+
+def sweep_of(
+    latency: Latency, profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[list[Phase]], float]:
+    """The rounds of a sweep whose documents take ``latency``, and the seconds that they took; nothing is sent."""
+    clock, rounds = [1000.0], list[list[Phase]]()
+    random = np.random.default_rng(1)
+
+    def drive(_: Session, phases: Sequence[Phase], __: Path, done: list[Finished]) -> None:
+        rounds.append(list(phases))
+        clock[0] += ROUND_SECONDS
+        for number, phase in enumerate(phases):
+            begin = clock[0]
+            clock[0] += seconds_of(phase)
+            outcomes = [
+                Outcome(phase=number, index=index, scheduled=begin, result="ok", latency_ms=taken, status=200)
+                for index in range(phase.documents)
+                for taken in [latency(phase.sites, random)]
+            ]
+            end = PhaseEnd(phase=number, begin=begin, end=clock[0], drain_seconds=0.0)
+            done.append(Finished(phase=phase, end=end, outcomes=tuple(outcomes)))
+
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(Target, "check", lambda _: None)
+    monkeypatch.setattr(Session, "_drive", drive)
+    request = replace(FULL, profile=profile)
+    target = Target(host="http://127.0.0.1:9", plan=Plan(phases=()), tenant="stress", lifted_tenant="lifted")
+    session = Session(target, folder, Progress())
+    measure_planned(session, target, request)
+    refine(session, target, request, Results(levels=(), cap=request.cap, planned_sites=request.sites))
+    return rounds, session.seconds
+
+
+def test_a_sweep_is_refined_until_nothing_more_would_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels above the cap go out as the tenant whose cap is lifted, or they would say nothing of the latency."""
+    profile = replace(PROFILES["full"], budget_s=10_000)
+    rounds, _ = sweep_of(hinge(330, noise=30), profile, tmp_path, monkeypatch)
+    assert [{phase.sweep for phase in phases} for phases in rounds] == [
+        {number} for number in range(1, len(rounds) + 1)
+    ]
+    refined = [phase for phases in rounds[profile.sweeps :] for phase in phases]
+    assert refined
+    assert all(phase.sites > FULL.cap for phase in refined), "the knee is above it"
+    assert {phase.tenant for phases in rounds for phase in phases if phase.sites > FULL.cap} == {"lifted"}
+    assert {phase.tenant for phases in rounds for phase in phases if phase.sites <= FULL.cap} == {"stress"}
+
+
+def test_a_sweep_that_stays_unclear_keeps_to_the_time_of_its_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline waits for it."""
+    profile = PROFILES["full"]
+    rounds, seconds = sweep_of(hinge(330, noise=150), profile, tmp_path, monkeypatch)
+    assert len(rounds) > profile.sweeps
+    assert seconds <= profile.budget_s
+
+
+def test_a_soak_measures_what_was_planned_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its many documents at the cap are the answer; it has time left that nobody asked it to fill."""
+    rounds, seconds = sweep_of(hinge(330, noise=150), PROFILES["soak"], tmp_path, monkeypatch)
+    assert len(rounds) == PROFILES["soak"].sweeps
+    assert seconds < PROFILES["soak"].budget_s / 2
 
 
 def test_the_commands_are_described() -> None:
