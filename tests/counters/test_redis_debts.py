@@ -72,13 +72,16 @@ async def test_an_undo_that_comes_before_its_decision_keeps_it_from_being_applie
 async def test_what_was_held_before_an_outage_is_released_after_it(
     counters: RedisCounters, proxy: Proxy, edges: Edges
 ) -> None:
-    """The work ended meanwhile; its lease must not stay for the rest of its time."""
-    one, two, three = charge(sites=(1,)), charge(sites=(2, 3)), charge(sites=(4, 5, 6))
-    for each in (one, two, three):
+    """The work ended meanwhile; its lease must not stay for the rest of its time, and only refunds are told as such."""
+    told: list[int] = []
+    counters.on_refund = told.append
+    one, two, three, four = charge(sites=(1,)), charge(sites=(2, 3)), charge(sites=(4, 5, 6)), charge(sites=(7,))
+    for each in (one, two, three, four):
         assert (await counters.decide(each)).charged
-    assert await used(counters) == [6, 6, 6, 6]
+    assert await used(counters) == [7, 7, 7, 7]
     proxy.refuse = True
     proxy.cut()
+    counters.renew_soon("acme", four.lease, 60_000)
     async with stopwatch() as waited:
         for undoing in (
             counters.release("acme", one.lease),
@@ -90,7 +93,8 @@ async def test_what_was_held_before_an_outage_is_released_after_it(
         assert waited() < 3 * TIMEOUT_MS / 1000
     proxy.refuse = False
     await edges.back()
-    assert await used(counters) == [4, 3, 2, 2]
+    assert await used(counters) == [5, 4, 3, 3]
+    assert told == [2, 1]
 
 
 async def test_a_refund_is_told_when_it_is_paid(counters: RedisCounters, proxy: Proxy, edges: Edges) -> None:
