@@ -23,9 +23,10 @@ def scrape(*cumulative: int, extra: str = "") -> str:
 def test_a_csv_gives_rate_fan_out_and_what_is_over_the_cap() -> None:
     """The report says which part of today's traffic a cap would refuse."""
     rows = "\n".join(f"{second},{500 if second % 10 == 0 else 100}" for second in range(101))
-    usage = from_csv(f"time,sites\n{rows}\n", name="u.csv", cap=300)
+    usage = from_csv(f"time,sites\n\n{rows}\n\n", name="u.csv", cap=300)
     assert (usage.circulations, usage.mean_rate) == (101, 1.0)
     assert usage.share_over_cap == pytest.approx(11 / 101)
+    assert from_csv(f"time,sites\n{rows}\n", name="u.csv", cap=500).share_over_cap == 0, "a cap lets itself through"
     assert (usage.p50_sites, usage.p99_sites) == (100, 500)
 
 
@@ -48,10 +49,13 @@ def test_iso_times_and_other_columns_are_read() -> None:
     ("text", "problem"),
     [
         ("a,b\n1,2\n", "first row"),
+        ("time,b\n1,2\n", "first row"),
+        ("a,sites\n1,2\n", "first row"),
         ("time,sites\n1,10\nx,20\n", "row 3, column time: 'x'"),
         ("time,sites\n1,10\n2,-5\n", "row 3, column sites: '-5'"),
         ("time,sites\n1,10\n2,1e3\n", "row 3, column sites: '1e3'"),
         ("time,sites\n1,10\n2,٣\n", "row 3, column sites"),
+        (f"time,sites\n1,10\n2,{'9' * 5000}\n", "row 3, column sites"),
         ("time,sites\nnan,10\n2,20\n", "row 2, column time: 'nan'"),
         ("time,sites\n1,10\n2\n", "row 3 has 1 cells"),
         ("time,sites\n1,10\n", "two times or more"),
@@ -68,10 +72,13 @@ def test_a_bad_cell_is_named_by_row_and_column(text: str, problem: str) -> None:
 
 def test_two_scrapes_give_what_happened_between_them() -> None:
     """The API's own metrics are the usage that a load test should start from."""
-    usage = from_scrapes(scrape(5, 5, 5, 5), scrape(25, 45, 53, 55), interval_s=100, cap=300)
+    others = 'fanout_guard_decision_seconds_bucket{{le="0.1"}} {}.0\n'
+    before, after = scrape(5, 5, 5, 5, extra=others.format(5)), scrape(25, 45, 53, 55, extra=others.format(55))
+    usage = from_scrapes(before, after, interval_s=100, cap=300)
     assert (usage.circulations, usage.mean_rate) == (50, 0.5)
     assert usage.share_over_cap == pytest.approx(0.2)
     assert usage.p50_sites == pytest.approx(100 + 200 * 5 / 20)
+    assert usage.p99_sites == 500, "more than that is all that the histogram says"
     assert usage.exact
 
 
@@ -79,7 +86,7 @@ def test_a_cap_inside_a_bucket_says_about() -> None:
     """An interpolated share must not look counted."""
     usage = from_scrapes(scrape(0, 0, 0, 0), scrape(10, 20, 30, 30), interval_s=10, cap=400)
     assert usage.share_over_cap == pytest.approx(1 / 6)
-    assert "about 16.7%" in usage.describe(400)
+    assert usage.describe(400).endswith("about 16.7% of them would be over the cap of 400")
 
 
 @pytest.mark.parametrize("tenant", ["", ',tenant="a"', ',tenant="a}b"', r',tenant="a\"} b"'])
@@ -87,9 +94,18 @@ def test_what_the_guard_itself_found_over_its_cap_is_said(tenant: str) -> None:
     """The histogram interpolates; the guard counted, and a tenant may have any name."""
     labels = f'outcome="rejected",policy="circulation"{tenant}'
     decisions = "fanout_guard_decisions_total{{{labels}}} {count}.0\n"
-    other = 'fanout_guard_decisions_total{outcome="admitted",policy=""} 90.0\n'
-    before = scrape(0, 0, 0, 0, extra=decisions.format(labels=labels, count=2) + other)
-    after = scrape(10, 20, 30, 30, extra=decisions.format(labels=labels, count=9) + other)
+    shadowed = labels.replace("rejected", "shadowed")
+
+    def counted(over: int, in_shadow: int, others: int) -> str:
+        other = "".join(
+            decisions.format(labels=f'outcome="{outcome}",policy="{policy}"', count=others)
+            for outcome, policy in (("admitted", ""), ("rejected", "document"), ("unreadable", ""))
+        )
+        over_cap = decisions.format(labels=labels, count=over) + decisions.format(labels=shadowed, count=in_shadow)
+        return over_cap + other
+
+    before = scrape(0, 0, 0, 0, extra=counted(2, 1, 50))
+    after = scrape(10, 20, 30, 30, extra=counted(6, 4, 90))
     assert "found 7 over its own cap" in from_scrapes(before, after, interval_s=10, cap=300).describe(300)
 
 
@@ -97,7 +113,10 @@ def test_what_the_guard_itself_found_over_its_cap_is_said(tenant: str) -> None:
     ("before", "after", "problem"),
     [
         (scrape(5, 5, 5, 5), scrape(1, 1, 1, 1), "counts less"),
+        (scrape(0, 0, 8, 8), scrape(5, 5, 9, 9), "counts less"),
         (scrape(5, 5, 5, 5), scrape(5, 5, 5, 5), "nothing was circulated"),
+        (scrape(5, 5, 5, 5).replace('"300"', '"200"'), scrape(9, 9, 9, 9), "not the same one"),
+        (scrape(5, 5, 5, 5), "other 2\n", "hold no"),
         ("other 1\n", "other 2\n", "hold no"),
         ("other 1\n", scrape(5, 5, 5, 5), "hold no"),
         (scrape(0, 0, 0, 0), scrape(5, 5, 5, 5).replace("5.0", "NaN"), "not a sample"),
@@ -132,8 +151,11 @@ def test_files_are_checked_before_they_are_read(tmp_path: Path) -> None:
     table.write_text("time,sites\n1,10\n2,20\n")
     one.write_text(scrape(1, 1, 1, 1))
     empty.write_text("\n")
+    utf16 = tmp_path / "utf16"
+    utf16.write_bytes(table.read_text().encode("utf-16"))
     for paths, interval, problem in (
         ([tmp_path / "none"], None, "cannot be read"),
+        ([utf16], None, "cannot be read"),
         ([empty], None, "is empty"),
         ([one], None, "give two"),
         ([one, one], None, "need --interval"),
