@@ -21,6 +21,8 @@ from tests.waiting import at_once, stopwatch, until
 
 async def test_nobody_waits_while_an_outage_lasts(counters: RedisCounters, proxy: Proxy, edges: Edges) -> None:
     """It is waited for once."""
+    errors: list[str] = []
+    counters.on_error = errors.append
     proxy.lose_replies = True
     with pytest.raises(CountersUnavailable):
         await counters.decide(charge())
@@ -29,6 +31,7 @@ async def test_nobody_waits_while_an_outage_lasts(counters: RedisCounters, proxy
             at_once(counters.decide(charge()))
         assert not caught.value.sent
     assert edges == [(True, "timeout")]
+    assert errors == ["timeout"]
 
 
 async def test_an_outage_that_goes_on_for_another_reason_is_told(server: Node, proxy: Proxy) -> None:
