@@ -116,6 +116,7 @@ REFUSED: dict[str, list[str]] = {
         "X-Tenant-ID",
         "header:",
         "header:X Tenant",
+        "header:X@Tenant",
         "Header:X",
         "cookie:t",
         "json:a..b",
