@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.__main__ import main
+from fanout_guard.stress.model import Goals
 from fanout_guard.stress.results import write_results
 from tests.stress.story import Latency, hinge, pool_of, run_of
 
 
-def saved(folder: Path, latency: Latency, seed: int) -> str:
+def saved(folder: Path, latency: Latency, seed: int, **rest: Any) -> str:
     folder.mkdir()
-    write_results(folder / "results.json", run_of(latency, seed=seed))
+    write_results(folder / "results.json", run_of(latency, seed=seed, **rest))
     return str(folder)
 
 
@@ -72,3 +74,36 @@ def test_a_run_that_cannot_be_judged_cannot_be_compared(tmp_path: Path, capsys: 
     write_results(new / "results.json", run_of(hinge(300.0), documents=1))
     assert main(["compare", old, str(new)]) == 3
     assert "cannot tell: the new run is inconclusive" in capsys.readouterr().out
+
+
+def test_a_goal_that_holds_no_more_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However little the latency rose: somebody has promised that number."""
+    goals = Goals(p95_ms=530)
+    old = saved(tmp_path / "old", hinge(500.0, base=500.0), 1, goals=goals)
+    new = saved(tmp_path / "new", hinge(500.0, base=520.0), 2, goals=goals)
+    assert main(["compare", old, new]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("regression")] == [
+        "regression: the verdict was pass_headroom and is fail_goals"
+    ]
+
+
+def test_runs_of_other_levels_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was measured twice, so nothing can have become worse; levels above a cap are no promise of anybody's."""
+    old = saved(tmp_path / "old", hinge(300.0), 1)
+    new = saved(tmp_path / "new", hinge(300.0), 2, sites=(110, 210, 260, 290, 300, 350, 400, 500), cap=290)
+    assert main(["compare", old, new]) == 3
+    assert "cannot tell: the runs share no level at or below the cap" in capsys.readouterr().out
+
+
+def test_runs_on_other_machines_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads of a regression looks there first."""
+    old = saved(tmp_path / "old", hinge(300.0), 1, environment={"cpu": "a", "cores": 2, "rate": 1.5})
+    new = saved(tmp_path / "new", hinge(300.0), 2, environment={"cpu": "b", "cores": 4, "rate": 1.5})
+    assert main(["compare", old, new]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("note")] == [
+        "note: cpu differs: a and b",
+        "note: cores differs: 2 and 4",
+    ]
+    assert told[-1] == "no regression"
