@@ -19,7 +19,7 @@ from benchmarks.profiles import duration
 from benchmarks.progress import Progress
 from benchmarks.session import Session
 from benchmarks.stages import Isolation, Stage, read_isolation, write_isolation
-from benchmarks.target import Target
+from benchmarks.target import Target, TargetFailed
 from fanout_guard.stress.verdict import judge
 from tests.stress.story import pool_of, run_of
 
@@ -95,6 +95,40 @@ def test_results_that_cannot_be_added_to_are_refused_before_anything_is_measured
     (tmp_path / "results.json").write_text("{")
     assert main(["isolation", "--out", str(tmp_path)]) == 2
     assert "results.json" in capsys.readouterr().err
+
+
+def test_the_answer_is_an_exit_code_a_line_a_stage_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a pipeline, for whoever started it, and for the report of a later sweep."""
+    monkeypatch.setattr("benchmarks.isolation.measure", lambda *_: tuple(stages(2.2, 1.02)))
+    assert main(["isolation", "--out", str(tmp_path)]) == 0
+    first, alone, without, guarded = capsys.readouterr().out.splitlines()
+    assert first.startswith("pass: the flood raises bystanders' p95 2.20x without the guard, 1.02x with it")
+    assert "1.00x  (80 documents, 0 of 40 of the flood refused)" in alone
+    assert "2.20x  (80 documents, 0 of 40 of the flood refused)" in without
+    assert "1.02x  (80 documents, 40 of 40 of the flood refused)" in guarded
+    kept = read_isolation(tmp_path)
+    assert kept is not None
+    assert [one.name for one in kept.stages] == ["alone", "without", "with"]
+    monkeypatch.setattr("benchmarks.isolation.measure", lambda *_: tuple(stages(2.2, 1.0, refused=39)))
+    assert main(["isolation", "--out", str(tmp_path)]) == 1
+    monkeypatch.setattr("benchmarks.isolation.measure", lambda *_: tuple(stages(1.4, 1.0)))
+    assert main(["isolation", "--out", str(tmp_path)]) == 3
+
+
+@pytest.mark.parametrize(("failure", "code"), [(TargetFailed("gone"), 4), (KeyboardInterrupt(), 3)])
+def test_stages_that_cannot_be_measured_leave_no_answer(
+    failure: BaseException, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three say nothing of the guard."""
+
+    def measure(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("benchmarks.isolation.measure", measure)
+    assert main(["isolation", "--out", str(tmp_path)]) == code
+    assert read_isolation(tmp_path) is None
 
 
 def test_bystanders_that_fail_only_beside_the_guarded_flood_fail_it() -> None:

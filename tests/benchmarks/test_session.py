@@ -74,7 +74,8 @@ def test_the_last_level_has_the_reading_after_its_end(
 
     def generate(*_: object, **__: object) -> Iterator[Outcome | PhaseEnd | None]:
         yield None
-        yield Outcome(phase=0, index=0, scheduled=11.0, result="ok", latency_ms=5.0, status=200)
+        for index in (-1, 1, 0):
+            yield Outcome(phase=0, index=index, scheduled=11.0, result="ok", latency_ms=5.0, status=200)
         yield PhaseEnd(phase=0, begin=11.0, end=12.0, drain_seconds=0.0)
         if fails:
             raise TargetFailed("gone")
@@ -95,3 +96,5 @@ def test_the_last_level_has_the_reading_after_its_end(
     with pytest.raises(TargetFailed) if fails else nullcontext():
         measured.run([Phase(sweep=1, sites=1, documents=1, rate=1.0)])
     assert [one.figures.cpu_percent for one in measured.finished] == [50.0]
+    (level,) = measured.finished
+    assert [outcome.index for outcome in level.outcomes] == [0, 1], "in order, and without the discarded one"
