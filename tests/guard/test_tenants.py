@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from enum import Enum
+from threading import Thread
 
 import pytest
 
@@ -32,6 +35,28 @@ async def test_the_kill_switch_is_known_before_the_first_request_that_cannot_be_
     assert await guard.tenants.mode(None, read=False) is Mode.SHADOW
     await guard.aclose()
     await counters.aclose()
+
+
+async def test_a_worker_whose_loop_stood_still_looks_for_overrides_before_it_decides(url: str) -> None:
+    """The look in the background was due meanwhile, and would come after the first decision."""
+    ttl_s = 0.1
+    guard = FanoutGuard(settings(REDIS_URL=url, REDIS_TIMEOUT="10", OVERRIDES_TTL=str(ttl_s)))
+
+    async def override() -> None:
+        counters = RedisCounters(url, timeout_ms=10_000)
+        await OverrideStore(counters).set("acme", {"max_sites": 2}, by="ann")
+        await counters.aclose()
+
+    empty = RedisCounters(url, timeout_ms=10_000)
+    await empty.command("FLUSHALL")
+    await empty.aclose()
+    assert (await guard.admit(tenant="acme", document="d", sites=sites(3))).admitted
+    thread = Thread(target=lambda: asyncio.run(override()))
+    thread.start()
+    thread.join()
+    time.sleep(ttl_s)  # noqa: ASYNC251 - the loop stands still
+    assert (await guard.admit(tenant="acme", document="d", sites=sites(3))).limit == 2
+    await guard.aclose()
 
 
 async def test_tenants_have_counters_and_caps_of_their_own(make: Make) -> None:
