@@ -14,7 +14,6 @@ from fanout_guard.core.tenant import DEFAULTS, check_tenant
 from fanout_guard.core.values import shown
 from fanout_guard.counters.reasons import reading_replies
 from fanout_guard.counters.shared import RedisCounters
-from fanout_guard.errors import ConfigurationError
 from fanout_guard.log import tell
 
 _LATEST_MS = 253_402_300_799_999  # the last that a date can show, in the year 9999
@@ -95,7 +94,7 @@ def _read(name: bytes, text: bytes) -> Override | None:
         return Override(
             tenant, field, entry["value"], str(entry["by"]), _ms(entry["at"]), None if until is None else _ms(until)
         )
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, ConfigurationError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         tell(logging.WARNING, "an override of %s cannot be read and is ignored", shown(field))
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +37,17 @@ class Counted(OverrideStore):
         self.reads += 1
         now_ms, found = await super().read()
         return now_ms, list(found)
+
+
+def telling(**replies: bytes) -> Callable[[list[bytes]], bytes]:
+    """What answers as a server without overrides, but for the commands of these ``replies``."""
+    usual = {
+        "HELLO": b"*0\r\n",
+        "GET": b"$1\r\n5\r\n",
+        "TIME": b"*2\r\n$1\r\n9\r\n$1\r\n1\r\n",
+        "HGETALL": b"*0\r\n",
+    }
+    return lambda command: (usual | replies).get(command[0].decode(), b"+OK\r\n")
 
 
 @pytest.fixture
@@ -151,8 +162,9 @@ async def test_what_has_expired_is_cleared_by_the_next_change(store: Counted) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no JSON", "[]", "null", '{"value": -1, "by": "x", "at": 1, "until": null}', '{"value": 5}',
-     '{"value": 5, "by": "x", "at": 1, "until": "soon"}', '{"value": 5, "by": "x", "at": 1, "until": [1]}', b"\xff",
+    ["", "no JSON", "[]", "null", '{"value": -1, "by": "x", "at": 1, "until": null}', '{"value": "off"}',
+     '{"value": "off", "by": "x", "at": 1, "until": "soon"}', '{"value": "off", "by": "x", "at": 1, "until": [1]}',
+     '{"value": "off", "by": "x", "at": "now", "until": null}', '{"by": "x", "at": 1, "until": null}', b"\xff",
      '{"value": "off", "by": "x", "at": 1e999, "until": null}', '{"value": "off", "by": "x", "at": 1, "until": 1e999}',
      '{"value": "off", "by": "x", "at": 999999999999999999, "until": null}', "[" * 100_000],
 )  # fmt: skip
@@ -280,6 +292,29 @@ async def test_what_is_no_outage_is_told_once(store: Counted, caplog: pytest.Log
     await view.aclose()
 
 
+@pytest.mark.parametrize(
+    ("error", "reason", "lines"),
+    [
+        (b"-NOPERM User app has no permissions to run the 'hgetall' command\r\n", "noperm", 1),
+        (b"-ERR unknown command 'HGETALL'\r\n", "script", 1),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "loading", 0),
+    ],
+)
+async def test_what_stops_the_counters_too_is_left_to_the_line_of_the_outage(
+    error: bytes, reason: str, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What stops the overrides alone, such as a right that a user lacks, is told here, since nobody else does."""
+    async with answering(telling(HGETALL=error)) as fake:
+        store = Counted(RedisCounters(fake.url, timeout_ms=5000))
+        view = Overrides(store, ttl_s=0.01)
+        with pytest.raises(CountersUnavailable, match=reason):
+            await view.refresh()
+        await asyncio.to_thread(until, lambda: store.looks >= 5)
+        assert caplog.text.count(f"overrides cannot be read ({reason})") == lines
+        await view.aclose()
+        await store.counters.aclose()
+
+
 async def test_overrides_that_cannot_be_told_of_are_passed_over_all_the_same(store: Counted, failing_log: None) -> None:
     """A handler of the log that fails is no reason to refuse a circulation, or to stop looking."""
     await store.set("acme", {"max_sites": 5}, by="ann")
@@ -294,21 +329,11 @@ async def test_overrides_that_cannot_be_told_of_are_passed_over_all_the_same(sto
     await view.aclose()
 
 
-@pytest.mark.parametrize("asked", [b"TIME", b"HGETALL"])
+@pytest.mark.parametrize("asked", ["TIME", "HGETALL"])
 @pytest.mark.parametrize("nonsense", [b":1\r\n", b"$-1\r\n", b"*1\r\n:1\r\n", b"*3\r\n:1\r\n:2\r\n:3\r\n"])
-async def test_nonsense_instead_of_overrides_is_an_error_of_the_server(asked: bytes, nonsense: bytes) -> None:
+async def test_nonsense_instead_of_overrides_is_an_error_of_the_server(asked: str, nonsense: bytes) -> None:
     """Something else stands there: the request is decided as in any outage, and answered."""
-    sane = {
-        b"HELLO": b"*0\r\n",
-        b"GET": b"$1\r\n5\r\n",
-        b"TIME": b"*2\r\n$1\r\n9\r\n$1\r\n1\r\n",
-        b"HGETALL": b"*0\r\n",
-    }
-
-    def answer(command: list[bytes]) -> bytes:
-        return nonsense if command[0] == asked else sane.get(command[0], b"+OK\r\n")
-
-    async with answering(answer) as fake:
+    async with answering(telling(**{asked: nonsense})) as fake:
         guard = FanoutGuard(Settings(redis_url=fake.url, on_outage="closed", rate="9/hour"))
         with pytest.raises(CountersUnavailable, match="other"):
             await guard.refresh()
