@@ -33,17 +33,22 @@ MINIMUM_LEVELS = 3
 class Trend:
     """How latency goes with fan-out: its curve, the knee in it, and up to where ``latency`` itself and all is fine.
 
-    ``limit`` is the tightest of all: of latency, the goals and the flaws.
+    ``goals`` has a limit for each goal, and ``limit`` is the tightest of all: of latency, the goals and the flaws.
     """
 
     curve: Curve
     detection: Detection
     latency: Limit
+    goals: tuple[Limit, ...]
     limit: Limit
 
     def rise_at(self, cap: int | None) -> Interval | None:
         """The rise of latency at a cap; None outside of the tested levels."""
         return self.curve.rise_at(cap) if cap is not None and self.curve.covers(cap) else None
+
+    def missed_at(self, cap: int) -> str:
+        """The goal that a cap misses, in words; empty if it misses none."""
+        return next((goal.what for goal in self.goals if goal.allows(cap) is False), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +158,7 @@ def _as_tail(p95: Evidence, median: Trend | None) -> Evidence:
     if p95.trend is None or median is None:
         return p95
     latency = tail_limit(p95.trend.curve, median.latency)
-    limit = tightest([latency, *_goal_limits(p95.checks)])
+    limit = tightest([latency, *p95.trend.goals])
     return replace(p95, trend=replace(p95.trend, latency=latency, limit=limit))
 
 
@@ -171,12 +176,13 @@ def _trend(
     curve = curve_of(levels)
     detection = find_knee(curve)
     curve = replace(curve, base_levels=1) if detection.early else curve
-    latency = latency_limit(curve)
+    latency, goals = latency_limit(curve), _goal_limits(checks)
     return Trend(
         curve=curve,
         detection=_bracketed(detection, curve, latency),
         latency=latency,
-        limit=tightest([latency, *_goal_limits(checks), *_flaw_limits(problems)]),
+        goals=goals,
+        limit=tightest([latency, *goals, *_flaw_limits(problems)]),
     )
 
 
@@ -196,6 +202,6 @@ def _bracketed(detection: Detection, curve: Curve, latency: Limit) -> Detection:
     return replace(detection, knee=replace(knee, low=min(knee.low, below), high=max(knee.high, above)))
 
 
-def _goal_limits(checks: Sequence[GoalCheck]) -> list[Limit]:
+def _goal_limits(checks: Sequence[GoalCheck]) -> tuple[Limit, ...]:
     goals = dict.fromkeys(check.goal for check in checks)
-    return [goal_limit([check for check in checks if check.goal == goal]) for goal in goals]
+    return tuple(goal_limit([check for check in checks if check.goal == goal]) for goal in goals)

@@ -197,8 +197,8 @@ def _failed_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str]:
     for check in evidence.checks:
         if check.sites <= cap and check.state is State.FAILS:
             yield f"{check.goal} is {check.value:.4g} at {check.sites} sites, the goal is {check.limit:g}"
-    if trend.limit.allows(cap) is False and trend.latency.allows(cap) is not False:
-        yield f"{trend.limit.what}, and it is missed from below {cap} sites on"
+    if missed := trend.missed_at(cap):
+        yield f"{missed}, and it is missed from below {cap} sites on"
 
 
 def _undecided_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str]:

@@ -377,6 +377,17 @@ def test_a_busy_machine_excuses_no_goal_that_fails() -> None:
     assert proof(run(results, results.goals), 300).answer is Answer.FAIL
 
 
+@pytest.mark.parametrize("cap", [290, 300])
+def test_a_busy_machine_excuses_no_goal_that_fails_above_a_rise(cap: int) -> None:
+    """The rise alone may be the machine's, and so fails no other cap; ``verify`` was silent about the goal as well."""
+    results = run_of(hinge(200), goals=Goals(p95_ms=600), figures={"other_cpu_percent": 60.0}, cap=cap)
+    judgement, found = judge(results), proof(run(results, results.goals), cap, 260)
+    assert judgement.verdict is Verdict.FAIL_GOALS
+    assert judgement.reason.startswith("p95_ms ")
+    assert (found.answer, found.reason[:7], dict(found.above)) == (Answer.FAIL, "p95_ms ", {"*": cap})
+    assert proof(run(results, results.goals), 260).answer is Answer.INCONCLUSIVE
+
+
 def test_a_busy_machine_does_not_spoil_a_good_verdict() -> None:
     """Flat in spite of it is flat."""
     assert judged(pool_of(300), figures={"other_cpu_percent": 60.0}).verdict is Verdict.PASS
