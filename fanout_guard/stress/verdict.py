@@ -56,7 +56,7 @@ _RISEN = (Verdict.AT_RISK, Verdict.FAIL_CAP_TOO_HIGH)
 class Judgement:
     """A verdict and everything it stands on; latencies in ms, rises in percent.
 
-    ``unclear`` is the level that more documents would make clear, if latency leaves the verdict open because of one.
+    ``unclear`` is the level that more documents would make clear, if one leaves the verdict open.
     ``spoiled`` is whether the verdict is open for something that stays in the data, however many documents are added.
     """
 
@@ -145,8 +145,8 @@ def judge(results: Results) -> Judgement:
         goals=evidence.checks,
         anomalies=find_anomalies(results),
         documents_needed=_documents_needed(evidence, cap),
-        unclear=trend.latency.unclear if trend else None,
-        spoiled=bool(disturbance) or any(each.flaw is not Flaw.FEW for each in _problems(evidence, cap or 0)),
+        unclear=_unclear(evidence, cap or 0),
+        spoiled=bool(disturbance) or (verdict is Verdict.INCONCLUSIVE and _is_spoiled(evidence, cap or 0)),
         documents_per_level=min(
             (len(level.latencies_ms) for level in evidence.levels if level.sites in evidence.usable), default=0
         ),
@@ -187,6 +187,18 @@ def _problems(evidence: Evidence, cap: int) -> list[Problem]:
     return [problem for problem in evidence.problems if problem.sites <= cap or problem.sites in evidence.base_sites]
 
 
+def _unclear(evidence: Evidence, cap: int) -> int | None:
+    few = (problem.sites for problem in _problems(evidence, cap) if problem.flaw is Flaw.FEW)
+    latency = evidence.trend.latency if evidence.trend else None
+    is_open = latency and (latency.contradiction or not latency.allows(cap))
+    return min(few, default=latency.unclear if latency and is_open else None)
+
+
+def _is_spoiled(evidence: Evidence, cap: int) -> bool:
+    flawed = any(problem.flaw is not Flaw.FEW for problem in _problems(evidence, cap))
+    return flawed or any(check.value is None for check in _undecided(evidence, cap))
+
+
 def _noise(text: str, evidence: Evidence, cap: int) -> str:
     """A reason of noise, with what may have made it: whoever reads it knows what to do before the next run."""
     disturbance = evidence.disturbance(cap)
@@ -202,12 +214,11 @@ def _failed_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str]:
 
 
 def _undecided_goals(evidence: Evidence, trend: Trend, cap: int) -> Iterator[str]:
-    for check in evidence.checks:
-        if check.sites == cap and check.state is State.UNDECIDED:
-            needed = check.more_documents
-            more = f": {plural(needed, 'more document')} at the cap would tell" if needed else ""
-            known = f"lies between {check.low:.4g} and {check.high:.4g}" if check.value is not None else "is unknown"
-            yield f"{check.goal} at {cap} sites {known}, the goal is {check.limit:g}{more}"
+    for check in _undecided(evidence, cap):
+        needed = check.more_documents
+        more = f": {plural(needed, 'more document')} at the cap would tell" if needed else ""
+        known = f"lies between {check.low:.4g} and {check.high:.4g}" if check.value is not None else "is unknown"
+        yield f"{check.goal} at {cap} sites {known}, the goal is {check.limit:g}{more}"
     if trend.latency.allows(cap) and not trend.limit.allows(cap):
         yield f"{cap} sites lie between two levels, and a goal is not proven to hold up to there"
 
@@ -240,6 +251,11 @@ def _passing(evidence: Evidence, trend: Trend, cap: int) -> tuple[Verdict, str]:
     return Verdict.PASS, f"no significant rise at {cap} sites; {where}"
 
 
+def _undecided(evidence: Evidence, cap: int | None) -> list[GoalCheck]:
+    """The goals that are open at a cap."""
+    return [check for check in evidence.checks if check.sites == cap and check.state is State.UNDECIDED]
+
+
 def _documents_needed(evidence: Evidence, cap: int | None) -> int | None:
-    undecided = [check for check in evidence.checks if check.sites == cap and check.state is State.UNDECIDED]
-    return max((check.more_documents for check in undecided if check.more_documents), default=None)
+    needed = (check.more_documents for check in _undecided(evidence, cap))
+    return max(filter(None, needed), default=None)

@@ -273,8 +273,9 @@ def test_an_open_goal_takes_the_documents_at_the_cap_that_would_tell(needed: int
         changed(run_of(hinge(258)), 200, samples=tuple(Sample(sweep=s, latency_ms=s * 400.0) for s in (1, 2) * 9)),
         changed(run_of(hinge(258)), 200, lag_p99_ms=80.0),
         run_of(hinge(200), figures={"other_cpu_percent": 60.0}),
+        run_of(hinge(300), figures={"cpu_percent": None}, goals=Goals(cpu_percent=80)),
     ],
-    ids=["sweeps apart", "late generator", "busy machine"],
+    ids=["sweeps apart", "late generator", "busy machine", "goal not measured"],
 )
 def test_a_run_that_is_spoiled_is_not_measured_further(spoiled: Results) -> None:
     """What was disturbed stays in the data, whatever is added: a third of the time went there and changed nothing."""
@@ -289,6 +290,28 @@ def test_a_cap_of_too_few_documents_is_measured_further() -> None:
     judgement = judge(changed(run_of(hinge(300)), 300, documents=4, samples=(Sample(sweep=1, latency_ms=500.0),) * 4))
     assert judgement.reason == "at 300 sites only 4 documents succeeded, 5 are needed"
     assert (300, 7) in refined(judgement)
+
+
+def test_a_level_of_too_few_documents_below_the_cap_is_measured_further() -> None:
+    """No other level's documents would make the cap clear."""
+    judgement = judge(changed(run_of(hinge(300)), 250, documents=4, samples=(Sample(sweep=1, latency_ms=500.0),) * 4))
+    assert judgement.reason == "at 250 sites only 4 documents succeeded, 5 are needed"
+    assert refined(judgement) == [(100, 7), (200, 7), (250, 7), (300, 7)]
+
+
+def test_an_open_goal_takes_no_documents_at_a_level_that_has_risen() -> None:
+    """That one is clear; one document of 22 has failed at the cap, which says little of one in a hundred."""
+    judgement = judge(changed(run_of(hinge(300), goals=Goals(error_rate=0.01)), 300, documents=22, errors=1))
+    assert judgement.reason.startswith("error_rate at 300 sites lies between")
+    assert refined(judgement) == [(100, 7), (200, 7), (300, 7)]
+
+
+def test_a_cap_that_fails_is_refined_beside_a_goal_that_is_not_measured() -> None:
+    """Its verdict is not open."""
+    goals = Goals(cpu_percent=80)
+    judgement = judge(run_of(hinge(230, noise=30), figures={"cpu_percent": None}, goals=goals))
+    assert judgement.verdict is Verdict.FAIL_CAP_TOO_HIGH
+    assert not judgement.spoiled
 
 
 def test_a_cap_that_fails_takes_no_documents_for_a_goal_that_is_open() -> None:
