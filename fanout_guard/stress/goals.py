@@ -190,7 +190,7 @@ def _goals(pairs: Iterable[tuple[str, str]]) -> Goals:
             problems.append(f"goal {name}: given twice")
         found[name] = value
     if problems:
-        raise ConfigurationError(problems)
+        raise ConfigurationError(list(dict.fromkeys(problems)))
     return Goals(**found)
 
 

@@ -49,8 +49,10 @@ def test_a_bad_goal_is_named(text: str) -> None:
 
 def test_a_goal_given_twice_is_a_problem() -> None:
     """Which of the two holds would be a guess."""
-    with pytest.raises(ConfigurationError, match="given twice"):
-        parse_goals(["p95=600ms", "p95_ms=700"])
+    for goals in (["p95=600ms", "p95_ms=700"], ["p95=600ms", "p95_ms=700", "P95=800"]):
+        with pytest.raises(ConfigurationError) as caught:
+            parse_goals(goals)
+        assert caught.value.problems == ("goal p95_ms: given twice",)
 
 
 def test_goals_of_the_command_line_win_over_those_of_the_run() -> None:
