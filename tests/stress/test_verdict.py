@@ -211,6 +211,8 @@ def test_a_contradiction_names_the_level_to_measure_again() -> None:
     judgement = judge(replace(results, levels=(*results.levels[:3], disturbed, *results.levels[3:])))
     assert judgement.reason.startswith("too noisy")
     assert judgement.unclear == 288
+    assert judgement.proven_limit is not None
+    assert judgement.proven_limit < 288, "a rise beyond doubt is overruled by no number of documents"
 
 
 @pytest.mark.parametrize(
