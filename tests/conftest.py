@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -15,7 +16,12 @@ settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:
-    """A shell starts what runs in its background with SIGINT ignored, and what tests start would inherit that."""
+    """What the shell that runs the tests has set for guards of its own is not for theirs, nor for what they start.
+
+    Nor is SIGINT ignored there, as a shell has it in what it runs in its background.
+    """
+    for name in [name for name in os.environ if name.startswith(("FANOUT_GUARD_", "PROMETHEUS_"))]:
+        del os.environ[name]
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,12 +25,6 @@ class Answer(NamedTuple):
 
 
 Run: TypeAlias = Callable[..., Answer]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("FANOUT_GUARD_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture

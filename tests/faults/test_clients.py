@@ -71,11 +71,10 @@ class Api:
 def api(server: Node) -> Iterator[Api]:
     """One worker under uvicorn."""
     port = free_port()
-    own = {name: value for name, value in os.environ.items() if not name.startswith("FANOUT_GUARD_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "tests.faults.app:app", "--port", str(port), "--log-level", "critical"],
         cwd=ROOT,
-        env={**own, **_environ(server)},
+        env={**os.environ, **_environ(server)},
     )
     try:
         until(lambda: listening_http(port))

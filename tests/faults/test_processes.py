@@ -40,11 +40,10 @@ def _environ(server: Node, **more: str) -> dict[str, str]:
 
 @contextmanager
 def _process(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("FANOUT_GUARD_")}
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=ROOT,
-        env={**own, **environ},
+        env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

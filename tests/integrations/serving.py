@@ -32,9 +32,8 @@ def serving(server: str, app: str, environ: Mapping[str, str]) -> Iterator[str]:
     """Run ``app`` (a module of ``apps``) under a server until the block ends, and give its address."""
     nonce, port = secrets.token_hex(8), free_port()
     command = [sys.executable, "-m", *SERVERS[server](f"tests.integrations.apps.{app}:app", port)]
-    own = {name: value for name, value in os.environ.items() if not name.startswith("FANOUT_GUARD_")}
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**own, **environ, "TEST_NONCE": nonce}, stdout=subprocess.DEVNULL
+        command, cwd=ROOT, env={**os.environ, **environ, "TEST_NONCE": nonce}, stdout=subprocess.DEVNULL
     )
     url = f"http://127.0.0.1:{port}"
     try:
