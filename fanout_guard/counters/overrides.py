@@ -66,7 +66,9 @@ class Overrides:
             if await ends_within(counters.timeout_s, look):
                 if look.cancelled():  # by ``aclose``; this caller was not cancelled
                     raise CountersUnavailable("connection")
-                return look.result()
+                error = look.exception()  # a command has an end of its own, which may come first
+                if not (isinstance(error, CountersUnavailable) and error.reason == "timeout"):
+                    return look.result()
             # The decision that needed this would wait as long again; an outage is waited for once.
             reason = "timeout"
             counters.give_up(reason)

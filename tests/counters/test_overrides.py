@@ -262,11 +262,12 @@ async def test_what_was_seen_last_holds_in_an_outage(store: Counted) -> None:
     await view.aclose()
 
 
-async def test_a_silent_server_is_waited_for_once() -> None:
-    """The decision behind the look finds the outage known, and waits no second time."""
+@pytest.mark.parametrize("timeout_ms", [100, 1000])
+async def test_a_silent_server_is_waited_for_once(timeout_ms: int) -> None:
+    """The decision behind the look finds the outage known, and waits no second time, whoever gave the look up."""
 
     async with hanging("answering") as url:
-        counters = RedisCounters(url, timeout_ms=100)
+        counters = RedisCounters(url, timeout_ms=timeout_ms)
         view = Overrides(OverrideStore(counters), ttl_s=60)
         with pytest.raises(CountersUnavailable):
             await view.refresh()
