@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +107,13 @@ class Watched:
 
     def hand_over(self) -> None:
         """A planned fail-over; returns when the old master is the replica, and still there."""
-        until(self._accepted)
         until(self._demoted)
 
-    def _accepted(self) -> bool:
-        try:
-            self.sentinel.ask("SENTINEL", "FAILOVER", self.SERVICE)
-        except redis.ResponseError:  # it does not know the replica well enough yet
-            return False
-        return True
-
     def _demoted(self) -> bool:
+        port = int(self.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.SERVICE)[1])
+        if port == self.master.port:  # also again: Sentinel gives up where it stood still meanwhile
+            with suppress(redis.ResponseError):  # it is at it, or does not know the replica well enough yet
+                self.sentinel.ask("SENTINEL", "FAILOVER", self.SERVICE)
         try:
             return bool(self.master.ask("ROLE")[0] == b"slave")
         except redis.ConnectionError:  # it drops its clients when it is demoted
@@ -143,6 +139,8 @@ def watched(password: str = "") -> Iterator[Watched]:
         sentinel = Node(command=(str(config), "--sentinel"))
         stack.callback(sentinel.close)
         sentinel.start()
+        # Where it stood still for 2 s, it would do nothing for the next 30.
+        sentinel.ask("SENTINEL", "DEBUG", "TILT-TRIGGER", 60_000, **login)
         until(lambda: _knows_replica(sentinel, password))
         yield Watched(master, replica, sentinel)
 
