@@ -155,12 +155,14 @@ class Bench:
         looked = await self.circulate((), policy, look=True, **asked)  # type: ignore[arg-type]
         return [reading.used for reading in looked.tally.readings]
 
-    async def until_charged(self, size: int, policy: Policy, step_ms: int) -> int:
-        """Circulate until it is admitted; returns the time before the last attempt."""
+    async def until_charged(self, size: int, policy: Policy, step_ms: int) -> tuple[int, int]:
+        """Circulate until it is admitted; returns the times before the last refusal, and before the admission."""
+        refused_at = 0
         while True:
             asked_at = await self.time.now()
             if (await self.circulate(size, policy)).charged:
-                return asked_at
+                return refused_at, asked_at
+            refused_at = asked_at
             await self.time.advance(step_ms)
 
     async def until_fits(self, circulated: Circulated, step_ms: int) -> tuple[int, int]:
