@@ -33,6 +33,7 @@ def test_a_terminal_with_rich_gets_a_rich_table(
 ) -> None:
     """Brackets in a name are no markup there either."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
     output.table(("tenant", "sites", "note"), ROWS, "Caps")
     out = capsys.readouterr().out
     assert "[red]x" in out

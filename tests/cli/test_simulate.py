@@ -102,7 +102,7 @@ def test_a_payload_is_read_from_standard_input(url: str, run: Run, monkeypatch: 
 def test_what_cannot_be_read_is_status_2(body: str, options: list[str], url: str, run: Run, tmp_path: Path) -> None:
     """The same strict reader as that of requests, and the reason in one line."""
     path = tmp_path / "bad.json"
-    path.write_text(body)
+    path.write_bytes(body.encode())
     answer = run("simulate", str(path), "--tenant", "acme", *options)
     assert answer.code == 2
     assert answer.err.count("\n") == 1

@@ -37,36 +37,38 @@ def test_every_page_is_built(site: Path) -> None:
 
 def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
     """Readers behind a firewall, and readers who do not want to be counted, see the same pages."""
-    fetched = {match for page in site.glob("**/*.html") for match in _FETCHED.findall(page.read_text())}
+    fetched = {match for page in site.glob("**/*.html") for match in _FETCHED.findall(page.read_text(encoding="utf-8"))}
     assert fetched == set()
-    styles = "".join(path.read_text() for path in site.glob("**/*.css"))
+    styles = "".join(path.read_text(encoding="utf-8") for path in site.glob("**/*.css"))
     assert not re.search(r"url\([\"']?(?:https?:)?//", styles)
 
 
 def test_the_api_reference_is_in_the_site(site: Path) -> None:
     """It is made from the docstrings at build time."""
-    text = (site / "api.html").read_text()
+    text = (site / "api.html").read_text(encoding="utf-8")
     assert "circulate_async" in text
     assert "Decide on one circulation, and charge it if it is admitted." in text
 
 
 def test_the_api_reference_shows_no_internals(site: Path) -> None:
     """A reader tries what a signature shows, even how a setting is declared or what an admission is made of."""
-    text = re.sub(r"<[^>]+>", "", (site / "api.html").read_text())
+    text = re.sub(r"<[^>]+>", "", (site / "api.html").read_text(encoding="utf-8"))
     assert "= setting(" not in text
     assert "charges: Charges" not in text
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:
     """It is read outside the site, where nothing else checks them."""
-    links = _LINK.findall((ROOT / "README.md").read_text())
+    links = _LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert missing == []
 
 
 def test_every_picture_says_what_it_shows() -> None:
     """Not everybody sees pictures."""
-    pictures = [match for page in PAGES for match in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text())]
+    pictures = [
+        match for page in PAGES for match in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    ]
     assert pictures
     assert all(text for text, _ in pictures)
     assert {Path(path).name for _, path in pictures} == {path.name for path in (ROOT / "docs/images").iterdir()}

@@ -80,7 +80,7 @@ class Walk:
     def _write(self, block: Block) -> Path:
         path = self._folder / block.title
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self._here(block.text))
+        path.write_text(self._here(block.text), encoding="utf-8")
         return path
 
     def _python(self, block: Block) -> None:
