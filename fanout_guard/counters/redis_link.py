@@ -14,12 +14,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from hiredis import pack_command
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 
 from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.reasons import reading_replies
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_hello import HELLO, check_server
+from fanout_guard.counters.redis_names import found
 from fanout_guard.counters.redis_wire import Lost, Replies, Wire
 from fanout_guard.errors import CountersUnavailable
 
@@ -86,6 +87,8 @@ class Link:
             if self._locate is not None:
                 host, port = await self._locate()
                 connection.host, connection.port = host, port  # type: ignore[attr-defined]
+            if isinstance(connection, Connection):  # the others have no name
+                await found(connection.host)
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             with suppress(exceptions.RedisError, OSError):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -70,6 +73,38 @@ async def test_one_server_over_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "a b%.sock"
     with running("--unixsocket", str(path)):
         await works(f"unix://{quote(str(path))}?db=2")
+
+
+async def test_a_resolver_that_is_silent_costs_the_application_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lookup that was given up goes on for seconds, and each attempt of an outage begins another one."""
+    answers, look_up = threading.Event(), socket.getaddrinfo
+
+    def silent(host: str, *rest: Any, **options: Any) -> Any:
+        if host != "counters.test":
+            return look_up(host, *rest, **options)
+        answers.wait()
+        return look_up("127.0.0.1", *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    with running() as node:
+        url = f"redis://counters.test:{node.port}"
+        try:
+            assert await refusal(url) == "timeout"
+            assert await asyncio.wait_for(asyncio.to_thread(int), 20) == 0
+        finally:
+            answers.set()
+        await works(url)
+
+
+async def test_a_name_that_no_resolver_knows_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a server that refuses is."""
+
+    def unknown(*names: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert await refusal("redis://counters.test") == "connection"
 
 
 async def test_a_password_of_any_characters_is_sent_as_it_is() -> None:
