@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from fanout_guard.cli.advice import ADVICE
 from fanout_guard.cli.finding import Finding, Level
 from fanout_guard.cli.info_findings import cluster_finding, info_findings, parse_info
@@ -137,12 +139,13 @@ async def _overrides(settings: Settings, counters: RedisCounters) -> list[Findin
 
 
 async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]:
-    """Run the real ones for a tenant that no client can be, under caps that end within seconds."""
+    """Run the real ones for a tenant that no client can be, under caps that end within a minute or two."""
     tenant = f"\0doctor-{secrets.token_hex(6)}"
     digests = Digests(settings.digest_secret)
     lease = Lease(new_id(), digests.document("doctor"), digests.idempotency("doctor", None, ("site",)))
     policy = Policy(document=1, document_window_ms=1000, rates=(Rate(1, 1000),), inflight=1)
     charge = Charge(lease=lease, tenant=tenant, cost=1, sites=digests.sites(("site",)), policy=policy, lease_ms=1000)
+    document = Policy(document=1, document_window_ms=60_000)
     everybody = Policy(document=None, inflight_global=1)
     await counters.command("EVAL", "return 0", 0)  # the others may not need it: the server may know those scripts
     began = time.perf_counter()
@@ -151,6 +154,8 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
     renewed = await counters.renew(tenant, lease, 2000)
     released = await counters.release(tenant, lease)
     refunded = await counters.refund(tenant, lease)
+    for _ in range(3):  # until its site is one that stays where it is, which takes a right of its own
+        await counters.decide(replace(charge, lease=Lease(new_id(), lease.document), policy=document))
     await counters.decide(look_at(tenant, everybody))
     with suppress(CountersUnavailable):  # keys that are left expire by themselves
         own = counters.space.of(tenant)

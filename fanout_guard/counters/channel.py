@@ -163,11 +163,11 @@ class Channel:
         """Return once decisions can be made again and the debts of the outage are paid, as far as time allows."""
         self.server.drop()
         await within(max(self._timeout_s, _REACHED_WITHIN_S), self.server.probe())
-        # A sign of life is not enough: a decision shows whether scripts run, may write and have memory. It must be as
+        # A sign of life is not enough: decisions show whether scripts run, may write and have memory. They must be as
         # fast as decisions have to be; otherwise the first real one would begin the next outage.
-        (answer,) = await self._in_time("decide", [pack_probe(self._suspect)])
-        if isinstance(answer, CountersUnavailable):
-            raise answer
+        for answer in await self._in_time("decide", pack_probe(self._suspect)):
+            if isinstance(answer, CountersUnavailable):
+                raise answer
         with suppress(TimeoutError):
             async with asyncio.timeout(_PAY_FIRST_S):
                 await self._debts.pay(self._calls)

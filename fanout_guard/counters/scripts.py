@@ -195,12 +195,14 @@ def tally(charge: Charge, answer: Sequence[int]) -> Tally:
     return Tally(status != REFUSED, tuple(readings), status == REPEATS, answer[1])
 
 
-def pack_probe(stem: bytes) -> Packed:
-    """A decision about one entry, under names of its own, that reads and writes all kinds of state."""
-    own = new_id()
-    keys = [stem + b"p:" + own, stem + b"pd", stem + b"pr", stem + b"pf"]
+def pack_probe(stem: bytes) -> list[Packed]:
+    """Decisions about one entry, under names of their own, that read and write all kinds of state in every way.
+
+    There are as many as it takes until a document's site is one that stays where it is.
+    """
     numbers: Numbers = (1, 1000, (_MANY, 1000), _MANY, -1)
-    return keys, (numbers, _DECISION(RECORD | DOCUMENT | RATES | LEASES | SITES, 1, 1)), bytes(8)
+    fields = (numbers, _DECISION(RECORD | DOCUMENT | RATES | LEASES | SITES, 1, 1))
+    return [([stem + b"p:" + new_id(), stem + b"pd", stem + b"pr", stem + b"pf"], fields, bytes(8)) for _ in range(3)]
 
 
 def is_undo(refund: Packed) -> bool:

@@ -165,6 +165,7 @@ def test_a_replica_cannot_count(url: str, run: Run, monkeypatch: pytest.MonkeyPa
         (["~*", "+@all", "-eval"], "scripts"),
         (["~*", "+@all", "-evalsha"], "scripts"),
         (["~*", "+@all", "-set"], "scripts"),
+        (["~*", "+@all", "-setrange"], "scripts"),
         (["~*", "+@all", "-zadd"], "scripts"),
         (["~*", "+@all", "-zrem"], "scripts"),
         (["~*", "+@all", "-zscore"], "scripts"),

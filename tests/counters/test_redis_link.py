@@ -363,3 +363,27 @@ async def test_a_user_that_may_not_write_everything_is_an_outage_until_it_may(se
     assert (await counters.decide(charge(policy=held))).charged
     assert await used(counters) == 10
     await counters.aclose()
+
+
+async def test_a_right_that_only_some_decisions_need_is_one_outage_too(server: Node, edges: Edges) -> None:
+    """A document that goes out again to the same sites is written in another way than a new one."""
+    server.ask("ACL", "SETUSER", "guard", "on", ">secret", "~fanout:*", "+@all", "-setrange")
+    counters = RedisCounters(server.url.replace("//", "//guard:secret@"), timeout_ms=2000)
+    edges.watch(counters)
+    policy = Policy(circulation=None, document=10, document_window_ms=3_600_000)
+
+    async def circulate() -> bool:
+        lease = Lease(new_id(), b"d" * 16)
+        one = Charge(lease=lease, tenant="acme", cost=1, sites=bytes(8), policy=policy, lease_ms=60_000)
+        return (await counters.decide(one)).charged
+
+    assert await circulate()
+    assert await circulate()
+    with pytest.raises(CountersUnavailable, match="noperm"):
+        await circulate()
+    await asyncio.sleep(1.2)
+    assert edges == [(True, "noperm")]
+    server.ask("ACL", "SETUSER", "guard", "+setrange")
+    await asyncio.to_thread(until, lambda: len(edges) == 2)
+    assert await circulate()
+    await counters.aclose()
