@@ -68,10 +68,10 @@ async def within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
     raise TimeoutError
 
 
-def quietly(task: asyncio.Task[Any]) -> None:
-    """A done callback that keeps asyncio from logging an error of a task that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
+def quietly(future: asyncio.Future[Any]) -> None:
+    """A done callback that keeps asyncio from logging an error of a task or future that nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Deadlines:

@@ -20,7 +20,7 @@ from fanout_guard.counters.batch import Begun
 from fanout_guard.counters.reasons import reading_replies
 from fanout_guard.counters.redis_errors import reason_of
 from fanout_guard.counters.redis_hello import HELLO, check_server
-from fanout_guard.counters.redis_names import found
+from fanout_guard.counters.redis_names import Lookup
 from fanout_guard.counters.redis_wire import Lost, Replies, Wire
 from fanout_guard.errors import CountersUnavailable
 
@@ -47,6 +47,7 @@ class Link:
         self._make = make
         self._locate = locate
         self.to_master = locate is not None
+        self._lookup = Lookup()
         self.idle: list[Wire] = []
         self.busy: set[Exchange] = set()
         self._closed = False
@@ -88,7 +89,7 @@ class Link:
                 host, port = await self._locate()
                 connection.host, connection.port = host, port  # type: ignore[attr-defined]
             if isinstance(connection, Connection):  # the others have no name
-                await found(connection.host)
+                await self._lookup.of(connection.host)
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             with suppress(exceptions.RedisError, OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from redis.asyncio.connection import SSLConnection
 
 from fanout_guard.counters import redis_address
 from fanout_guard.counters.redis_address import parse_address
+from fanout_guard.counters.redis_names import Lookup
 from fanout_guard.counters.shared import RedisCounters
 from tests.counters.using import charge, refusal, used, works
 from tests.faults.network import answering, saying
@@ -95,6 +97,54 @@ async def test_a_resolver_that_is_silent_costs_the_application_no_thread(monkeyp
         finally:
             answers.set()
         await works(url)
+
+
+async def test_attempts_to_connect_share_one_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of a resolver lasts, and a thread for each attempt of it would be hundreds of them."""
+    answers, asked = threading.Event(), []
+
+    def silent(host: str, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        answers.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    lookup = Lookup()
+    attempts = [asyncio.create_task(lookup.of("counters.test")) for _ in range(3)]
+    await asyncio.to_thread(until, lambda: asked == ["counters.test"])
+    attempts[0].cancel()
+    attempts.append(asyncio.create_task(lookup.of("counters.test")))
+    other = asyncio.create_task(lookup.of("sentinel.test"))
+    await asyncio.to_thread(until, lambda: len(asked) == 2)
+    answers.set()
+    await asyncio.gather(*attempts[1:], other)
+    assert asked == ["counters.test", "sentinel.test"]
+    await lookup.of("counters.test")
+    assert len(asked) == 3, "the server may have another address by then"
+
+
+async def test_a_lookup_that_nobody_waits_for_any_more_fails_in_silence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio logs an error that nobody has looked at, one for each attempt that was given up."""
+    answers, ended = threading.Event(), threading.Event()
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        answers.wait()
+        ended.set()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(Lookup().of("counters.test"), 0.01)
+    answers.set()
+    await asyncio.to_thread(ended.wait)
+    await asyncio.to_thread(
+        until, lambda: not any(each.name == "fanout_guard lookup" for each in threading.enumerate())
+    )
+    await asyncio.sleep(0)
+    gc.collect()
+    assert caplog.text == ""
 
 
 async def test_a_name_that_no_resolver_knows_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
