@@ -80,34 +80,12 @@ class Routes:
             return None
         path, raw_path = scope["path"], scope.get("raw_path") or b""
         # Starlette's mounts put what they cut off behind the server's own root path, which they keep by itself.
-        root_paths = (scope.get("root_path") or self._root_path, scope.get("app_root_path") or "")
-        found = self._find(table, path, root_paths)
+        root_paths = (self._root_path, scope.get("root_path"), scope.get("app_root_path"))
+        prefixes = [each for root in root_paths if root and (each := _single_slashed(root).rstrip("/"))]
+        found = _find(table, path, prefixes)
         if path.startswith("/") and "//" not in path and not _ODD.search(raw_path) and (raw_path or "%" not in path):
             return found
-        return _agreed([found, *[self._find(table, each, root_paths) for each in _other_readings(path, raw_path)]])
-
-    def _find(self, table: _Table, path: str, root_paths: Sequence[str]) -> PathParams | None:
-        if not any(root_paths):
-            return table.find(_single_slashed(path))
-        return _agreed(map(table.find, self._below(path, root_paths)))
-
-    def _below(self, path: str, root_paths: Sequence[str]) -> Iterator[str]:
-        """What routers make of a path below a root path, the likeliest first.
-
-        Most cut it off where a segment ends, the application's own or else the server's. The whole path counts where
-        the server left it out, or the router does not cut it off. Litestar goes by what follows its first occurrence,
-        wherever that is; Litestar and Quart serve what follows without a slash, too.
-        """
-        whole = _single_slashed(path)
-        prefixes = [each for root in (self._root_path, *root_paths) if (each := _single_slashed(root).rstrip("/"))]
-        for prefix in prefixes:
-            if whole.startswith(prefix) and whole[len(prefix) : len(prefix) + 1] in ("", "/"):
-                yield whole[len(prefix) :]
-        yield whole
-        for prefix in prefixes:
-            for each in (path, whole):
-                if prefix in each:
-                    yield _single_slashed("/" + each.partition(prefix)[2])
+        return _agreed([found, *[_find(table, each, prefixes) for each in _other_readings(path, raw_path)]])
 
 
 def root_path_of(app: object) -> str:
@@ -118,6 +96,30 @@ def root_path_of(app: object) -> str:
             return root_path
         app = getattr(app, "app", None)
     return ""
+
+
+def _find(table: _Table, path: str, prefixes: Sequence[str]) -> PathParams | None:
+    if not prefixes:
+        return table.find(_single_slashed(path))
+    return _agreed(map(table.find, _below(path, prefixes)))
+
+
+def _below(path: str, prefixes: Sequence[str]) -> Iterator[str]:
+    """What routers make of a path below root paths, the likeliest first.
+
+    Most cut one off where a segment ends, the application's own or else the server's. The whole path counts where the
+    server left it out, or the router does not cut it off. Litestar goes by what follows its first occurrence, wherever
+    that is; Litestar and Quart serve what follows without a slash, too.
+    """
+    whole = _single_slashed(path)
+    for prefix in prefixes:
+        if whole.startswith(prefix) and whole[len(prefix) : len(prefix) + 1] in ("", "/"):
+            yield whole[len(prefix) :]
+    yield whole
+    for prefix in prefixes:
+        for each in (path, whole):
+            if prefix in each:
+                yield _single_slashed("/" + each.partition(prefix)[2])
 
 
 def _agreed(tried: Iterable[PathParams | None]) -> PathParams | None:

@@ -23,6 +23,7 @@ from fanout_guard.core.model import Charge, Lease, Policy, Rate
 from fanout_guard.core.tenant import DEFAULTS
 from fanout_guard.core.weigh import look_at
 from fanout_guard.counters.override_store import OverrideStore
+from fanout_guard.counters.scripts import DECISIONS_TO_SETTLE
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.observe.hooks import NO_ANSWER
@@ -154,7 +155,7 @@ async def _scripts(settings: Settings, counters: RedisCounters) -> list[Finding]
     renewed = await counters.renew(tenant, lease, 2000)
     released = await counters.release(tenant, lease)
     refunded = await counters.refund(tenant, lease)
-    for _ in range(3):  # until its site is one that stays where it is, which takes a right of its own
+    for _ in range(DECISIONS_TO_SETTLE):
         await counters.decide(replace(charge, lease=Lease(new_id(), lease.document), policy=document))
     await counters.decide(look_at(tenant, everybody))
     with suppress(CountersUnavailable):  # keys that are left expire by themselves

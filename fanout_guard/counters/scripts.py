@@ -39,6 +39,9 @@ FAILED = -1
 """In place of an answer, from any script: an error's text follows."""
 _STATUSES = (REFUSED, CHARGED, CHARGED_BEFORE, REPEATS)
 _MANY = 10**9
+DECISIONS_TO_SETTLE = 3
+"""After so many about the same sites, these stay where they are in a document's set. To write that takes a right of its
+own (SETRANGE), so whatever tries the scripts out decides as often."""
 _ONE_REQUEST = ("wrongtype", "script")  # reasons that lie in one tenant's keys, not in the server
 
 Packed: TypeAlias = tuple[list[bytes], tuple[Any, ...], bytes]
@@ -196,13 +199,11 @@ def tally(charge: Charge, answer: Sequence[int]) -> Tally:
 
 
 def pack_probe(stem: bytes) -> list[Packed]:
-    """Decisions about one entry, under names of their own, that read and write all kinds of state in every way.
-
-    There are as many as it takes until a document's site is one that stays where it is.
-    """
+    """Decisions about one entry, under names of their own, that read and write all kinds of state in every way."""
     numbers: Numbers = (1, 1000, (_MANY, 1000), _MANY, -1)
     fields = (numbers, _DECISION(RECORD | DOCUMENT | RATES | LEASES | SITES, 1, 1))
-    return [([stem + b"p:" + new_id(), stem + b"pd", stem + b"pr", stem + b"pf"], fields, bytes(8)) for _ in range(3)]
+    own, shared = stem + b"p:", [stem + b"pd", stem + b"pr", stem + b"pf"]
+    return [([own + new_id(), *shared], fields, bytes(8)) for _ in range(DECISIONS_TO_SETTLE)]
 
 
 def is_undo(refund: Packed) -> bool:

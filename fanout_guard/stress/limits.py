@@ -100,8 +100,12 @@ def _doubt(curve: Curve, rises: Sequence[Interval], unproven: int, threshold: fl
         return "the two lowest levels differ too much to measure a rise from"
     if unproven == len(rises):
         return ""
-    rise = f"the rise at {curve.sites[unproven]:.0f} sites, {rises[unproven]}"
-    return f"{rise}, cannot be distinguished from {threshold:.0f} %"
+    return open_rise(curve.sites[unproven], rises[unproven], threshold)
+
+
+def open_rise(sites: float, rise: Interval, threshold: float = SIGNIFICANT_RISE) -> str:
+    """In words, that a rise may or may not be over the threshold."""
+    return f"the rise at {sites:.0f} sites, {rise}, cannot be distinguished from {threshold:.0f} %"
 
 
 def tail_limit(curve: Curve, median: Limit) -> Limit:

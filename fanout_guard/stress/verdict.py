@@ -16,7 +16,7 @@ from fanout_guard.stress.curve import Interval
 from fanout_guard.stress.evidence import Evidence, Trend, evidence_of
 from fanout_guard.stress.goals import GoalCheck, State
 from fanout_guard.stress.knee import Detection, Knee
-from fanout_guard.stress.limits import SIGNIFICANT_RISE
+from fanout_guard.stress.limits import SIGNIFICANT_RISE, open_rise
 from fanout_guard.stress.model import Results
 from fanout_guard.stress.number import AT_RISK_BELOW, has_headroom, number_to_use, recommended
 from fanout_guard.stress.quality import Flaw, Problem
@@ -232,8 +232,7 @@ def _too_high(evidence: Evidence, trend: Trend, cap: int) -> Iterator[tuple[Verd
     elif rise is None:
         yield Verdict.INCONCLUSIVE, f"{cap} sites lie outside the tested levels"
     elif not latency.allows(cap):
-        own = f"the rise at {cap} sites, {rise}, cannot be distinguished from {SIGNIFICANT_RISE:.0f} %"
-        text = own if rise.high > SIGNIFICANT_RISE else latency.doubt
+        text = open_rise(cap, rise) if rise.high > SIGNIFICANT_RISE else latency.doubt
         yield Verdict.INCONCLUSIVE, _noise(text, evidence, cap)
 
 

@@ -22,6 +22,12 @@ async def circulate_document(request: Request) -> None:  # type: ignore[type-arg
     await request.body()
 
 
+def application(*guards: FanoutGuard) -> Any:
+    """The application, with a guard of its own if one is given."""
+    inside = [DefineMiddleware(FanoutGuardMiddleware, guard=guard) for guard in guards]
+    return Litestar([circulate_document], middleware=inside, logging_config=None)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -35,12 +41,7 @@ async def circulate_document(request: Request) -> None:  # type: ignore[type-arg
 async def test_no_path_below_a_root_path_goes_round_the_guard(path: str) -> None:
     """Litestar takes what follows the root path wherever in the path it first occurs, and puts a slash before it."""
     guard = FanoutGuard(Settings.from_env({}))
-    bare: Any = Litestar([circulate_document], logging_config=None)
-    inside: Any = Litestar(
-        [circulate_document],
-        middleware=[DefineMiddleware(FanoutGuardMiddleware, guard=guard)],
-        logging_config=None,
-    )
+    bare, inside = application(), application(guard)
     headers = [("content-type", "application/json")]
     for app, status in ((bare, 200), (inside, 422), (FanoutGuardMiddleware(bare, guard=guard), 422)):
         assert (await driving.post(app, BODY, headers=headers, path=path, root_path="/api")).status == status
@@ -51,14 +52,8 @@ async def test_no_path_below_a_root_path_goes_round_the_guard(path: str) -> None
 async def test_no_path_of_a_mount_goes_round_a_guard_inside_that_names_what_is_below(path: str) -> None:
     """The documentation says so: mounts that do without the slash serve a path that nobody outside would name."""
     guard = FanoutGuard(Settings.from_env({"FANOUT_GUARD_ROUTES": "POST /circulate-document"}))
-    bare: Any = Litestar([circulate_document], logging_config=None)
-    guarded: Any = Litestar(
-        [circulate_document],
-        middleware=[DefineMiddleware(FanoutGuardMiddleware, guard=guard)],
-        logging_config=None,
-    )
     headers = [("content-type", "application/json")]
-    for inside, status in ((bare, 200), (guarded, 422)):
+    for inside, status in ((application(), 200), (application(guard), 422)):
         mount: Any = Litestar([asgi("/api", is_mount=True, copy_scope=True)(inside)], logging_config=None)
         for app in (mount, DispatcherMiddleware({"/api": inside})):
             assert (await driving.post(app, BODY, headers=headers, path=path)).status == status
