@@ -21,6 +21,7 @@ from fanout_guard.counters import redis_address
 from fanout_guard.counters.redis_address import parse_address
 from fanout_guard.counters.redis_names import Lookup
 from fanout_guard.counters.shared import RedisCounters
+from tests.counters.servers import binary_of
 from tests.counters.using import charge, refusal, used, works
 from tests.faults.network import answering, saying
 from tests.faults.servers import running, watched
@@ -52,7 +53,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def secured(certificates: Path) -> Iterator[int]:
     """The port of a server that speaks TLS."""
-    if shutil.which("redis-server") is None:
+    binary = binary_of("redis")
+    if binary is None or b"tls-cert-file" not in Path(binary).read_bytes():
         pytest.skip("no server with TLS on this machine")
     port = free_port()
     options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
