@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _list(deployment: Deployment, arguments: argparse.Namespace) -> int:
     policy = await deployment.own(arguments.tenant)
-    leases = sorted(await deployment.counters.leases(arguments.tenant), key=lambda lease: lease.expires_ms)
+    leases = await deployment.counters.leases(arguments.tenant)
     total = sum(lease.sites for lease in leases)
     limit = None if policy is None else policy.inflight
     if arguments.json:
