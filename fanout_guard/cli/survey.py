@@ -77,7 +77,7 @@ async def survey(deployment: Deployment) -> Survey:
     nameless = set()
     async for key in counters.scan(counters.space.stem, _STATE):
         parts = counters.space.split(key)
-        if parts is None or key.startswith(counters.space.everybody):
+        if parts is None:
             continue
         tenant = by_tag.get(parts[0]) or tenant_of(parts[0])
         if tenant is None:
