@@ -71,9 +71,6 @@ def run(given: argparse.Namespace) -> int:
     except (TargetFailed, GeneratorFailed) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 4
-    except KeyboardInterrupt:
-        print("interrupted: nothing to compare yet", file=sys.stderr)
-        return 3
     verdict, reason = conclude(stages)
     target = f"example API: {given.workers} worker, {given.slots} slots, service 0 to {given.service_seconds:g} s"
     isolation = Isolation(
