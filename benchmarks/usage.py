@@ -246,5 +246,4 @@ def _histogram_quantile(bounds: list[float], counts: list[float], share: float) 
 
 def _cumulative_at(bounds: list[float], counts: list[float], cap: int) -> float:
     """Circulations up to ``cap``, interpolated where no bucket ends there."""
-    finite = [bound for bound in bounds if math.isfinite(bound)]
-    return float(np.interp(cap, [0.0, *finite], [0.0, *counts[: len(finite)]]))
+    return float(np.interp(cap, [0.0, *bounds], [0.0, *counts]))

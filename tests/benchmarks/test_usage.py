@@ -39,6 +39,13 @@ def test_the_busy_minutes_give_the_rate_to_test_with() -> None:
     assert usage.mean_rate < 0.2
 
 
+def test_a_burst_in_a_quiet_hour_is_no_busy_minute() -> None:
+    """Minutes without any circulation count: the rate to test with is reached in one of twenty."""
+    burst = "".join(f"{second},10\n" for second in range(60))
+    usage = from_csv(f"time,sites\n{burst}3600,10\n", name="u.csv", cap=300)
+    assert usage.busy_rate == usage.mean_rate == pytest.approx(60 / 3600)
+
+
 def test_iso_times_and_other_columns_are_read() -> None:
     """Exports name their times in ISO 8601 and carry more columns."""
     text = "tenant,time,sites\na,2026-01-01T00:00:00Z,10\nb,2026-01-01T00:00:10+00:00,20\nc,2026-01-01T00:00:20,30\n"
