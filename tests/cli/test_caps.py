@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -30,6 +31,31 @@ def test_a_cap_is_set_listed_and_removed(url: str, run: Run) -> None:
     assert run("caps", "unset", "acme", "rate", "--json").document == {"tenant": "acme", "unset": 1}
     assert "1 override removed" in run("caps", "unset", "acme").out
     assert run("caps", "list", "--json").document["overrides"] == []
+
+
+def test_the_list_of_one_tenant_is_its_own_and_that_of_all_has_everyone(url: str, run: Run) -> None:
+    """An override in somebody else's list would be taken back by mistake; one in no list, never."""
+    run("caps", "set", "acme", "max_sites=500")
+    run("caps", "set", "beta", "max_sites=5")
+    own, every = run("caps", "list", "acme", "--json").document, run("caps", "list", "--json").document
+    assert ([one["tenant"] for one in own["overrides"]], list(own["effective"])) == (["acme"], ["acme"])
+    assert [one["tenant"] for one in every["overrides"]] == ["acme", "beta"]
+    assert {tenant: caps["max_sites"] for tenant, caps in every["effective"].items()} == {
+        "*": 300,
+        "acme": 500,
+        "beta": 5,
+    }
+
+
+def test_a_user_without_a_name_can_change_caps(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container runs under a number that its list of users does not have."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    (one,) = run("caps", "set", "acme", "max_sites=5", "--json").document["overrides"]
+    assert one["by"].startswith("unknown@")
 
 
 def test_without_a_time_an_override_stays(url: str, run: Run) -> None:
@@ -85,6 +111,16 @@ def test_a_wrong_time_changes_nothing(span: str, url: str, run: Run) -> None:
     answer = run("caps", "set", "acme", "max_sites=5", f"--for={span}")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert command(url, "DBSIZE") == 0
+
+
+@pytest.mark.parametrize(
+    ("span", "lasts"),
+    [("90s", {"seconds": 90}), ("30m", {"minutes": 30}), ("24h", {"hours": 24}), ("366d", {"days": 366})],
+)
+def test_an_override_ends_after_the_time_that_was_given(span: str, lasts: dict[str, int], url: str, run: Run) -> None:
+    """A kill switch that is meant for half an hour must not be on for a day."""
+    (one,) = run("caps", "set", "acme", "max_sites=5", "--for", span, "--json").document["overrides"]
+    assert datetime.fromisoformat(one["until"]) - datetime.fromisoformat(one["at"]) == timedelta(**lasts)
 
 
 def test_an_unknown_field_is_not_taken_back(url: str, run: Run) -> None:
