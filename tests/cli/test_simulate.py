@@ -33,6 +33,7 @@ def test_what_fits_is_admitted_and_not_charged(url: str, run: Run, tmp_path: Pat
         answer = run("simulate", payload(tmp_path, 300), "--tenant", "acme", "--json")
         assert (answer.code, answer.document["admitted"], answer.document["tenant"]) == (0, True, "acme")
         assert answer.document["policies"]["document"] == {"limit": 300, "used": 300, "needed": 0}
+        assert answer.document["fits_now"] == 300
     assert command(url, "DBSIZE") == 0
 
 
@@ -151,6 +152,16 @@ def test_what_cannot_be_read_is_passed_on_where_nothing_is_refused(
     assert "refused with 403" in run("simulate", payload(tmp_path, 1), "--tenant", "nobody").out
 
 
+def test_an_override_of_the_mode_lets_pass_what_cannot_be_read(url: str, run: Run, tmp_path: Path) -> None:
+    """The kill switch is for bodies that the guard cannot read, too."""
+    path = tmp_path / "payload.json"
+    path.write_text("{")
+    assert run("simulate", str(path), "--tenant", "acme").code == 2
+    run("caps", "set", "*", "mode=shadow", "--for", "1h")
+    answer = run("simulate", str(path), "--tenant", "acme")
+    assert (answer.code, answer.out.startswith("passed on, in shadow mode")) == (0, True)
+
+
 @pytest.mark.parametrize("name", ["missing.json", "", "\0"])
 def test_a_file_that_is_not_there_is_status_2(name: str, run: Run, tmp_path: Path) -> None:
     """A typing error is told in one line, a folder too."""
@@ -163,6 +174,9 @@ def test_a_body_past_the_bound_is_not_read_whole(run: Run, tmp_path: Path, monke
     monkeypatch.setenv("FANOUT_GUARD_MAX_BODY_BYTES", "1200")
     answer = run("simulate", payload(tmp_path, 300), "--tenant", "acme", "--json")
     assert (answer.code, answer.document["status"]) == (2, 413)
+    path = tmp_path / "as-long-as-may-be.json"
+    path.write_text('{"document_id": "d-1", "target_sites": []}'.ljust(1200))
+    assert run("simulate", str(path), "--tenant", "acme").code == 0
 
 
 def test_without_a_server_the_circulation_cap_is_told(run: Run, tmp_path: Path) -> None:
