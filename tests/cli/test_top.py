@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from socketserver import BaseRequestHandler, TCPServer
 from threading import Thread
 
@@ -20,10 +22,11 @@ import pytest
 from fanout_guard import FanoutGuard, Settings
 from fanout_guard.cli.deployment import deployment
 from fanout_guard.cli.exit import Exit
+from fanout_guard.cli.frame import Frame
 from fanout_guard.cli.scrape import Scraped, check_address, samples, scrape
 from fanout_guard.cli.top import Watcher
 from tests.cli.conftest import Run
-from tests.cli.servers import serving, with_guard
+from tests.cli.servers import command, serving, with_guard
 from tests.ports import free_port
 from tests.waiting import becomes
 
@@ -79,12 +82,24 @@ def test_tenants_with_most_in_flight_come_first(run: Run) -> None:
     document = run("top", "--json").document
     assert [each["tenant"] for each in document["tenants"]] == ["many", "few", "idle"]
     assert (document["reached"], document["outage"], document["rejections"]) == (True, None, None)
+    assert [(len(each["documents"]), each["documents_found"]) for each in document["tenants"]] == [(1, 1)] * 3
     out = run("top", "--once").out
     assert out.index("many") < out.index("few") < out.index("idle")
     assert "200/500  40%" in out
     assert "in flight, all tenants: 203/1000  20%" in out
     assert "250/1000  25% in 60 s" in out
     assert "--metrics URL" in out
+
+
+@pytest.mark.usefixtures("_in_flight")
+def test_a_figure_stands_under_its_own_head(run: Run) -> None:
+    """Each policy in one column: a rate beside other caps would be read as several windows."""
+    *_, header, many, _, _ = run("top", "--once").out.splitlines()
+    shown = {"tenant": "many", "in flight": "200/500  40%", "rate": "200/1000  20% in 60 s", "documents": "1"}
+    shown |= {"fullest document": "200/300  67%", "mode": "enforce"}
+    starts = [*map(header.index, shown), None]
+    cells = [many[start:end].strip() for start, end in pairwise(starts)]
+    assert dict(zip(shown, cells, strict=True)) == shown
 
 
 @pytest.mark.usefixtures("_in_flight")
@@ -99,6 +114,14 @@ def test_rejections_come_from_the_applications_metrics(run: Run) -> None:
     assert "OUTAGE seen by 1 " in out
 
 
+def test_a_worker_that_is_not_in_an_outage_is_not_counted_as_one(url: str, run: Run) -> None:
+    """Every worker has this figure, and an outage that is shown all day long is not looked at when there is one."""
+    with metrics(METRICS.replace("outage 1.0", "outage 0.0")) as address:
+        document = run("top", "--json", "--metrics", address).document
+        assert "OUTAGE" not in run("top", "--metrics", address).out
+    assert document["workers_in_outage"] == 0
+
+
 @pytest.mark.usefixtures("_in_flight")
 async def test_the_pace_of_rejections_is_told_from_the_second_picture_on() -> None:
     """Totals since the workers started say little about now; one that was restarted begins anew."""
@@ -108,8 +131,13 @@ async def test_the_pace_of_rejections_is_told_from_the_second_picture_on() -> No
             assert (await watcher.look()).per_second is None
             watcher._metrics = [address]
             frame = await watcher.look()
-    assert frame.per_second == {"circulation": 0.0, "rate-60": 0.0}
-    assert "circulation 7 (0.0/s)" in frame.lines()[1]
+            assert frame.per_second == {"circulation": 0.0, "rate-60": 0.0}
+            assert "circulation 7 (0.0/s)" in frame.lines()[1]
+            watcher._metrics = [address, address]
+            watcher._scraped_s -= 700.0
+            assert (await watcher.look()).per_second == pytest.approx(
+                {"circulation": 0.01, "rate-60": 1 / 700}, rel=0.1
+            )
 
 
 @pytest.mark.usefixtures("_in_flight")
@@ -217,6 +245,31 @@ def test_only_this_products_samples_are_read() -> None:
     ]
     assert found[2][1] == {"outcome": "rejected", "policy": "circulation", "tenant": 'a,\\"b}'}
     assert scrape([]) == Scraped()
+
+
+@pytest.mark.usefixtures("_in_flight")
+async def test_known_tenants_are_looked_at_without_a_walk_over_all_keys(url: str) -> None:
+    """A picture every two seconds would be a walk over millions of keys every two seconds."""
+    async with deployment(Settings.from_env()) as reached:
+        watcher = Watcher(reached, ())
+        await watcher.look()
+        await asyncio.to_thread(command, url, "CONFIG", "RESETSTAT")
+        assert len((await watcher.look()).tenants) == 3
+    stats = await asyncio.to_thread(command, url, "INFO", "commandstats")
+    assert b"cmdstat_eval" in stats
+    assert b"cmdstat_scan:" not in stats
+
+
+def test_one_picture_of_an_outage_is_status_3(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that goes away meanwhile has answered nothing; an empty table would say that all is well."""
+
+    async def look(_: Watcher) -> Frame:
+        return Frame(outage="timeout")
+
+    monkeypatch.setattr(Watcher, "look", look)
+    for how in ("--once", "--json"):
+        answer = run("top", how)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
 
 
 @pytest.mark.usefixtures("_in_flight")
