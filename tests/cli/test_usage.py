@@ -39,6 +39,19 @@ def test_a_tenant_by_policy_and_document(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("_caps")
+def test_a_figure_stands_under_its_own_head(run: Run) -> None:
+    """What is used and what is left look alike at a glance."""
+    with_guard(lambda guard: guard.admit(tenant="acme", document="d-1", sites=sites(120)))
+    header, *rows = run("usage", "acme").out.splitlines()
+    assert header.split() == ["tenant", "cap", "used", "of", "left", "more", "room", "in"]
+    shown = {row.split()[1]: row.split()[2:] for row in rows}
+    assert shown["circulation"] == ["300"]
+    assert shown["rate-60"][:3] == ["120", "1000", "880"]
+    assert shown["document"][1:4] == ["120", "300", "180"]
+    assert rows[0].index("300") == header.index("of")
+
+
+@pytest.mark.usefixtures("_caps")
 def test_as_many_documents_are_listed_as_are_asked_for(run: Run) -> None:
     """The table of every tenant shows the fullest one of each, and not more than that only where nobody asks."""
 
@@ -60,7 +73,9 @@ def test_one_document_by_its_id(run: Run) -> None:
         await guard.admit(tenant="acme", document="7", sites=sites(12))
 
     with_guard(circulate)
-    (found,) = run("usage", "acme", "--document", "7", "--json").document["documents"]
+    document = run("usage", "acme", "--document", "7", "--json").document
+    (found,) = document["documents"]
+    assert document["documents_found"] == 1
     assert (found["document"], found["used"], found["remaining"]) == ("7", 12, 288)
     assert run("usage", "acme", "--document", "").code == 2
     assert run("usage", "--document", "7").code == 2
@@ -93,6 +108,7 @@ def test_an_id_too_long_for_a_key_is_found_by_name(url: str, run: Run) -> None:
 
     with_guard(circulate)
     assert run("usage", "--json").document == {"tenants": [], "nameless": 2, "unreadable": {}}
+    assert "and 2 whose ids are too long to read from the counters: ask for them by name" in run("usage").out
     assert run("caps", "set", known, "max_sites=299").code == 0
     document = run("usage", "--json").document
     assert [each["tenant"] for each in document["tenants"]] == [known]
@@ -113,6 +129,40 @@ def test_a_tenant_of_whom_nothing_is_counted_is_shown_too(url: str, run: Run, mo
     monkeypatch.setenv("FANOUT_GUARD_TENANTS", '{"acme": {"max_sites": "unlimited"}}')
     for arguments in (["usage"], ["usage", "acme"]):
         assert "acme    nothing counted" in run(*arguments).out
+
+
+def test_a_tenant_that_nothing_is_enforced_for_is_marked(url: str, run: Run) -> None:
+    """One far over its cap is an incident, or nothing but a trial of the cap."""
+    run("caps", "set", "acme", "mode=shadow", "max_inflight=5")
+    out = run("usage").out
+    assert "acme (shadow)  inflight" in out
+    run("caps", "unset", "acme", "mode")
+    assert "acme    inflight" in run("usage").out
+
+
+@pytest.mark.parametrize("unknown", ["shared", "reject"])
+def test_a_tenant_that_is_not_counted_any_more_hides_no_other(
+    unknown: str, url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has left in the counters stands under no cap of its own."""
+    with_guard(lambda guard: guard.admit(tenant="gone", document="d", sites=sites(3)))
+    monkeypatch.setenv("FANOUT_GUARD_TENANT__acme__MAX_SITES", "5")
+    monkeypatch.setenv("FANOUT_GUARD_UNKNOWN_TENANTS", unknown)
+    answer = run("usage", "--json")
+    assert (answer.code, [each["tenant"] for each in answer.document["tenants"]]) == (0, ["acme"])
+
+
+def test_of_very_many_documents_some_are_looked_at(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counters may hold millions of one tenant's; how many there are is told all the same."""
+    monkeypatch.setattr("fanout_guard.cli.survey.DOCUMENTS_AT_MOST", 3)
+
+    async def circulate(guard: FanoutGuard) -> None:
+        for number in range(5):
+            await guard.admit(tenant="acme", document=number, sites=sites(1))
+
+    with_guard(circulate)
+    document = run("usage", "acme", "--json").document
+    assert (document["documents_found"], len(document["documents"])) == (5, 3)
 
 
 def test_looking_charges_nothing(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
