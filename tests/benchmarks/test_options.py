@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.__main__ import COMMANDS, main, parser
 from benchmarks.folder import output_folder
-from benchmarks.options import BadUsage, read_names
-from benchmarks.request import notice, read_request
+from benchmarks.options import BadUsage, cap_from, confirm, host_plan, read_names
+from benchmarks.request import environment, notice, read_request
 from fanout_guard.stress.results import write_results
 from tests.stress.story import pool_of, run_of
 
@@ -29,6 +29,9 @@ BAD = [
     (["sweep", "--host", "http://x/path"], "is not an address"),
     (["sweep", "--host", "http://x/path"], "; its path goes into --path"),
     (["sweep", "--host", "http://x#path"], "is not an address"),
+    (["sweep", "--host", "http://x?a=b"], "is not an address"),
+    (["sweep", "--host", "http://x:0"], "is not an address"),
+    (["sweep", "--sites", "100,100001"], "at most 100000 sites"),
     (["sweep", "--nonsense"], "unrecognized arguments: --nonsense (see python -m benchmarks sweep --help)"),
     (["sweep", "--output", "x"], "did you mean --out?"),
     (["sweep", "--output=x"], "did you mean --out?"),
@@ -127,6 +130,37 @@ def test_a_goal_that_cannot_be_measured_at_a_host_is_told_before_anything_is_sen
     for goal, told in (("cpu=80%", True), ("rss=256MB", True), ("p95=600ms", False)):
         assert main(["sweep", *host, "--goal", goal, "--out", str(tmp_path / "out")]) == 2
         assert ("CPU and memory of another machine are not measured" in capsys.readouterr().err) is told
+
+
+def test_what_is_asked_for_wins_over_the_profile() -> None:
+    """A run is repeated with the options that its notice and its report name."""
+    options = ["--profile", "full", "--sweeps", "2", "--documents", "9", "--seed", "5", "--rate", "0.7"]
+    asked = read_request(parser().parse_args(["sweep", *options]))
+    assert (asked.profile.sweeps, asked.profile.documents, asked.seed, asked.rate) == (2, 9, 5, 0.7)
+    assert "at 0.7 documents/s, order shuffled with --seed 5;" in notice(asked, host=None)
+
+
+def test_only_levels_above_the_cap_are_said_to_be_lifted() -> None:
+    """The cap itself is measured as everybody meets it, or it would not be the cap that is judged."""
+    given = parser().parse_args(["sweep", "--cap", "300", "--sites", "100,200,300"])
+    asked = read_request(given)
+    assert "above the cap" not in notice(asked, host=None)
+    assert environment(given, asked)["lifted"] == []
+    given.sites = (100, 300, 400)
+    asked = read_request(given)
+    assert "levels above the cap of 300 go out as a tenant whose cap this run lifts" in notice(asked, host=None)
+    assert environment(given, asked)["lifted"] == [400]
+
+
+def test_the_rate_of_usage_is_that_of_its_busy_minutes(tmp_path: Path) -> None:
+    """At the mean over quiet hours, a sweep would prove a cap for a load that is never the problem."""
+    usage = tmp_path / "usage.csv"
+    busy = "".join(f"{3600 + second},2\n" for second in range(600))
+    usage.write_text(f"time,sites\n0,2\n{busy}4260,2\n")
+    asked = read_request(parser().parse_args(["sweep", "--usage", str(usage)]))
+    assert asked.usage is not None
+    assert asked.rate == asked.usage.busy_rate == 1.0
+    assert asked.usage.mean_rate < 0.2
 
 
 def test_rate_and_usage_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +269,60 @@ def test_a_file_of_names_is_checked_line_by_line(content: bytes, problem: str, t
     path.write_bytes(content)
     with pytest.raises(BadUsage, match=problem):
         read_names(path)
+
+
+@pytest.mark.parametrize("answer", ["y", "Y", "yes", " YES "])
+def test_a_yes_is_a_yes_however_it_is_written(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has typed one waits for the run, and would not look for what was wrong with it."""
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    confirm(parser().parse_args(["sweep"]), "64 documents go out.")
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "n\n", "yes?\n"])
+def test_nothing_but_a_yes_is_one(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents on real sites cannot be taken back."""
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    with pytest.raises(BadUsage, match="nothing was sent"):
+        confirm(parser().parse_args(["sweep"]), "64 documents go out.")
+
+
+@pytest.mark.parametrize(
+    ("options", "headers"),
+    [
+        ([], {}),
+        (["--tenant", "acme"], {"X-Tenant-ID": "{tenant}"}),
+        (["--tenant", "acme", "--header", "A: b"], {"A": "b", "X-Tenant-ID": "{tenant}"}),
+        (["--tenant", "acme", "--header", "X-Org: o/{tenant}"], {"X-Org": "o/{tenant}"}),
+    ],
+)
+def test_the_tenant_is_sent_once(options: list[str], headers: dict[str, str], tmp_path: Path) -> None:
+    """In the header that is usual for it, unless another one has it."""
+    (tmp_path / "names").write_text("a\n")
+    host = ["--host", "http://127.0.0.1:9/", "--site-names", str(tmp_path / "names")]
+    given = parser().parse_args(["sweep", *host, *options])
+    assert given.host == "http://127.0.0.1:9", "the path comes behind it"
+    assert host_plan(given, run="r", largest=1).headers == headers
+
+
+@pytest.mark.parametrize(
+    ("configured", "cap"), [({}, 300), ({"FANOUT_GUARD_MAX_SITES": ""}, 300), ({"FANOUT_GUARD_MAX_SITES": "7"}, 7)]
+)
+def test_the_cap_is_the_one_that_is_configured(configured: dict[str, str], cap: int) -> None:
+    """As the guard reads it: what is empty is not set."""
+    assert cap_from(parser().parse_args(["sweep"]), configured) == cap
+    assert cap_from(parser().parse_args(["sweep", "--cap", "9"]), configured) == 9
+
+
+def test_levels_are_in_order_however_they_are_given() -> None:
+    """The report reads from the smallest to the largest."""
+    assert parser().parse_args(["sweep", "--sites", "300, 100,200"]).sites == (100, 200, 300)
+
+
+def test_an_empty_line_is_no_site(tmp_path: Path) -> None:
+    """It would be published to as a site without a name."""
+    path = tmp_path / "names"
+    path.write_text("a\n\n  \n b \n")
+    assert read_names(path) == ["a", "b"]
 
 
 @pytest.mark.parametrize("command", ["", *(name.partition(".")[0] for name in COMMANDS)])
