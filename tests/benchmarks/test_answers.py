@@ -66,6 +66,7 @@ def test_a_429_without_a_whole_number_of_seconds_has_failed(wait: str) -> None:
         (422, PROBLEM, body(type="about:blank")),
         (429, {"content-type": "text/plain"}, b"slow down"),
         (500, {}, b""),
+        (300, {}, b""),
         (301, {}, b""),
         (0, {}, b""),
     ],

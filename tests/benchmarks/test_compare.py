@@ -88,6 +88,15 @@ def test_a_goal_that_holds_no_more_is_a_regression(tmp_path: Path, capsys: pytes
     ]
 
 
+def test_a_cap_that_failed_before_has_not_become_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipeline that is red for a known reason must not say that the last change is the reason."""
+    old, new = saved(tmp_path / "old", hinge(200.0), 1), saved(tmp_path / "new", hinge(200.0), 2)
+    assert main(["compare", old, new]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[1] for line in told[:2]] == [" fail_cap_too_high"] * 2
+    assert told[-1] == "no regression"
+
+
 def test_runs_of_other_levels_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing was measured twice, so nothing can have become worse; levels above a cap are no promise of anybody's."""
     old = saved(tmp_path / "old", hinge(300.0), 1)
