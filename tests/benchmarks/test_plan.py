@@ -86,6 +86,12 @@ def test_a_template_without_sites_or_document_is_refused(template: object) -> No
         check_template(template)
 
 
+def test_a_level_goes_to_as_many_of_the_names_as_it_has_sites() -> None:
+    """The file has names for the largest level; a smaller one that went to all of them would measure the largest."""
+    plan = Plan(phases=(), site_names=("a", "b", "c", "d"))
+    assert json.loads(plan.request(phase(), 0)[2])["target_sites"] == ["a", "b", "c"]
+
+
 def test_more_sites_than_names_is_an_error() -> None:
     """Nothing is ever published to invented sites."""
     with pytest.raises(ValueError, match="3 sites are asked for, 2 names are known"):
