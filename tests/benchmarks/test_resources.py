@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.resources import between
-from benchmarks.sampler import Reading, Tree, cgroup_of, pressure
+from benchmarks.sampler import Reading, Tree, cgroup_memory, cgroup_of, pressure, throttled
 
 
 def reading(at: float, **changes: float) -> Reading:
@@ -50,6 +51,30 @@ def test_redis_figures_are_differences_per_document() -> None:
     assert more["redis_memory_mb"] == 2.0
 
 
+def test_the_next_levels_documents_are_not_this_ones() -> None:
+    """Its first one may be decided before the reading that ends this level."""
+    calls = (0.0, 10.0, 11.0)
+    span = [Reading(at=float(at), redis={"evalsha_calls": count}) for at, count in enumerate(calls)]
+    assert between(span, 0.0, 1.9, documents=10).more["redis_script_calls_per_document"] == 1.0
+
+
+def test_what_slows_a_target_from_outside_is_a_share_of_the_time() -> None:
+    """Stolen time of all cores; throttling and pressure of the one target; keys that were evicted meanwhile."""
+    first = Reading(at=0.0, cores=2, cgroup_throttled_s=5.0, memory_pressure_total_s=3.0, redis={"evicted_keys": 7.0})
+    last = Reading(
+        at=10.0,
+        cores=2,
+        steal_total_s=4.0,
+        cgroup_throttled_s=6.0,
+        memory_pressure_total_s=3.5,
+        cgroup_memory_mb=64.0,
+        redis={"evicted_keys": 9.0},
+    )
+    more = between([first, last], 0.0, 10.0, documents=1).more
+    assert (more["steal_percent"], more["cgroup_throttled_percent"]) == (20.0, 10.0)
+    assert (more["memory_pressure_percent"], more["cgroup_memory_mb"], more["redis_evicted_keys"]) == (5.0, 64.0, 2.0)
+
+
 def test_this_process_is_measured() -> None:
     """The sampler reads real processes."""
     cpu, rss = Tree([os.getpid()]).read()
@@ -70,6 +95,14 @@ def test_what_an_ended_process_has_used_stays_counted() -> None:
         process.kill()
     assert cpu > 0
     assert tree.read() == (cpu, 0.0)
+
+
+def test_the_limits_of_a_container_are_read(tmp_path: Path) -> None:
+    """A target that its cgroup throttles is slow whatever its cap is; the root cgroup has no figure of its memory."""
+    (tmp_path / "cpu.stat").write_text("usage_usec 9000000\nnr_throttled 4\nthrottled_usec 2500000\n")
+    assert (throttled(tmp_path), cgroup_memory(tmp_path)) == (2.5, None)
+    (tmp_path / "memory.current").write_text("64000000\n")
+    assert cgroup_memory(tmp_path) == 64
 
 
 def test_a_system_without_pressure_or_cgroups_is_no_error() -> None:
