@@ -24,6 +24,7 @@ from fanout_guard.cli.deployment import deployment
 from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.frame import Frame
 from fanout_guard.cli.scrape import Scraped, check_address, samples, scrape
+from fanout_guard.cli.survey import Standing
 from fanout_guard.cli.top import Watcher
 from tests.cli.conftest import Run
 from tests.cli.servers import command, serving, with_guard
@@ -270,6 +271,28 @@ def test_one_picture_of_an_outage_is_status_3(url: str, run: Run, monkeypatch: p
     for how in ("--once", "--json"):
         answer = run("top", how)
         assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
+
+
+def test_tenants_that_have_no_room_are_counted(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A screen that shows five of eight must not look as if there were five."""
+    every = [Standing(f"name-{number}", "enforce", {}, [], 0) for number in range(8)]
+    pictures = iter([Frame(every), Frame(every[:5])])
+
+    async def look(_: Watcher) -> Frame:
+        try:
+            return next(pictures)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(Watcher, "look", look)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # they are this process's
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for name, value in {"TERM": "dumb", "LINES": "13", "COLUMNS": "120"}.items():
+        monkeypatch.setenv(name, value)
+    answer = run("top", "--interval", "0.01")
+    first, second, _ = answer.out.split("Ctrl-C ends\n")
+    assert (answer.code, first.count("name-"), first.endswith("and 3 more; ")) == (0, 5, True)
+    assert (second.count("name-"), "more" in second) == (5, False)
 
 
 @pytest.mark.usefixtures("_in_flight")
