@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from fanout_guard.core.model import Charge, Lease, Part, Policy, Rate, Tally
 from fanout_guard.counters.batch import Lane
 from fanout_guard.counters.scripts import Packed
 from fanout_guard.counters.shared import RedisCounters
+from fanout_guard.errors import CountersUnavailable
 from tests.configured import settings
 from tests.counters.bench import digest, packed
 from tests.counters.using import ALL, HOUR_MS, charge, used
@@ -139,6 +141,31 @@ async def test_another_tenants_lease_is_not_given_back(nodes: ClusterOfThree) ->
     assert (await used(counters, "nobody", policy))["inflight-global"] == before + 10
     assert await counters.release("mine", mine.lease)
     assert (await used(counters, "nobody", policy))["inflight-global"] == before
+    await counters.aclose()
+
+
+@pytest.mark.parametrize("outage", [False, True])
+async def test_a_release_that_is_broken_off_gives_back_to_everybody_too(outage: bool, nodes: ClusterOfThree) -> None:
+    """It is made later, in both slots: else all tenants lack its entries until the lease ends by itself."""
+    policy = Policy(document=None, inflight=None, inflight_global=HOUR_MS)
+    counters = RedisCounters(nodes.url, timeout_ms=3000)
+    before = (await used(counters, "nobody", policy))["inflight-global"]
+    held = charge("broken-off", policy)
+    assert (await counters.decide(held)).charged
+    release = asyncio.create_task(counters.release("broken-off", held.lease))
+    if outage:
+        counters.give_up("timeout")
+    else:
+        await asyncio.sleep(0)
+        release.cancel()
+    assert isinstance((await asyncio.gather(release, return_exceptions=True))[0], BaseException)
+
+    async def everybodys() -> int:
+        with suppress(CountersUnavailable):
+            return (await used(counters, "nobody", policy))["inflight-global"]
+        return -1
+
+    await becomes(before, everybodys)
     await counters.aclose()
 
 
