@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from fanout_guard import FanoutGuard
 from fanout_guard.core.keys import new_id
 from fanout_guard.core.model import Charge, Lease, Part, Policy
+from fanout_guard.counters import debts
 from fanout_guard.counters.shared import RedisCounters
 from fanout_guard.errors import CountersUnavailable
 from fanout_guard.observe.hooks import Observers
@@ -21,7 +22,7 @@ from tests.counters.watching import ALL, TIMEOUT_MS, Edges, charge, used
 from tests.faults.network import Proxy
 from tests.faults.servers import ClusterOfThree, Node
 from tests.sites import sites
-from tests.waiting import becomes, stopwatch, until
+from tests.waiting import at_once, becomes, stopwatch, until
 
 
 async def test_a_decision_given_up_is_undone_when_the_server_answers_again(
@@ -95,6 +96,22 @@ async def test_what_was_held_before_an_outage_is_released_after_it(
     await edges.back()
     assert await used(counters) == [5, 4, 3, 3]
     assert told == [2, 1]
+
+
+async def test_decisions_refused_in_an_outage_push_out_nothing_that_is_owed(
+    counters: RedisCounters, edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so much is remembered: what was never sent needs no undo, and leases ended meanwhile must be given back."""
+    monkeypatch.setattr(debts, "AT_MOST", 10)
+    held = charge()
+    assert (await counters.decide(held)).charged
+    counters.give_up("timeout")
+    counters.release_soon("acme", held.lease)
+    for _ in range(10):
+        with pytest.raises(CountersUnavailable):
+            at_once(counters.decide(charge()))
+    await edges.back()
+    await becomes([3, 3, 0, 0], lambda: used(counters))
 
 
 async def test_a_refund_is_told_when_it_is_paid(counters: RedisCounters, proxy: Proxy, edges: Edges) -> None:
