@@ -136,6 +136,19 @@ async def test_a_refund_is_told_when_it_is_paid(counters: RedisCounters, proxy: 
     assert told == [3, 1]
 
 
+async def test_a_refund_that_finds_no_charge_is_not_told(counters: RedisCounters, edges: Edges) -> None:
+    """Its charge had expired when the outage was over; a counter that only grows cannot take the answer."""
+    told: list[int] = []
+    counters.on_refund = told.append
+    owed = counters.session.channel._debts
+    counters.give_up("timeout")
+    with pytest.raises(CountersUnavailable):
+        await counters.refund("acme", Lease(new_id()))
+    await edges.back()
+    await asyncio.to_thread(until, lambda: not owed)
+    assert told == []
+
+
 async def test_a_refund_whose_caller_is_cancelled_is_told_once(
     nodes: ClusterOfThree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
