@@ -334,6 +334,18 @@ async def test_a_refund_that_the_server_half_forbids_is_not_done_twice(server: N
     await counters.aclose()
 
 
+async def test_who_is_refused_in_flight_is_asked_for_once(server: Node) -> None:
+    """One round trip, unless releases of this worker's own may have made room: a tenant at its cap costs no double."""
+    counters = RedisCounters(server.url, timeout_ms=20_000)
+    full = Policy(document=None, inflight=1)
+    asked = Charge(lease=Lease(new_id()), tenant="acme", cost=1, sites=b"", policy=full, lease_ms=60_000)
+    assert (await counters.decide(asked)).charged
+    calls = int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"])
+    assert not (await counters.decide(replace(asked, lease=Lease(new_id())))).charged
+    assert int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"]) == calls + 1
+    await counters.aclose()
+
+
 async def test_what_is_being_given_back_is_not_held_against_the_next_request(server: Node) -> None:
     """A client that circulates one after the other at its cap must never be told that too much is in flight."""
     counters = RedisCounters(server.url, timeout_ms=20_000)
