@@ -346,6 +346,15 @@ async def test_who_is_refused_in_flight_is_asked_for_once(server: Node) -> None:
     await counters.aclose()
 
 
+async def test_who_is_admitted_does_not_wait_for_releases(counters: RedisCounters, server: Node) -> None:
+    """What others give back is of interest only to those who are refused: nobody else pays for a second call."""
+    calls = int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"])
+    counters.release_soon("acme", Lease(new_id()))
+    assert (await counters.decide(charge())).charged
+    await counters.aclose()
+    assert int(server.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"]) == calls + 2
+
+
 async def test_what_is_being_given_back_is_not_held_against_the_next_request(server: Node) -> None:
     """A client that circulates one after the other at its cap must never be told that too much is in flight."""
     counters = RedisCounters(server.url, timeout_ms=20_000)
