@@ -63,8 +63,7 @@ class Session:
             requests = [pack_refund(*each, self._space) for each in self._places(tenant, lease)]
             return max(await self._own_first("refund", requests), 0)
         request = pack_refund(tenant, lease, self._space, part)
-        (answer,) = await self._in_turn("refund", [request])
-        back = max(int(answer), 0)
+        back = max(await self._make("refund", request), 0)
         if back:
             # Only the tenant's own counters know sites; everybody's are told how many entries those came to.
             others = [pack_refund(*each, self._space, Part(entries=back)) for each in self._places(tenant, lease)[1:]]
@@ -143,37 +142,35 @@ class Session:
         """
         own, *others = requests
         try:
-            (answer,) = await self._in_turn(name, [own])
+            answer = await self._make(name, own)
         except (asyncio.CancelledError, CountersUnavailable):
             self.channel.owe(name, *others)
             raise
         if others and answer >= 0:
-            await self._others_too(name, own, int(answer), others)
-        return int(answer)
+            await self._others_too(name, own, answer, others)
+        return answer
 
     async def _others_too(self, name: str, own: Packed, answer: int, others: Sequence[Packed]) -> None:
         """Make the requests that follow the tenant's own; where one fails, nobody gets the ``answer`` to that."""
         try:
-            await self._in_turn(name, others)
+            for other in others:  # one at most: everybody's
+                await self._make(name, other)
         except (asyncio.CancelledError, CountersUnavailable):
             self.channel.paid(name, own, answer)
             raise
 
-    async def _in_turn(self, name: str, requests: Sequence[Packed]) -> list[Any]:
-        """Make requests of one script, one after the other; what an outage or a cancellation prevents is owed."""
-        lane = self.channel.lanes[name]
+    async def _make(self, name: str, request: Packed) -> int:
+        """Make a request of the script ``name``; what an outage or a cancellation prevents is owed."""
         until_s = self._loop.time() + self.channel.budget_s
-        answers = []
-        for index, request in enumerate(requests):
-            try:
-                answers.append(await self.channel.submit(lane, request, until_s))
-            except asyncio.CancelledError:
-                self.channel.owe(name, *requests[index:])
-                raise
-            except CountersUnavailable as error:
-                self.channel.owe(name, *requests[index if worth_retrying(error) else index + 1 :])
-                raise
-        return answers
+        try:
+            return int(await self.channel.submit(self.channel.lanes[name], request, until_s))
+        except asyncio.CancelledError:
+            self.channel.owe(name, request)
+            raise
+        except CountersUnavailable as error:
+            if worth_retrying(error):
+                self.channel.owe(name, request)
+            raise
 
     def _undo(self, charge: Charge) -> None:
         """Take back a decision that nobody waits for any more, and that may or may not have been applied."""
