@@ -16,7 +16,7 @@ from fanout_guard.cli.exit import Exit
 from fanout_guard.cli.output import clean, fail, json_option, say, say_json
 from fanout_guard.core.circulation import Circulation
 from fanout_guard.core.extract import Reader, Unreadable
-from fanout_guard.core.model import INFLIGHT_GLOBAL, Decision, Mode, Outcome
+from fanout_guard.core.model import Decision, Mode, Outcome
 from fanout_guard.core.problem import Problem, UnreadableKind, refusal, unreadable
 from fanout_guard.core.source import Source, parse_source, parse_sources
 from fanout_guard.core.words import plural, sentence
@@ -210,13 +210,8 @@ def _lines(decision: Decision, answer: Problem | None) -> list[str]:
         return [f"refused with {answer.status}: {asked}, over {', '.join(decision.violated)}", problem["detail"]]
     if decision.shadowed:
         return [f"admitted: {asked}, in shadow mode; enforced, {', '.join(decision.shadowed)} would refuse"]
-    lines = [f"admitted: {asked}"]
-    lines += [
-        f"{reading.policy}: then {reading.used} of {reading.limit}"
-        for reading in decision.readings
-        if reading.policy != INFLIGHT_GLOBAL
-    ]
-    return lines
+    then = (f"{reading.policy}: then {reading.used} of {reading.limit}" for reading in decision.readings)
+    return [f"admitted: {asked}", *then]
 
 
 def _members(decision: Decision, answer: Problem | None) -> dict[str, Any]:

@@ -37,6 +37,20 @@ def test_what_fits_is_admitted_and_not_charged(url: str, run: Run, tmp_path: Pat
     assert command(url, "DBSIZE") == 0
 
 
+def test_every_cap_is_told_as_it_would_stand_then(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that all tenants share is nearly full long before a tenant's own."""
+    monkeypatch.setenv("FANOUT_GUARD_RATE", "900/minute")
+    monkeypatch.setenv("FANOUT_GUARD_GLOBAL_MAX_INFLIGHT", "1000")
+    assert run("simulate", payload(tmp_path, 2), "--tenant", "acme").out.splitlines() == [
+        "admitted: 2 sites for tenant acme",
+        "document: then 2 of 300",
+        "rate-60: then 2 of 900",
+        "inflight-global: then 2 of 1000",
+    ]
+
+
 def test_what_is_over_the_cap_is_told_as_the_client_would_be(url: str, run: Run, tmp_path: Path) -> None:
     """The problem document is the very one of the HTTP answer."""
     answer = run("simulate", payload(tmp_path, 301), "--tenant", "acme", "--json")
