@@ -163,7 +163,7 @@ PROBLEM_SCHEMA: Json = {
         "excess": {**_COUNT, "description": "The entries over the cap."},
         "used": {**_COUNT, "description": "What counts under the cap already."},
         "fits_now": {**_COUNT, "description": "How many entries would be admitted now."},
-        "chunks": {**_COUNT, "description": "How many circulations it takes."},
+        "chunks": {**_COUNT, "description": "How many circulations it takes, one after the other."},
         "chunk_wait": {**_COUNT, "description": "Seconds to leave between them."},
         "retry_after": {**_SECONDS, "description": "Seconds to wait before the same circulation is sent again."},
     },
