@@ -52,7 +52,8 @@ def _check_header(header: list[str]) -> None:
         raise ResultsError("the table is empty")
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
-        raise ResultsError(f"line 1: no column {' and no column '.join(missing)}; the first line names the columns")
+        named = f"no column {' and no column '.join(missing)}"
+        raise ResultsError(f"line 1: {named}; the first line names the columns, separated by commas")
     known = [name for name in header if name in _REQUIRED + _OPTIONAL]
     doubled = sorted({name for name in known if known.count(name) > 1})
     if doubled:

@@ -115,7 +115,7 @@ def test_a_bad_cell_is_named_by_row_and_column(cells: str, column: str) -> None:
         (b"sites,p95_ms\n", "no rows"),
         (b"sites,p99_ms\n100,500\n", "no column p95_ms"),
         (b"100,500\n200,505\n", "no column sites"),
-        (b"sites;p95_ms\n100;500\n", "no column sites"),
+        (b"sites;p95_ms\n100;500\n", "separated by commas"),
         (b"sites,p95_ms,sites\n100,500,100\n", "column sites occurs twice"),
         (b"sites,p95_ms\n100,500,1\n", "row 1 (line 2): 3 cells, the header has 2"),
         (b"sites,p95_ms\n100\n", "row 1 (line 2): 1 cells"),
