@@ -99,7 +99,9 @@ class Plan(Struct, frozen=True, kw_only=True):
         path = _fill_text(self.path, {name: quote(value, safe="") for name, value in values.items()})
         headers = {name: _fill_text(text, values) for name, text in self.headers.items()}
         body = _fill(self.body, values, self.sites(phase.sites))
-        return path, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
+        if "content-type" not in map(str.lower, headers):
+            headers["Content-Type"] = "application/json"
+        return path, headers, json.dumps(body).encode()
 
 
 class Outcome(Struct, frozen=True, kw_only=True, tag="document"):

@@ -53,6 +53,12 @@ def test_a_template_is_filled_at_any_depth() -> None:
     assert json.loads(sent) == {"data": [{"doc": "v2/r-level-1-3-2", "to": ["x", "y", "z"], "keep": 1}], "by": "acme"}
 
 
+def test_a_content_type_of_the_users_own_is_the_only_one() -> None:
+    """Two of them on one request, and an API refuses it or takes the wrong one."""
+    headers = Plan(phases=(), run="r", headers={"content-type": "application/vnd.api+json"}).request(phase(), 0)[1]
+    assert headers == {"content-type": "application/vnd.api+json"}
+
+
 def test_the_documents_id_may_be_in_the_path() -> None:
     """The guard takes it from there too (``DOCUMENT=path:…``); a tenant's id stays one segment."""
     path = "/tenants/{tenant}/documents/{document_id}/circulate"
