@@ -199,21 +199,28 @@ def _path(text: str, tenant: str | None) -> str:
         raise BadUsage(f"--path {text!r} does not start with one /")
     if "{tenant}" in text and not tenant:
         raise BadUsage("--path has {tenant}, but there is no --tenant")
+    unknown = [name for name in re.findall("{.*?}", text) if name not in ("{document_id}", "{headline}", "{tenant}")]
+    if unknown:
+        raise BadUsage(f"--path has {unknown[0]}: it can have {{document_id}} and {{tenant}}")
     return text
 
 
 def _headers(lines: list[str], tenant: str | None) -> dict[str, str]:
     if tenant is not None and not (tenant and tenant.isprintable() and max(tenant) <= "\xff"):
         raise BadUsage(f"--tenant {tenant!r} cannot be sent in a header")
-    headers = {}
+    headers: dict[str, str] = {}
     for line in lines:
         match = HEADER.fullmatch(line)
         if not match:
             raise BadUsage(f"--header {line.partition(':')[0]!r} is not of the form 'NAME: VALUE'")
+        if match[1].lower() in map(str.lower, headers):
+            raise BadUsage(f"--header {match[1]!r} is given twice")
         headers[match[1]] = match[2].strip()
     if "{tenant}" in "".join(headers.values()) and not tenant:
         raise BadUsage("a --header has {tenant}, but there is no --tenant")
     if tenant and "{tenant}" not in "".join(headers.values()):
+        if "x-tenant-id" in map(str.lower, headers):
+            raise BadUsage("--tenant and --header 'X-Tenant-ID' both name the tenant: leave one out")
         headers["X-Tenant-ID"] = "{tenant}"
     return headers
 

@@ -210,6 +210,9 @@ def test_an_option_of_another_target_is_not_passed_over(
         (["--site-names", "{many}", "--yes", "--tenant", "€"], "--tenant '€' cannot be sent in a header"),
         (["--site-names", "{many}", "--yes", "--tenant", "a\n"], "--tenant 'a\\n' cannot be sent in a header"),
         (["--site-names", "{many}", "--yes", "--path", "/{tenant}/circulate"], "--path has {tenant}"),
+        (["--site-names", "{many}", "--yes", "--path", "/{id}/circulate"], "--path has {id}"),
+        (["--site-names", "{many}", "--yes", "--header", "A: 1", "--header", "a: 2"], "'a' is given twice"),
+        (["--site-names", "{many}", "--yes", "--tenant", "a", "--header", "x-tenant-id: b"], "both name the tenant"),
         (["--site-names", "{many}", "--yes", "--path", "/{document_id}", "--body", '{"to": []}'], 'lacks "{sites}"'),
     ],
 )
