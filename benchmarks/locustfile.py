@@ -107,6 +107,7 @@ class Publisher(FastHttpUser):
     concurrency = 2000  # Locust's 10 would queue the eleventh circulation in flight, unseen
     network_timeout = 120.0
     connection_timeout = 10.0
+    insecure = False  # Locust's default takes any certificate, and a header may carry a token
 
     def on_start(self) -> None:
         """Follow no redirect: a page for logging in answers 200, and fast, and no site has the document.

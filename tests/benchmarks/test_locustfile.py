@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -50,12 +52,15 @@ def samples_of(path: Path) -> list[Outcome]:
 
 @contextmanager
 def answering(
-    seconds_by_number: dict[int, float], paths: list[str] | None = None, redirect: int | None = None
+    seconds_by_number: dict[int, float],
+    paths: list[str] | None = None,
+    redirect: int | None = None,
+    certificate: Path | None = None,
 ) -> Iterator[str]:
     """A server that handles one request after the other and stalls on some; it reaches no site.
 
     ``paths`` takes the path of each request. With ``redirect``, that status sends each circulation to a page for
-    logging in, which answers anything with 200.
+    logging in, which answers anything with 200. With ``certificate`` (and its key), it speaks TLS.
     """
     lock, handled = threading.Lock(), [0]
 
@@ -85,10 +90,14 @@ def answering(
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
@@ -213,6 +222,29 @@ def test_a_redirect_is_not_followed_to_a_success(status: int, tmp_path: Path) ->
     assert answer.returncode == 4, answer.stderr
     told = {(outcome.result, outcome.detail) for outcome in samples_of(tmp_path / "samples.jsonl")}
     assert told == {("failed", f"status {status}")}
+
+
+def test_a_certificate_is_verified_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a ``--header`` holds is a token, as a rule, and it went to whoever answered at the address."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on this machine")
+    ours = tmp_path / "ours.pem"
+    command = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ours -keyout {ours} -out certificate"
+    more = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([openssl, *command.split(), *more], cwd=tmp_path, check=True, capture_output=True)
+    ours.write_text(ours.read_text() + (tmp_path / "certificate").read_text())
+    phase = Phase(sweep=1, sites=1, documents=2, rate=10.0, discarded=0)
+    received: list[str] = []
+    with answering({}, received, certificate=ours) as host:
+        plan = Plan(phases=(phase,), site_names=("a",))
+        unknown = [r for r in generate(plan, host, tmp_path, started=lambda _: None) if isinstance(r, Outcome)]
+        assert [r.result for r in unknown] == ["failed"] * 2
+        assert "CERTIFICATE_VERIFY_FAILED" in unknown[0].detail
+        assert not received
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate"))
+        known = [r for r in generate(plan, host, tmp_path, started=lambda _: None) if isinstance(r, Outcome)]
+    assert [r.result for r in known] == ["ok"] * 2
 
 
 @pytest.mark.parametrize(
