@@ -219,9 +219,11 @@ def _headers(lines: list[str], tenant: str | None) -> dict[str, str]:
     if "{tenant}" in "".join(headers.values()) and not tenant:
         raise BadUsage("a --header has {tenant}, but there is no --tenant")
     if tenant and "{tenant}" not in "".join(headers.values()):
-        if "x-tenant-id" in map(str.lower, headers):
-            raise BadUsage("--tenant and --header 'X-Tenant-ID' both name the tenant: leave one out")
-        headers["X-Tenant-ID"] = "{tenant}"
+        named = {value for name, value in headers.items() if name.lower() == "x-tenant-id"}
+        if named - {tenant}:
+            raise BadUsage("--tenant and --header 'X-Tenant-ID' name different tenants: leave one out")
+        if not named:
+            headers["X-Tenant-ID"] = "{tenant}"
     return headers
 
 

@@ -212,7 +212,7 @@ def test_an_option_of_another_target_is_not_passed_over(
         (["--site-names", "{many}", "--yes", "--path", "/{tenant}/circulate"], "--path has {tenant}"),
         (["--site-names", "{many}", "--yes", "--path", "/{id}/circulate"], "--path has {id}"),
         (["--site-names", "{many}", "--yes", "--header", "A: 1", "--header", "a: 2"], "'a' is given twice"),
-        (["--site-names", "{many}", "--yes", "--tenant", "a", "--header", "x-tenant-id: b"], "both name the tenant"),
+        (["--site-names", "{many}", "--yes", "--tenant", "a", "--header", "x-tenant-id: b"], "name different tenants"),
         (["--site-names", "{many}", "--yes", "--path", "/{document_id}", "--body", '{"to": []}'], 'lacks "{sites}"'),
     ],
 )
@@ -296,6 +296,7 @@ def test_nothing_but_a_yes_is_one(answer: str, monkeypatch: pytest.MonkeyPatch) 
         (["--tenant", "acme"], {"X-Tenant-ID": "{tenant}"}),
         (["--tenant", "acme", "--header", "A: b"], {"A": "b", "X-Tenant-ID": "{tenant}"}),
         (["--tenant", "acme", "--header", "X-Org: o/{tenant}"], {"X-Org": "o/{tenant}"}),
+        (["--tenant", "acme", "--header", "x-tenant-id: acme"], {"x-tenant-id": "acme"}),
     ],
 )
 def test_the_tenant_is_sent_once(options: list[str], headers: dict[str, str], tmp_path: Path) -> None:
