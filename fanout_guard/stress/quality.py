@@ -93,7 +93,7 @@ def _flaws(level: Level, base: float | None) -> Iterator[tuple[Flaw, str]]:
 def _overload(level: Level, base: float | None) -> Iterator[str]:
     scheduled, achieved = level.scheduled_rate, level.achieved_rate
     if scheduled and achieved is not None and achieved < MINIMUM_RATE * scheduled:
-        yield f"only {achieved / scheduled:.0%} of the scheduled rate was reached"
+        yield f"only {achieved / scheduled:.1%} of the scheduled rate was reached, {MINIMUM_RATE:.0%} is needed"
     if base and level.lag_p99_ms is not None and level.lag_p99_ms > MAXIMUM_LAG * base:
         late = f"the load generator was late by {level.lag_p99_ms:.1f} ms (p99)"
         yield f"{late}, over {MAXIMUM_LAG:.0%} of the base latency of {base:.0f} ms"
