@@ -6,13 +6,15 @@ Loaded by the locustfile only: it needs gevent, which Locust puts under the whol
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import gevent
-from locust.env import Environment
 from msgspec.json import Decoder, encode
 
 from benchmarks.plan import Outcome, Phase, PhaseEnd, Plan
+
+if TYPE_CHECKING:
+    from locust.env import Environment  # puts gevent under the whole process, which tests of this file are not for
 
 OUTCOMES = Decoder(Outcome)
 START_SECONDS = 30.0  # for all processes to have their user
