@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 from fanout_guard.core.model import UNWATCHED
 from fanout_guard.counters.outage import PROBE_EVERY_S, Breaker
@@ -42,7 +43,9 @@ async def test_an_outage_begins_and_ends_once() -> None:
     for _ in range(100):
         breaker.open("connection")
     reasons = [breaker.reason]
+    began_s = asyncio.get_running_loop().time()
     await over.wait()
+    assert asyncio.get_running_loop().time() - began_s > 2.9 * PROBE_EVERY_S, "a server that starts is not stormed"
     reasons.append(breaker.reason)
     assert reasons == ["connection", None]
     assert edges == [(True, "connection"), (False, "loading")]
@@ -69,13 +72,38 @@ async def test_a_probe_that_fails_unforeseen_is_not_the_last() -> None:
     assert edges == [(True, "connection"), (False, "timeout")]
 
 
+async def test_what_an_outage_says_later_is_not_said_of_the_request_that_met_it() -> None:
+    """Its end would else be logged with that request's id or span, minutes after it was answered."""
+    request = ContextVar("request", default="none")
+    seen = []
+
+    async def probe() -> None:
+        seen.append(request.get())
+
+    over = asyncio.Event()
+    breaker = Breaker(probe, lambda active, _: None if active else over.set())
+    request.set("r-1")
+    breaker.open("connection")
+    await over.wait()
+    assert seen == ["none"]
+
+
 async def test_closing_ends_the_watch() -> None:
     """No task is left behind; and whoever was told of the beginning is told that nobody looks any more."""
     prober = Prober()
     breaker, edges, _ = watched(prober)
     breaker.open("connection")
     await breaker.aclose()
-    await asyncio.sleep(PROBE_EVERY_S * 1.5)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert prober.asked == 0
     assert edges == [(True, "connection"), (False, UNWATCHED)]
     await breaker.aclose()
+
+
+async def test_what_fails_after_the_closing_begins_no_watch() -> None:
+    """Nobody would end it, and the server that it would look for has been taken leave of."""
+    breaker, edges, _ = watched(Prober())
+    await breaker.aclose()
+    breaker.open("timeout")
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert (breaker.reason, edges) == ("connection", [])
