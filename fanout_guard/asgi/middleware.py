@@ -158,7 +158,7 @@ class FanoutGuardMiddleware:
                 raise _Refused(None, "The tenant could not be determined. Send it again in 1 second.") from None
             raise _Refused(TENANT_UNIDENTIFIED, sentence(f"{error}{self._tenant_expected}")) from None
         except UnknownTenant:
-            raise _Refused("tenant-unknown", "This tenant may not circulate here.", named, tenant_read=True) from None
+            raise _Refused("tenant-unknown", "This tenant may not circulate here.", named) from None
 
     async def _run(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with its admission, and settle when it is done."""
