@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -45,6 +46,20 @@ async def test_a_guard_inside_a_mounted_application_guards() -> None:
     inner = guarded(Recorder())
     app = Starlette(routes=[Mount("/api", app=inner)])
     assert (await post(app, body_of(301), path="/api/circulate-document")).status == 422
+
+
+@pytest.mark.parametrize("path", ["/api/circulate-document", "/circulate-document"])
+async def test_an_application_below_its_own_root_path_is_guarded(path: str) -> None:
+    """FastAPI serves both spellings, and puts the root path into the scope only after the guard has looked there."""
+    api = FastAPI()
+    api.root_path = "/api"
+
+    async def circulate(request: Request) -> JSONResponse:
+        return JSONResponse(len((await request.json())["target_sites"]))
+
+    api.add_route("/circulate-document", circulate, methods=["POST"])
+    guard = guarded(api)
+    assert [(await post(guard, body_of(count), path=path)).status for count in (300, 301)] == [200, 422]
 
 
 async def test_refusals_are_answers_between_function_middlewares() -> None:

@@ -96,6 +96,17 @@ async def test_a_body_over_its_bound_is_refused(declared: bool) -> None:
     assert sent.header("connection") is None
 
 
+async def test_a_client_that_asks_whether_to_send_a_body_over_its_bound_is_not_told_to_go_ahead() -> None:
+    """Servers send "100 Continue" at the first ``receive``: it would upload all of what is refused."""
+
+    async def upload() -> Message:
+        raise AssertionError("the go-ahead")
+
+    scope = scope_of(headers=[("content-length", "5000"), ("expect", "100-continue")])
+    sent = await drive(guarded(Recorder(), MAX_BODY_BYTES="4000"), scope, [], then=upload)
+    assert (sent.status, sent.header("connection")) == (413, "close")
+
+
 async def test_an_upload_without_end_is_not_waited_for() -> None:
     """The answer says that the connection closes, where the rest was not read."""
     chunk: Message = {"type": "http.request", "body": b" " * 65536, "more_body": True}
