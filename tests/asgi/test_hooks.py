@@ -85,17 +85,19 @@ async def test_a_hook_that_fails_for_a_tenant_in_shadow_mode_refuses_nothing() -
 
 
 @pytest.mark.parametrize("given", [RuntimeError("secret"), "", 5, ["a"], "*", "x" * 300])
-async def test_a_tenant_hook_that_fails_refuses(given: Any) -> None:
-    """Nobody is charged for somebody whom the hook cannot name."""
+async def test_a_tenant_hook_that_fails_refuses(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is charged for, and nobody has the mode of, one whom the hook cannot name; the log says why."""
 
     def tenant(scope: Scope) -> str:
         if isinstance(given, Exception):
             raise given
         return given  # type: ignore[no-any-return]
 
-    sent = await post(FanoutGuardMiddleware(Recorder(), settings=Settings(), tenant=tenant), body_of(3))
+    settings = Settings(tenants={"default": Caps(mode="shadow")})
+    sent = await post(FanoutGuardMiddleware(Recorder(), settings=settings, tenant=tenant), body_of(3))
     assert sent.status == 503
     assert b"secret" not in sent.body
+    assert "tenant= failed" in caplog.text
 
 
 async def test_a_hook_that_awaits_what_was_cancelled_fails(caplog: pytest.LogCaptureFixture) -> None:

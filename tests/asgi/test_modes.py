@@ -42,6 +42,26 @@ async def test_what_shadow_mode_passes_on_unread_is_in_the_log(caplog: pytest.Lo
     ]
 
 
+async def test_what_a_tenant_sends_unreadable_while_its_mode_is_off_is_not_recorded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A tenant that is left alone would else be a flood in the log and in the metrics."""
+    assert (await post(guarded(Recorder(), TENANT__default__MODE="off"), b"{nope")).status == 200
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"), [(b"\x1f\x8b", [("content-encoding", "gzip")]), (b" " * 5000, []), (b"{nope", [])]
+)
+async def test_a_tenant_in_shadow_mode_is_refused_no_body(body: bytes, headers: list[tuple[str, str]]) -> None:
+    """Its header says who it is, however little of its body can be read."""
+    app = Recorder()
+    guard = guarded(app, TENANT__acme__MODE="shadow", MAX_BODY_BYTES="4000")
+    assert (await post(guard, body, headers=[("x-tenant-id", "acme"), *headers])).status == 200
+    assert app.seen == [body]
+    assert (await post(guard, body, headers=headers)).status >= 400
+
+
 async def test_a_tenant_that_is_not_known_does_not_have_the_default_tenants_mode() -> None:
     """A request that names nobody is the default tenant's; one that names somebody else is not."""
     guard = guarded(Recorder(), UNKNOWN_TENANTS="reject", TENANT__default__MODE="shadow")
@@ -96,8 +116,9 @@ async def test_a_tenant_can_have_its_own_mode() -> None:
 
 
 async def test_mode_off_does_nothing_at_all() -> None:
-    """Not even read the body."""
+    """Not even read the body, be it readable or not."""
     app = Recorder()
-    sent = await post(guarded(app, MODE="off"), b"{nope")
-    assert sent.headers == []
-    assert "fanout_guard" not in app.scopes[0]
+    guard = guarded(app, MODE="off")
+    for body in (b"{nope", body_of(301)):
+        assert (await post(guard, body)).headers == []
+    assert not any("fanout_guard" in scope for scope in app.scopes)
