@@ -8,8 +8,8 @@ import pytest
 
 from fanout_guard import FanoutGuard, FanoutGuardMiddleware
 from fanout_guard.testing import FakeClock, MemoryCounters
-from fanout_guard.types import Receive, Scope, Send
-from tests.asgi.driving import Recorder, body_of, guarded, post
+from fanout_guard.types import Message, Receive, Scope, Send
+from tests.asgi.driving import Recorder, body_of, chunked, guarded, post, scope_of
 from tests.configured import settings
 
 
@@ -20,6 +20,23 @@ async def test_a_response_that_did_not_circulate_is_refunded(status: int, refund
     assert (await post(guard, body_of(300))).status == status
     assert (await guard.guard.usage())["rate-60"].used == 300 * (1 - refunded)
     assert (await guard.guard.usage(document="d-1"))["document"].used == 300 * (1 - refunded)
+
+
+async def test_a_refund_is_made_before_the_client_reads_that_it_may_send_again() -> None:
+    """It does so at once, and would meet the charge of the circulation that the application has refused."""
+    guard = guarded(Recorder(status=404), RATE="300/minute")
+    used = []
+
+    async def send(message: Message) -> None:
+        used.append((await guard.guard.usage())["rate-60"].used)
+
+    messages = chunked(body_of(300))
+
+    async def receive() -> Message:
+        return messages.pop()
+
+    await guard(scope_of(), receive, send)
+    assert used == [0, 0]
 
 
 @pytest.mark.parametrize("started", [False, True])
