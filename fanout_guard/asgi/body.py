@@ -126,8 +126,7 @@ def _check_media_type(value: bytes) -> None:
     if _FORM.search(value):
         raise UnsupportedEncoding("The Content-Type says that the body is a form. Send JSON, as application/json.")
     # The guard reads UTF-8; a reader that goes by another charset would see other sites.
-    charsets = value.count(b"charset")
-    if charsets and charsets != len(_UTF8.findall(value)):
+    if value.count(b"charset") != len(_UTF8.findall(value)):
         raise UnsupportedEncoding("Send the body in UTF-8.")
 
 
