@@ -145,11 +145,12 @@ def test_the_application_gets_the_same_bytes(parts: list[bytes]) -> None:
 
 
 async def test_a_refused_upload_can_be_let_in_and_forgotten() -> None:
-    """A reply before the upload has ended reaches the client as a reset."""
-    body = RequestBody(Server(chunks(b"x" * 20, *[b"y" * 9] * 9)).receive, 4)
+    """A reply before the upload has ended reaches the client as a reset; many slow ones must take no room."""
+    body = RequestBody(Server([*chunks(b"x" * 20, *[b"y" * 9] * 9), DISCONNECT]).receive, 4)
     with pytest.raises(BodyTooLarge):
         await body.read()
     assert await body.drain(100, 5)
+    assert await body.receive() is DISCONNECT
 
 
 async def test_draining_ends_at_its_bounds_and_with_the_client() -> None:
