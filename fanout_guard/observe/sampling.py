@@ -26,7 +26,7 @@ class Sampler:
     @property
     def idle(self) -> bool:
         """Whether there is nothing that ``missed`` could tell of, now or later."""
-        return not self._seen and not self._missed
+        return not self._seen  # never empty while something is missed
 
     def passes(self, kind: str) -> bool:
         """Count one event; whether it is one of the first of its interval."""
@@ -35,8 +35,6 @@ class Sampler:
 
     def missed(self, *, at_once: bool = False) -> dict[str, int]:
         """How many did not pass in the intervals that are over (``at_once``: so far), by kind; each is told once."""
-        if self.idle:
-            return {}
         if at_once:
             self._ends = float("-inf")
         self._begin_interval_if_due()
