@@ -110,6 +110,31 @@ def test_a_flood_is_sampled_and_counted(reject: Decide, log: pytest.LogCaptureFi
     assert next_one.getMessage().startswith("circulation rejected")
 
 
+def test_a_flood_of_unreadable_requests_is_sampled_and_counted(log: pytest.LogCaptureFixture, clock: HandClock) -> None:
+    """Whoever sends nonsense needs no tenant for it, and may send nothing else."""
+    observer = LogObserver(burst=3, clock=clock)
+    for _ in range(100):
+        observer.unreadable("body-too-large", "Too long.", None)
+    assert len(log.records) == 3
+    clock.seconds += 1
+    observer.unreadable("tenant-unidentified", "No tenant.", None)
+    assert log.records[3].getMessage() == "97 more of body-too-large, not logged one by one"
+
+
+def test_counters_of_a_tenant_that_cannot_be_read_are_an_error_in_the_log(
+    log: pytest.LogCaptureFixture, clock: HandClock
+) -> None:
+    """It is decided as in an outage, but no outage begins that would say so; its requests come as fast as ever."""
+    observer = LogObserver(burst=2, clock=clock)
+    for _ in range(50):
+        observer.counter_error("wrongtype")
+    observer.counter_error("script")
+    told = [(record.levelno, fields(record)["event"], fields(record)["reason"]) for record in log.records]
+    lines = [(logging.ERROR, "counters-unreadable", reason) for reason in ("wrongtype", "wrongtype", "script")]
+    assert told == lines
+    assert log.records[0].getMessage() == "the counters of a tenant cannot be read (wrongtype): decided as in an outage"
+
+
 def test_the_count_of_a_flood_is_written_by_the_next_admitted_circulation(
     decide: Decide, reject: Decide, log: pytest.LogCaptureFixture, clock: HandClock
 ) -> None:
