@@ -11,10 +11,10 @@ from tests.sites import sites
 
 
 async def test_a_circulation_over_the_cap_says_how_to_succeed() -> None:
-    """The client's developer must know what to do next from the answer alone."""
+    """The client's developer must know what to do next from the answer alone, and the connection can be used for it."""
     app = Recorder()
     sent = await post(guarded(app), body_of(1000))
-    assert (sent.status, app.seen) == (422, [])
+    assert (sent.status, app.seen, sent.header("connection")) == (422, [], None)
     problem = sent.problem
     assert problem["type"] == CAP_EXCEEDED
     assert "retry_after" not in problem
