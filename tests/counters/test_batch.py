@@ -321,6 +321,23 @@ async def test_waiting_for_answers_ends_with_them_or_with_the_time(sink: Sink) -
     await busy.finish()
 
 
+async def test_finishing_waits_for_who_waits_and_not_for_a_call_that_all_have_left(sink: Sink) -> None:
+    """A guard that is closed answers whom it owes an answer; a call that nobody waits for may never end."""
+    busy = lane(sink)
+    left = busy.submit(1, FOREVER)
+    await turns()
+    left.cancel()
+    await busy.finish()
+    assert busy.busy
+    answered = busy.submit(2, FOREVER)
+    finishing = asyncio.create_task(busy.finish())
+    await turns()
+    assert not finishing.done()
+    sink.go_on.set()
+    await finishing
+    assert answered.result() == 20
+
+
 async def test_a_call_that_cannot_even_begin_fails_its_own_requests(sink: Sink) -> None:
     """Nobody may wait for a batch that was never sent."""
     busy = lane(sink)
