@@ -83,11 +83,12 @@ def test_an_unreadable_request_that_names_nobody_is_logged_without_a_tenant(log:
 
 
 @pytest.mark.parametrize("hostile", ["a\nrequest", "\u2028", "\x1b[2J"])
-def test_the_tenant_of_an_unreadable_request_cannot_forge_a_line(hostile: str, log: pytest.LogCaptureFixture) -> None:
-    """It is whatever the client sent, and has not been checked yet."""
-    LogObserver().unreadable("body-too-large", "Too long.", hostile)
+def test_nothing_of_an_unreadable_request_can_forge_a_line(hostile: str, log: pytest.LogCaptureFixture) -> None:
+    """Its tenant is whatever the client sent, and what is wrong with it may quote that; neither was checked."""
+    LogObserver().unreadable("body-too-large", f"Not {hostile}.", hostile)
     assert log.records[0].getMessage().isprintable()
     assert str(fields(log.records[0])["tenant"]).isprintable()
+    assert str(fields(log.records[0])["detail"]).isprintable()
 
 
 def test_a_refusal_of_no_known_kind_is_logged_as_other(log: pytest.LogCaptureFixture) -> None:
