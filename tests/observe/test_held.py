@@ -61,6 +61,26 @@ async def test_a_lease_that_nobody_gives_back_ends_by_itself() -> None:
     held.close()
 
 
+async def test_a_lease_that_was_renewed_ends_by_itself_too() -> None:
+    """The gauge would else never come down again where its worker dies after it has renewed."""
+    gauge = Gauge()
+    held = HeldLeases(gauge)
+    held.hold(b"a", 10, 0.01)
+    held.renew(b"a", 0.02)
+    await asyncio.wait_for(gauge.changed.wait(), 10)
+    assert gauge.value == 0
+
+
+async def test_a_lease_that_was_given_back_is_forgotten() -> None:
+    """It would else be kept until its end, which may be days away."""
+    told: list[int] = []
+    held = HeldLeases(told.append)
+    held.hold(b"a", 10, LONG_S)
+    held.end(b"a")
+    held.close()
+    assert told == [10, -10]
+
+
 async def test_a_lease_keeps_nothing_of_the_request_that_took_it() -> None:
     """It may be held for days, and the next one too."""
 
