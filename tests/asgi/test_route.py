@@ -259,6 +259,7 @@ def test_a_parameter_at_the_end_keeps_its_newline() -> None:
         ("POST /circulate", "/api/circulate", "/api", True),
         ("POST /circulate", "/circulate", "/api", True),
         ("POST /circulate", "/apis/circulate", "/api", False),
+        ("POST /circulate", "/app/circulate", "/api", False),
         ("POST /v1/circulate", "/v1/circulate", "/v", True),
         ("POST /1/circulate", "/v1/circulate", "/v", True),
         ("POST /circulate", "/x/api/circulate", "/api", True),
