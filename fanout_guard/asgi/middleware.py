@@ -226,7 +226,7 @@ class FanoutGuardMiddleware:
 class _Refused(Exception):
     """Raised for a request that gets no decision; ``kind`` is None if a hook failed, which is not the client's fault.
 
-    Without ``tenant_read`` it is not known whose request it is, so that no tenant's own mode can apply to it.
+    Without ``tenant_read`` it is not known whose request it is, or the tenant is unknown: no tenant's own mode applies.
     """
 
     def __init__(

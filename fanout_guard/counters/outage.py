@@ -64,6 +64,7 @@ class Breaker:
                 self._goes_on("other")
             else:
                 break
+        self._task = None
         self._end()
 
     def _goes_on(self, reason: str) -> None:
