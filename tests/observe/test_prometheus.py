@@ -265,6 +265,13 @@ def test_an_unreadable_request_that_names_nobody_has_the_tenant_other(registry: 
     assert value(registry, "decisions_total", **labels) == 1
 
 
+def test_two_guards_of_one_process_share_the_tenant_label(registry: CollectorRegistry, decide: Decide) -> None:
+    """Several applications have one registry, each with its own tenants or the same."""
+    for tenants in (["acme"], ["acme", "beta"]):
+        PrometheusObserver(registry=registry, tenants=tenants).decided(decide(tenant="acme"), 0.001)
+    assert value(registry, "decisions_total", outcome="admitted", policy="", tenant="acme") == 2
+
+
 def test_two_guards_that_differ_in_the_tenant_label(registry: CollectorRegistry, decide: Decide) -> None:
     """A family has one set of labels: without the tenant an empty one will do, but not the other way round."""
     PrometheusObserver(registry=registry, tenants=["acme"])
