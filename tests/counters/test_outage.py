@@ -52,6 +52,18 @@ async def test_an_outage_begins_and_ends_once() -> None:
     assert prober.asked == 3
 
 
+def test_an_outage_that_is_over_leaves_nothing_of_its_loop() -> None:
+    """The counters may be closed when the loop that met it has ended."""
+    breaker, _, over = watched(Prober())
+
+    async def meet() -> None:
+        breaker.open("connection")
+        await over.wait()
+
+    asyncio.run(meet())
+    asyncio.run(breaker.aclose())
+
+
 async def test_a_reason_that_changes_is_told() -> None:
     """A server that comes back with another password is waited for in vain; the same reason again is nothing new."""
     reasons = ("connection", "connection", "auth", "auth", "loading")
