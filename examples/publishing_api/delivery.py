@@ -46,7 +46,6 @@ class Courier:
     ) -> None:
         for connection in self._idle:
             connection.close()
-        await asyncio.sleep(0)  # the loop closes their sockets at its next turn
 
     async def deliver(self, document: Document, sites: list[str]) -> int:
         """Deliver to every entry of ``sites``, repeated ones too, and return how many succeeded."""
@@ -66,10 +65,7 @@ class Courier:
                     status = await connection.send(request)
             except (OSError, TimeoutError):
                 return False
-            if connection.usable:
-                self._idle.append(connection)
-            else:
-                connection.close()
+            self._idle.append(connection)
             return status == CREATED
 
     def _kept(self) -> Connection | None:
